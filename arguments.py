@@ -1,0 +1,218 @@
+"""The flags of the command line: names, help, defaults, and which of them go together."""
+
+import argparse
+import difflib
+from dataclasses import fields
+from pathlib import Path
+
+from engine import PRECISIONS
+from models import MODELS
+from models.options import CHOICES, MiMOptions
+from preprocessing import FIT_ON, NORMALIZATIONS
+from scenes import SCENES
+from selective_scan import available_backends
+from utils import InputError
+
+VISDOM_URL = "http://localhost:8097"
+OPTION_HELP = {
+    "dim": "width of the tokens",
+    "d_inner": "width of the selective scan",
+    "d_state": "states per channel of the selective scan (N)",
+    "depth": "blocks per stage",
+    "dropout": "rate on the learned tokens and before each decoder",
+    "stem": "depthwise and pointwise convolution, or one full 3x3 convolution with BatchNorm",
+    "scan_types": "which of the four scan orders: rows from the top left, columns from the top left, rows from the "
+    "top right, columns from the bottom left",
+    "scan": "two halves that end at the centre, or the whole sequence in both directions",
+    "decay": "factors of the Gaussian decay mask",
+    "tokens": "semantic tokens learned and fused, or pooled and gated",
+    "fusion": "weights over the scan types learned, or all equal",
+    "scales": "odd sides of the token grid after each stage",
+    "scale_loss": "every scale has a head and a share in loss and prediction, or the last alone",
+    "separate_types": "separate parameters for each scan type",
+    "scan_backend": "back end of the selective scan",
+}
+MODES = {  # the flags that a mode without training takes
+    "download": {"folder"},
+    "predict": {"restore", "folder", "output", "cuda", "batch_size", "precision", "test_stride"},
+    "resume": {"cuda", "visdom"},
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise InputError(f"{message}; `python main.py --help` lists the flags")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of main.py."""
+    parser = _Parser(
+        prog="main.py",
+        description="Classify hyperspectral scenes with the Mamba-in-Mamba models.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_modes(parser.add_argument_group("modes without training"))
+    _add_data(parser.add_argument_group("scene, split and normalisation"))
+    _add_training(parser.add_argument_group("training"))
+    _add_model_parts(parser.add_argument_group("the model's parts (a model that lacks one says so)"))
+    _add_running(parser.add_argument_group("running"))
+    return parser
+
+
+def _add_modes(group):
+    group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
+    group.add_argument(
+        "--predict", metavar="SCENE", help="map a scene with the model of --restore and stop; needs no labels"
+    )
+    group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+
+
+def _add_data(group):
+    group.add_argument("--dataset", metavar="NAME", help=f"scene: {', '.join(SCENES)}; case, - and _ do not matter")
+    group.add_argument("--folder", type=Path, default=Path("Datasets"), help="data root, one subfolder per scene")
+    group.add_argument("--train_set", type=Path, metavar="FILE", help="fixed training mask (.mat with TR)")
+    group.add_argument("--test_set", type=Path, metavar="FILE", help="fixed test mask (.mat with TE)")
+    group.add_argument(
+        "--sampling_mode",
+        choices=("random", "fixed", "disjoint"),
+        help="draw the split from the ground truth: a share of each class, a number per class, or a share of each "
+        "class on one side of a line; without it the scene's fixed masks are used if they are there, else random",
+    )
+    group.add_argument(
+        "--training_sample", type=float, help="share of each class (0.1 where not given), or with fixed the number (50)"
+    )
+    group.add_argument(
+        "--val_fraction", type=float, default=0.0, help="share of each class's training pixels held out for validation"
+    )
+    group.add_argument("--normalize", choices=NORMALIZATIONS, default="zscore", help="normalisation of each band")
+    group.add_argument("--pca", type=int, default=0, metavar="N", help="reduce to N whitened components; 0 keeps the bands")
+    group.add_argument("--fit_on", choices=FIT_ON, default="scene", help="pixels that fit normalisation and PCA")
+    group.add_argument(
+        "--border",
+        choices=("mirror", "skip"),
+        default="mirror",
+        help="mirror the scene at its edge, or leave out the pixels whose window would cross it",
+    )
+
+
+def _add_training(group):
+    switch = argparse.BooleanOptionalAction
+    group.add_argument("--model", default="MiM-v1", metavar="NAME", help=f"{', '.join(MODELS)}; case, - and _ do not matter")
+    group.add_argument("--patch_size", type=int, default=7, help="side of the window round a pixel, odd")
+    group.add_argument("--epoch", type=int, default=150, help="passes over the training pixels")
+    group.add_argument("--batch_size", type=int, default=64, help="patches per training step (and with --predict per batch)")
+    group.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of the one-cycle schedule")
+    group.add_argument("--class_balancing", action="store_true", help="weigh the classes inversely to their frequency")
+    group.add_argument(
+        "--flip_augmentation", action=switch, default=True, help="random mirror images and rotations of the patches"
+    )
+    group.add_argument("--radiation_augmentation", action="store_true", help="random brightness and noise")
+    group.add_argument("--mixture_augmentation", action="store_true", help="random mixtures within a class, and noise")
+    group.add_argument("--restore", type=Path, metavar="CHECKPOINT", help="start from these weights")
+    group.add_argument(
+        "--weights", choices=("last", "best"), default="last", help="evaluate the last epoch's, or the best in validation"
+    )
+
+
+def _add_model_parts(group):
+    for option in fields(MiMOptions):
+        own = {name: getattr(model.defaults, option.name) for name, model in MODELS.items() if hasattr(model.defaults, option.name)}
+        values = dict.fromkeys(map(_as_typed, own.values()))
+        if option.name == "scales":
+            default = "MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
+        elif len(values) == 1:
+            default = next(iter(values))
+        else:
+            default = ", ".join(f"{name} {_as_typed(value)}" for name, value in own.items())
+        keywords = {"help": f"{OPTION_HELP[option.name]} (default: {default})", "default": argparse.SUPPRESS}
+        if option.name == "separate_types":
+            keywords["action"] = "store_true"
+        elif option.name in ("scan_types", "scales"):
+            keywords |= {"nargs": "+", "type": int, "metavar": "N"}
+        elif option.name == "scan_backend":
+            keywords["choices"] = ("auto", *available_backends())
+        elif option.name in CHOICES:
+            keywords["choices"] = CHOICES[option.name]
+        else:
+            keywords["type"] = type(option.default)
+        group.add_argument(f"--{option.name}", **keywords)
+
+
+def _as_typed(value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _add_running(group):
+    group.add_argument("--cuda", type=int, metavar="N", help="GPU to use, -1 = the CPU (default: the first GPU, else the CPU)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the first run")
+    group.add_argument("--runs", type=int, default=1, help="number of runs, with the seeds seed, seed + 1, ...")
+    group.add_argument("--output", type=Path, default=Path("runs"), help="where the runs' folders and results.csv go")
+    group.add_argument("--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32")
+    group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
+    group.add_argument(
+        "--visdom", nargs="?", const=VISDOM_URL, default=VISDOM_URL, metavar="URL", help="server for the live view, or off"
+    )
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
+    """Parse and check the command line.
+
+    Returns:
+        All arguments, the model's parts left out; and the model's parts that were given.
+    Raises:
+        InputError: a flag that is wrong, or not used by the mode.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    absent = object()  # parsed anew onto this, what is not given keeps it
+    marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), absent)))
+    given = {name for name, value in vars(marked).items() if value is not absent}
+    for mode, takes in MODES.items():
+        if mode in given:
+            unused = sorted(given - takes - {mode})
+            if unused:
+                raise InputError(f"--{mode} does not use {', '.join(f'--{name}' for name in unused)}; leave it out")
+    names = [option.name for option in fields(MiMOptions)]
+    options = {name: vars(args).pop(name) for name in names if name in given}
+    for name in ("scan_types", "scales"):
+        if name in options:
+            options[name] = tuple(options[name])
+    if not given & set(MODES):
+        _check_training(args, given)
+    elif args.predict is not None and args.restore is None:
+        raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
+    return args, options
+
+
+def _check_training(args, given):
+    """What can be seen to be wrong without opening a file."""
+    if args.dataset is None:
+        raise InputError("--dataset is missing; `python main.py --help` lists the scenes")
+    args.model = match_name(args.model, MODELS, "model")
+    for name, least in {"epoch": 1, "batch_size": 1, "runs": 1, "test_stride": 1, "seed": 0, "pca": 0}.items():
+        if getattr(args, name) < least:
+            raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if not 0 < args.lr < float("inf"):
+        raise InputError(f"--lr must be above 0, not {args.lr:g}")
+    if (args.train_set is None) != (args.test_set is None):
+        raise InputError("--train_set and --test_set go together; give both or neither")
+    if args.train_set is not None and given & {"sampling_mode", "training_sample"}:
+        raise InputError("--train_set and --test_set fix the split; leave out --sampling_mode and --training_sample")
+    if args.weights == "best" and not args.val_fraction:
+        raise InputError("--weights best needs validation pixels; give --val_fraction, such as 0.1")
+    if "fit_on" in given and args.normalize == "none" and not args.pca:
+        raise InputError("--fit_on has nothing to fit with --normalize none and no --pca; leave it out")
+
+
+def match_name(name: str, choices, what: str) -> str:
+    """Find a name among the choices without regard to case, "-" and "_"; InputError with the choices otherwise."""
+    plain = {choice.lower().replace("-", "").replace("_", ""): choice for choice in choices}
+    wanted = name.lower().replace("-", "").replace("_", "")
+    if wanted in plain:
+        return plain[wanted]
+    close = difflib.get_close_matches(wanted, plain, n=1)
+    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
+    raise InputError(f"unknown {what} {name!r}{hint}; choose from {', '.join(choices)}")

@@ -1,0 +1,236 @@
+"""Scenes and their fixed masks: read, check, and say what had to be mended."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from readers import describe, read_arrays
+from scenes import MASK_KEYS, SceneSpec, find_scene
+from simulate import simulate
+from splits import Split, check_classes, split_disjoint, split_per_class, split_random
+from utils import InputError
+
+__all__ = ["Scene", "load_scene", "load_split", "split_disjoint", "split_per_class", "split_random"]
+
+SIMULATED = "Simulated"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene as read.
+
+    Attributes:
+        spec: its facts.
+        cube: (H, W, n_bands) float32, or None where not asked for.
+        gt: (H, W) int64, 0 = unlabelled, 1..K, or None where the file is absent.
+    """
+
+    spec: SceneSpec
+    cube: np.ndarray | None
+    gt: np.ndarray | None
+
+
+def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool = False) -> Scene:
+    """Read a scene's cube and ground truth and check them against the catalogue.
+
+    Args:
+        name: scene name or alias, without regard to case, "-" and "_".
+        folder: data root; the files are in its subfolder for the scene.
+        need_cube: read the cube; otherwise it is None.
+        need_gt: a missing ground truth is an error; otherwise it is None.
+    Raises:
+        InputError: an unknown name (the choices are named), a missing, unreadable or unfit file, NaN in the cube.
+    """
+    try:
+        spec = find_scene(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if spec.name == SIMULATED:
+        cube, gt = simulate(0, shape=spec.shape, n_classes=spec.n_classes)
+        return Scene(spec, cube.astype(np.float32) if need_cube else None, gt.astype(np.int64))
+    home = Path(folder) / spec.folder
+    cube = gt = None
+    if need_cube:
+        cube = _read_cube(home / spec.cube_file, spec)
+    if need_gt or (home / spec.gt_file).is_file():
+        gt = _read_gt(home / spec.gt_file, spec)
+    return Scene(spec, cube, gt)
+
+
+def fixed_masks(name: str, folder: Path) -> tuple[Path, Path] | None:
+    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat if both are in its subfolder."""
+    paths = tuple(Path(folder) / find_scene(name).folder / file for file in MASK_KEYS)
+    return paths if all(path.is_file() for path in paths) else None
+
+
+def load_split(train_file: Path, test_file: Path, scene: Scene) -> Split:
+    """Read the fixed masks of a scene, check them against each other and the ground truth, and name their classes.
+
+    Args:
+        train_file, test_file: .mat files; the array TR or TE is taken, or the only 2-D array of the scene's shape.
+        scene: the scene, with its ground truth where there is one.
+    Returns:
+        The split in the masks' own numbering; `notes` say what was mended or does not agree.
+    Raises:
+        InputError: masks that are missing, unreadable, swapped, of another shape, overlapping, or numbered in a way
+            that is neither the ground truth's nor the catalogue's.
+    """
+    train, train_note = _read_mask(Path(train_file), "TR", scene.spec)
+    test, test_note = _read_mask(Path(test_file), "TE", scene.spec)
+    overlap = int(((train > 0) & (test > 0)).sum())
+    if overlap:
+        raise InputError(
+            f"{train_file} and {test_file} overlap: {overlap} pixels are in both, so a test would be of what was "
+            "trained on; give masks without a common pixel"
+        )
+    names, note = _class_names(train, test, scene)
+    colours = dict(zip(scene.spec.class_names, scene.spec.palette, strict=True))
+    notes = [note, *dict.fromkeys((train_note, test_note)), *_coverage(train + test, scene.gt)]
+    split = Split(train, test, names, tuple(colours[name] for name in names), "fixed masks")
+    check_classes(split)
+    return replace(split, notes=tuple(note for note in notes if note))
+
+
+def _find_array(arrays: dict, key: str | None, path: Path, wanted: str) -> np.ndarray:
+    """Take an array by its catalogued name, or the only one in the file."""
+    if key in arrays:
+        return arrays[key]
+    if key is not None and key.split(".")[-1] in arrays:  # the plain copy of a struct's field
+        return arrays[key.split(".")[-1]]
+    raise InputError(f"{path} has no variable {key!r} for {wanted}; it holds {describe(arrays)}")
+
+
+def _where_from(spec: SceneSpec, path: Path) -> str:
+    how = f"`python main.py --download {spec.name}` fetches it" if path.name in spec.urls else f"get it from {spec.source}"
+    return f"{path} is missing: {how}, or copy it to that place"
+
+
+def _read_cube(path: Path, spec: SceneSpec) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(_where_from(spec, path))
+    if path.suffix.lower() != ".mat":
+        raise InputError(f"{path}: this version reads .mat files; convert the scene to one with the variable 'cube'")
+    cube = _find_array(read_arrays(path), spec.cube_key, path, "the cube")
+    if cube.shape != spec.shape:
+        raise InputError(f"{path}: the cube is {cube.shape}, but {spec.name} is {spec.shape} (rows, columns, bands)")
+    cube = cube.astype(np.float32)
+    bad = ~np.isfinite(cube)
+    if bad.any():
+        row, column, band = np.argwhere(bad)[0]
+        raise InputError(
+            f"{path}: {int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, "
+            f"band {band} (from 0); replace them or drop the bands"
+        )
+    return cube
+
+
+def _read_gt(path: Path, spec: SceneSpec) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(_where_from(spec, path))
+    if path.suffix.lower() != ".mat":
+        raise InputError(f"{path}: this version reads .mat files; convert the ground truth to one")
+    gt = _find_array(read_arrays(path), spec.gt_key, path, "the ground truth")
+    gt = np.where(gt < 1, 0, gt) if spec.gt_key and "." in spec.gt_key else gt  # Gulfport marks unlabelled by -1
+    if gt.shape != spec.shape[:2]:
+        raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
+    return _labels(gt, path, spec)
+
+
+def _read_mask(path: Path, key: str, spec: SceneSpec) -> tuple[np.ndarray, str]:
+    """A fixed mask (H, W), and what was mended."""
+    arrays = read_arrays(path)
+    shape = spec.shape[:2]
+    other = {"TR": "TE", "TE": "TR"}[key]
+    if key in arrays:
+        mask = arrays[key]
+    elif other in arrays:
+        kinds = {"TR": "training", "TE": "test"}
+        raise InputError(
+            f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; "
+            "are --train_set and --test_set swapped?"
+        )
+    else:
+        fitting = [array for array in arrays.values() if array.ndim == 2 and array.shape in (shape, shape[::-1])]
+        if len(fitting) != 1:
+            count = "no" if not fitting else "more than one"
+            raise InputError(
+                f"{path} has no {key} and {count} 2-D array of {spec.name}'s shape {shape}; it holds {describe(arrays)}"
+            )
+        mask = fitting[0]
+    note = ""
+    if mask.shape != shape:
+        if mask.shape != shape[::-1]:
+            raise InputError(f"{path}: the mask is {mask.shape}, but {spec.name} is {shape} (rows, columns)")
+        if spec.masks is None or not spec.masks.transposed:
+            raise InputError(f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it")
+        mask, note = mask.T, f"the masks of {spec.name} are stored {shape[::-1]} and were transposed to {shape}"
+    mask = _labels(mask, path, spec)
+    if not mask.any():
+        raise InputError(f"{path} has no labelled pixel")
+    return mask, note
+
+
+def _labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
+    """Check that an array holds class ids 0..K; (H, W) int64."""
+    if not np.isfinite(array).all() or (array != np.round(array)).any():
+        raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
+    if array.min() < 0 or array.max() > spec.n_classes:
+        raise InputError(
+            f"{path}: labels run from {array.min():g} to {array.max():g}, but {spec.name} has the classes 1 to "
+            f"{spec.n_classes} and 0 for unlabelled"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tuple[str, ...], str]:
+    """The names of the masks' ids, and a sentence where they are not the scene's own.
+
+    The ground truth decides: under a mask id most pixels must be of the class that the id stands for. Without a ground
+    truth the class counts tell whether these are the masks that the catalogue knows.
+    """
+    spec, gt = scene.spec, scene.gt
+    own = spec.class_names
+    known = own if spec.masks is None else spec.masks.names
+    renumbered = f"the masks number the classes of {spec.name} differently from its ground truth; the names follow the masks"
+    if gt is None:
+        counts = [tuple(np.bincount(mask.ravel(), minlength=spec.n_classes + 1)[1:]) for mask in (train, test)]
+        if spec.masks is not None and counts == [spec.masks.train_counts, spec.masks.test_counts]:
+            return known, "" if known == own else renumbered
+        return own, "without the ground truth the masks' numbering cannot be checked; it is taken as the scene's"
+    for names, note in ((own, ""), (known, renumbered)):
+        if all(_disagreement(mask, gt, names, own) is None for mask in (train, test)):
+            return names, note
+    for name, mask in (("training", train), ("test", test)):
+        differing = _disagreement(mask, gt, own, own)
+        if differing is not None:
+            raise InputError(
+                f"the {name} mask's class {differing[0]} lies on the ground truth's class {differing[1]} "
+                f"({own[differing[1] - 1]}): the numbering differs from {spec.name}'s in no way that is known; renumber it"
+            )
+
+
+def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:
+    """The first mask id whose pixels are mostly of another class than its name says, with that class; or None."""
+    for label in np.unique(mask[mask > 0]):
+        under = gt[(mask == label) & (gt > 0)]
+        if under.size:
+            majority = int(np.bincount(under).argmax())
+            if own[majority - 1] != names[label - 1]:
+                return int(label), majority
+    return None
+
+
+def _coverage(masks: np.ndarray, gt: np.ndarray | None) -> list[str]:
+    """Sentences on pixels that only one of masks and ground truth labels."""
+    if gt is None:
+        return []
+    extra, left_out = int(((masks > 0) & (gt == 0)).sum()), int(((masks == 0) & (gt > 0)).sum())
+    notes = []
+    if extra:
+        notes.append(f"the masks label {extra:,} pixels that the ground truth leaves unlabelled; they are kept")
+    if left_out:
+        notes.append(f"the masks leave out {left_out:,} pixels that the ground truth labels")
+    return notes

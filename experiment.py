@@ -1,0 +1,336 @@
+"""One run: prepared and checked, then trained, mapped, scored and written to its folder."""
+
+import logging
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import engine
+import splits
+from datasets import Scene, fixed_masks, load_split
+from metrics import Scores, confusion_matrix, scores
+from models import PatchClassifier, create_model
+from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
+from preprocessing import Preprocessing, fit_preprocessing
+from reporting import results, visualize
+from reporting.monitor import JsonLog, Monitors, ProgressBar, VisdomMonitor, progress_bar
+from splits import Split
+from utils import InputError, describe_machine, fingerprint, load_checkpoint, save_checkpoint, seed_everything
+
+CHECKPOINT = "mim-checkpoint"
+DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
+SAMPLERS = {"random": splits.split_random, "fixed": splits.split_per_class, "disjoint": splits.split_disjoint}
+LIVE_MAPS, LIVE_PIXELS = 5, 2000  # maps on visdom while training, and about how many pixels each predicts
+
+log = logging.getLogger("mim")
+
+
+@dataclass
+class Job:
+    """Everything of one run that is settled before training starts."""
+
+    args: Namespace
+    options: dict
+    seed: int
+    scene: Scene
+    split: Split
+    preprocessing: Preprocessing
+    cube: torch.Tensor  # (H, W, n_bands), normalised, on the device
+    model: PatchClassifier
+    recipe: engine.TrainConfig
+    augmentation: Augmentation
+
+    def loader(self, mask: np.ndarray, **options) -> PatchLoader:
+        """Patches and targets of a label map."""
+        pixels, targets = labelled_pixels(torch.from_numpy(mask))
+        sizes = {"patch_size": self.args.patch_size, "batch_size": self.args.batch_size}
+        return PatchLoader(self.cube.permute(2, 0, 1), pixels, targets, **sizes, **options)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of what the result rests on, as read and as used."""
+        return {
+            "cube": fingerprint(self.scene.cube),
+            "ground_truth": fingerprint(self.scene.gt),
+            "split": self.split.fingerprint,
+        }
+
+
+def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: torch.device) -> Job:
+    """Settle split, normalisation and model; what can be wrong is found here, before a file is written.
+
+    Args:
+        args, options: the command line's arguments, and the model's parts among them.
+        seed: of split, weights, order and augmentation.
+        scene: with its cube.
+        device: to run on.
+    Raises:
+        InputError: anything that does not fit.
+    """
+    height, width, _ = scene.cube.shape
+    seed_everything(seed)
+    rng = np.random.default_rng(seed)
+    split = _make_split(args, scene, rng)
+    if args.val_fraction:
+        split = splits.hold_out(split, args.val_fraction, rng)
+    if args.border == "skip":
+        split = splits.skip_border(split, args.patch_size // 2)
+    preprocessing = fit_preprocessing(
+        scene.cube, split.train, normalize=args.normalize, fit_on=args.fit_on, n_components=args.pca
+    )
+    sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
+    try:
+        check_patch_size(args.patch_size, height, width)
+        model = create_model(args.model, **sizes, **options).to(device)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if args.restore is not None:
+        _restore(model, args)
+    n_train = int((split.train > 0).sum())
+    if min(args.batch_size, n_train) * args.patch_size**2 < 2:
+        raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
+    weights = None
+    if args.class_balancing:
+        weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
+    recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
+    augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
+    cube = torch.from_numpy(preprocessing(scene.cube)).to(device)
+    return Job(args, options, seed, scene, split, preprocessing, cube, model, recipe, augmentation)
+
+
+def _make_split(args: Namespace, scene: Scene, rng: np.random.Generator) -> Split:
+    in_folder = fixed_masks(scene.spec.name, args.folder)
+    if args.train_set is not None:
+        home = args.folder / scene.spec.folder
+        masks = [home / p if not p.is_file() and (home / p).is_file() else p for p in (args.train_set, args.test_set)]
+        return load_split(*masks, scene)
+    if args.sampling_mode is None and in_folder:
+        if args.training_sample is not None:
+            raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")
+        return load_split(*in_folder, scene)
+    mode = args.sampling_mode or "random"
+    sample = DEFAULT_SAMPLE[mode] if args.training_sample is None else args.training_sample
+    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
+    return SAMPLERS[mode](scene.gt, sample, rng, **names)
+
+
+def _restore(model: PatchClassifier, args: Namespace) -> None:
+    """Start from a checkpoint's weights, which must be of the same network."""
+    checkpoint = load_checkpoint(args.restore, CHECKPOINT)
+    own = model_facts(args.model, model)
+    differing = [name for name, value in own.items() if value != checkpoint["model"][name]]
+    if differing:
+        theirs, ours = ({name: facts[name] for name in differing} for facts in (checkpoint["model"], own))
+        raise InputError(f"{args.restore} holds another network than this run's: {theirs} there, {ours} here")
+    model.load_state_dict(checkpoint["state"]["weights"])
+
+
+def model_facts(name: str, model: PatchClassifier) -> dict:
+    """What is needed to make a network of the same form again."""
+    sizes = {"n_bands": model.n_bands, "n_classes": model.n_classes, "patch_size": model.patch_size}
+    return {"name": name, **sizes, "options": asdict(model.options)}
+
+
+def announce(job: Job) -> None:
+    """Say once what the runs rest on."""
+    split = job.split
+    n_train, n_test = ((mask > 0).sum() for mask in (split.train, split.test))
+    log.info("split: %s; %d training and %d test pixels, %d classes", split.method, n_train, n_test, split.n_classes)
+    for note in split.notes:
+        log.info("note: %s", note)
+
+
+def protocol(job: Job) -> dict:
+    """What a reader must know to compare the result with another."""
+    args, split = job.args, job.split
+    return {
+        "scene": job.scene.spec.name,
+        "fingerprints": job.fingerprints(),
+        "split": split.method,
+        "notes": split.notes,
+        "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
+        "normalize": args.normalize,
+        "fit_on": args.fit_on,
+        "pca": args.pca,
+        "border": args.border,
+        "border_test_pixels_skipped": split.border_skipped,
+        "model": model_facts(args.model, job.model),
+        "recipe": asdict(job.recipe),
+        "augmentation": asdict(job.augmentation),
+        "batch_size": args.batch_size,
+        "seed": job.seed,
+        "weights": args.weights,
+        "restored_from": args.restore,
+        "machine": describe_machine(next(job.model.parameters()).device),
+    }
+
+
+def write_config(job: Job, folder: Path) -> None:
+    """Write config.json, from which --resume makes the run again."""
+    arguments = {name: value for name, value in vars(job.args).items() if name not in ("download", "predict", "resume")}
+    content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": protocol(job)}
+    results.write_json(folder / "config.json", content)
+
+
+def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
+    """Train, or go on from `state`; then map the scene, score the test pixels and write the run's folder."""
+    args, split, model = job.args, job.split, job.model
+    records = [] if state is None else state["history"]["records"]
+    log_file = JsonLog(folder / "log.jsonl", records)
+    monitor = Monitors(log_file, ProgressBar(args.epoch, len(records)), *_live_view(job, folder))
+    try:
+        truth = visualize.colour_map(split.labelled, split.palette)
+        monitor.maps({"false colour": _false_colour(job), "ground truth": truth})
+        generator = torch.Generator().manual_seed(job.seed)
+        loader = job.loader(split.train, generator=generator, augment=job.augmentation)
+        val_loader = None if split.validation is None else job.loader(split.validation)
+        save = _saver(job, folder)
+        history = engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save)
+        if args.weights == "best":
+            best = load_checkpoint(folder / "best.pt", CHECKPOINT)
+            model.load_state_dict(best["state"]["weights"])
+            log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
+        started = time.perf_counter()
+        labels = map_scene(model, job.cube, args, also=split.test > 0)
+        seconds = {"train": sum(record["seconds"] for record in history.records)}
+        seconds["predict"] = time.perf_counter() - started
+        monitor.maps({"prediction": visualize.colour_map(labels, split.palette)})
+    finally:
+        monitor.close()
+    return _report(job, folder, labels, seconds)
+
+
+def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
+    """What `engine.train` calls after an epoch; a checkpoint alone is enough to map another scene."""
+    spec, split = job.scene.spec, job.split
+    facts = {
+        "kind": CHECKPOINT,
+        "model": model_facts(job.args.model, job.model),
+        "preprocessing": job.preprocessing.state(),
+        "class_names": split.class_names,
+        "palette": split.palette,
+        "scene": spec.name,
+        "border": job.args.border,
+    }
+    return lambda name, state: save_checkpoint(folder / f"{name}.pt", {**facts, "state": state})
+
+
+def map_scene(model: PatchClassifier, cube: torch.Tensor, args: Namespace, also: np.ndarray | None = None) -> np.ndarray:
+    """Predict a scene's label map, (H, W) uint8 or uint16.
+
+    Every `args.test_stride`-th row and column is predicted, and the pixels of `also`; the rest takes the label of the
+    nearest pixel of that grid. With `args.border` "skip" the pixels at the edge stay 0.
+    """
+    height, width, _ = cube.shape
+    wanted = np.zeros((height, width), dtype=bool)
+    rows, columns = (_strided(size, args.test_stride) for size in (height, width))
+    wanted[np.ix_(rows, columns)] = True
+    if also is not None:
+        wanted |= also
+    margin = model.patch_size // 2
+    inside = np.ones_like(wanted)
+    if args.border == "skip":
+        inside[:] = False
+        inside[margin : height - margin, margin : width - margin] = True
+    predicted = wanted & inside
+    pixels = torch.from_numpy(np.argwhere(predicted))
+    labels = np.zeros((height, width), dtype=np.uint8 if model.n_classes < 256 else np.uint16)
+    bar = progress_bar(len(pixels), "mapping", "px")
+    with bar:
+        labels[predicted] = engine.predict(model, cube, pixels=pixels, precision=args.precision, progress=bar.update).numpy()
+    nearest = np.ix_(_nearest(rows, height), _nearest(columns, width))
+    return np.where(predicted | ~inside, labels, labels[nearest])
+
+
+def _strided(size: int, stride: int) -> np.ndarray:
+    """Every stride-th index, begun so that the gaps at both ends are alike."""
+    return np.arange((size - 1) % stride // 2, size, stride)
+
+
+def _nearest(grid: np.ndarray, size: int) -> np.ndarray:
+    """For every index the nearest of the grid's."""
+    return grid[np.abs(np.arange(size)[:, None] - grid).argmin(1)]
+
+
+def _live_view(job: Job, folder: Path) -> list[VisdomMonitor]:
+    args = job.args
+    if args.visdom == "off":
+        return []
+    side = max(1, round((job.cube.shape[0] * job.cube.shape[1] / LIVE_PIXELS) ** 0.5))
+    coarse = Namespace(test_stride=side, border=args.border, precision=args.precision)
+
+    def draw(model):
+        return visualize.colour_map(map_scene(model, job.cube, coarse), job.split.palette)
+
+    environment = f"{args.model}_{job.scene.spec.name}_{folder.name}"
+    return [VisdomMonitor(args.visdom, environment, draw, map_every=max(1, args.epoch // LIVE_MAPS))]
+
+
+def _false_colour(job: Job) -> np.ndarray:
+    return visualize.false_colour(job.scene.cube, job.scene.spec.rgb_bands)
+
+
+def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores:
+    """Score the test pixels from the map and write what the run leaves."""
+    args, split = job.args, job.split
+    tested = split.test > 0
+    confusion = confusion_matrix(split.test[tested] - 1, labels[tested].astype(np.int64) - 1, split.n_classes)
+    result = scores(confusion)
+    n_train, n_parameters = int((split.train > 0).sum()), sum(p.numel() for p in job.model.parameters())
+    metrics = results.score_entries(result, confusion, split.class_names)
+    metrics |= {"n_train": n_train, "n_test": int(tested.sum()), "n_parameters": n_parameters}
+    metrics |= {"flops_per_patch": count_flops(job.model), "seconds": seconds, "protocol": protocol(job)}
+
+    results.write_array(folder / "prediction.npy", labels)
+    legend = (split.class_names, split.palette)
+    where = f"{args.model} on {job.scene.spec.name}"
+    visualize.save_label_map(folder / "map.png", labels, *legend, f"{where}: every pixel")
+    on_labelled = np.where(split.labelled > 0, labels, 0)
+    visualize.save_label_map(folder / "map_labelled.png", on_labelled, *legend, f"{where}: labelled pixels")
+    visualize.save_label_map(folder / "ground_truth.png", split.labelled, *legend, f"{job.scene.spec.name}: ground truth")
+    visualize.save_confusion(folder / "confusion.png", confusion, split.class_names)
+    results.write_json(folder / "metrics.json", metrics)
+    results.append_result(args.output / "results.csv", _row(job, folder, metrics))
+    print(f"{where}, seed {job.seed}, {n_train:,} training pixels")
+    print(results.table(result, split.class_names))
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), args.output / "results.csv")
+    return result
+
+
+def _row(job: Job, folder: Path, metrics: dict) -> dict:
+    args = job.args
+    return {
+        "finished": datetime.now().isoformat(timespec="seconds"),
+        "model": args.model,
+        "dataset": job.scene.spec.name,
+        "patch_size": args.patch_size,
+        "seed": job.seed,
+        "epochs": args.epoch,
+        **{name: metrics[name] for name in ("overall_accuracy", "average_accuracy", "kappa")},
+        **{name: metrics[name] for name in ("n_train", "n_test", "n_parameters", "flops_per_patch")},
+        "train_seconds": round(metrics["seconds"]["train"], 2),
+        "predict_seconds": round(metrics["seconds"]["predict"], 2),
+        "split": job.split.method,
+        "split_fingerprint": job.split.fingerprint[:16],
+        "folder": folder,
+    }
+
+
+def count_flops(model: PatchClassifier) -> int:
+    """Operations of one patch's forward pass, a multiply-add as two, as torch.utils.flop_counter counts them:
+    matrix products and convolutions, those inside the scan included, nothing elementwise."""
+    device = next(model.parameters()).device
+    patch = torch.zeros(1, model.n_bands, model.patch_size, model.patch_size, device=device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(patch)
+    model.train(was_training)
+    return counter.get_total_flops()

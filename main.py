@@ -1,0 +1,139 @@
+"""The command line of MiM: train a network on a hyperspectral scene, map it, and leave a folder with the result."""
+
+import errno
+import logging
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+import experiment
+from arguments import parse
+from datasets import fixed_masks, load_scene
+from download import download
+from models import create_model
+from preprocessing import Preprocessing
+from reporting import results, visualize
+from utils import InputError, choose_device, load_checkpoint
+
+log = logging.getLogger("mim")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments; None for the process's own.
+    Returns:
+        Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    for noisy in ("visdom", "urllib3", "websocket", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    try:
+        args, options = parse(argv)
+        with logging_redirect_tqdm():
+            if args.download is not None:
+                fetch(args)
+            elif args.predict is not None:
+                predict_scene(args)
+            elif args.resume is not None:
+                resume(args)
+            else:
+                train_runs(args, options)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the run's folder holds everything up to its last finished epoch (--resume RUN)", 130)
+    except (InputError, FloatingPointError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
+        return _fail(str(error))
+    except (MemoryError, torch.OutOfMemoryError):
+        return _fail("the memory is too small for this; lower --batch_size or --patch_size, or use another --cuda device")
+    return 0
+
+
+def _fail(message: str, code: int = 2) -> int:
+    sys.stderr.write(f"main.py: {message}\n")
+    return code
+
+
+def fetch(args: Namespace) -> None:
+    """Fetch scenes into the data root."""
+    for name in args.download:
+        try:
+            paths = download(name, args.folder)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        log.info("%s: %s", name, ", ".join(map(str, paths)) or "nothing to fetch")
+
+
+def train_runs(args: Namespace, options: dict) -> None:
+    """Train and evaluate --runs runs on one scene, which is read once."""
+    device = choose_device(args.cuda)
+    needs_gt = args.train_set is None and (args.sampling_mode is not None or not fixed_masks(args.dataset, args.folder))
+    scene = load_scene(args.dataset, args.folder, need_gt=needs_gt)
+    args.dataset = scene.spec.name
+    log.info("%s: %d x %d pixels, %d bands; %s on %s", args.dataset, *scene.cube.shape, args.model, device)
+    outcomes = []
+    for seed in range(args.seed, args.seed + args.runs):
+        job = experiment.prepare(args, options, seed, scene, device)
+        if not outcomes:
+            experiment.announce(job)
+        folder = results.make_run_folder(args.output, args.model, args.dataset, seed)
+        experiment.write_config(job, folder)
+        outcomes.append(experiment.run(job, folder))
+    if len(outcomes) > 1:
+        print(results.summary(outcomes))
+
+
+def resume(args: Namespace) -> None:
+    """Go on with an interrupted run from its last finished epoch."""
+    folder = args.resume
+    config = results.read_json(folder / "config.json")
+    if (folder / "metrics.json").exists():
+        raise InputError(f"{folder} is complete; there is nothing to resume")
+    earlier = Namespace(**config["arguments"])
+    earlier.cuda, earlier.visdom = args.cuda, args.visdom
+    for name in ("folder", "output", "train_set", "test_set", "restore"):
+        setattr(earlier, name, getattr(earlier, name) and Path(getattr(earlier, name)))
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
+    scene = load_scene(earlier.dataset, earlier.folder)
+    job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(args.cuda))
+    if job.fingerprints() != config["protocol"]["fingerprints"]:
+        raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
+    experiment.announce(job)
+    last = folder / "last.pt"
+    state = load_checkpoint(last, experiment.CHECKPOINT)["state"] if last.exists() else None
+    log.info("going on after epoch %d", len(state["history"]["records"]) if state else 0)
+    experiment.run(job, folder, state)
+
+
+def predict_scene(args: Namespace) -> None:
+    """Map a scene with a trained model; no labels and no training data are needed."""
+    checkpoint = load_checkpoint(args.restore, experiment.CHECKPOINT)
+    device = choose_device(args.cuda)
+    scene = load_scene(args.predict, args.folder)
+    facts, preprocessing = checkpoint["model"], Preprocessing.from_state(checkpoint["preprocessing"])
+    if scene.spec.shape[2] != preprocessing.n_bands_in:
+        raise InputError(
+            f"{args.restore} was trained on {preprocessing.n_bands_in} bands ({checkpoint['scene']}), but "
+            f"{scene.spec.name} has {scene.spec.shape[2]}; use a model trained on the same bands"
+        )
+    sizes = {name: facts[name] for name in ("n_bands", "n_classes", "patch_size")}
+    model = create_model(facts["name"], **sizes, **facts["options"]).to(device)
+    model.load_state_dict(checkpoint["state"]["weights"])
+    args.border = checkpoint["border"]
+    labels = experiment.map_scene(model, torch.from_numpy(preprocessing(scene.cube)).to(device), args)
+    folder = results.make_folder(args.output / "predict" / scene.spec.name)
+    results.write_array(folder / "prediction.npy", labels)
+    title = f"{facts['name']} trained on {checkpoint['scene']}, on {scene.spec.name}"
+    visualize.save_label_map(folder / "map.png", labels, checkpoint["class_names"], checkpoint["palette"], title)
+    log.info("%s holds map.png, prediction.npy", folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

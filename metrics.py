@@ -1,0 +1,68 @@
+"""Scores of a classification, all from one confusion matrix; fractions, never per cent."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one confusion matrix; NaN where a figure is not defined.
+
+    Attributes:
+        overall_accuracy: share of the pixels that are right.
+        average_accuracy: mean of the recalls of the classes that have pixels.
+        kappa: Cohen's kappa, 1 = perfect, 0 = chance.
+        recall, f1: per class, (K,) float64; NaN for a class without pixels.
+        support: pixels per class, (K,) int64.
+    """
+
+    overall_accuracy: float
+    average_accuracy: float
+    kappa: float
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+
+def confusion_matrix(target: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.ndarray:
+    """Count the pairs of target and prediction.
+
+    Args:
+        target, prediction: classes 0..K-1, any shape, the same for both.
+        n_classes: K.
+    Returns:
+        (K, K) int64; rows are the ground truth, columns the prediction.
+    Raises:
+        ValueError: shapes that differ, or a class outside 0..K-1.
+    """
+    target, prediction = np.asarray(target), np.asarray(prediction)
+    if target.shape != prediction.shape:
+        raise ValueError(f"target and prediction differ in shape: {target.shape} and {prediction.shape}")
+    for name, classes in (("target", target), ("prediction", prediction)):
+        if classes.size and (classes.min() < 0 or classes.max() >= n_classes):
+            raise ValueError(f"{name} holds classes outside 0..{n_classes - 1}")
+    pairs = target.astype(np.int64).ravel() * n_classes + prediction.astype(np.int64).ravel()
+    return np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+
+
+def scores(confusion: np.ndarray) -> Scores:
+    """Compute all scores of a confusion matrix, (K, K), rows = ground truth.
+
+    Raises:
+        ValueError: a matrix that is not square.
+    """
+    confusion = np.asarray(confusion, dtype=np.int64)
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+        raise ValueError(f"a confusion matrix is square, not {confusion.shape}")
+    total = confusion.sum()
+    hits = confusion.diagonal()
+    support, predicted = confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = hits / np.where(support > 0, support, np.nan)
+        f1 = 2 * hits / np.where(support > 0, support + predicted, np.nan)
+        overall = hits.sum() / np.float64(total)
+        chance = (support.astype(np.float64) * predicted).sum() / np.float64(total) ** 2
+        kappa = (overall - chance) / (1 - chance)
+    average = recall[support > 0].mean() if total else np.nan
+    return Scores(float(overall), float(average), float(kappa), recall, f1, support)

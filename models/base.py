@@ -1,0 +1,43 @@
+"""What every network here is: a classifier of the patch's centre pixel, in two steps."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class PatchClassifier(nn.Module):
+    """Base class: `embed` works per pixel, `encode` on an embedded patch.
+
+    A network that has no per-pixel part overrides `forward` alone; one that has it overrides `embed` and `encode`,
+    so that a whole scene is embedded once and cropped. Either way `forward_scales` and `forward` agree.
+
+    Args:
+        n_bands, n_classes, patch_size: the task's sizes, kept as attributes.
+        options: the network's own settings, a frozen dataclass.
+    """
+
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options):
+        super().__init__()
+        self.n_bands, self.n_classes, self.patch_size, self.options = n_bands, n_classes, patch_size, options
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Per-pixel part, (B, n_bands, H, W) to (B, C, H, W)."""
+        return x
+
+    def encode(self, embedded: Tensor) -> Tensor:
+        """Embedded patches (B, C, P, P) to logits per scale (S, B, K)."""
+        return self.forward(embedded).unsqueeze(0)
+
+    def forward_scales(self, patch: Tensor) -> Tensor:
+        """Patches (B, n_bands, P, P) to the logits of every scale, (S, B, K), which the loss takes."""
+        return self.encode(self.embed(patch))
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """Patches (B, n_bands, P, P) to log-probabilities (B, K): the log of the mean over scales of the softmax."""
+        return combine_scales(self.forward_scales(patch))
+
+
+def combine_scales(logits: Tensor) -> Tensor:
+    """Log of the mean over scales of the softmax: (S, B, K) logits to (B, K)."""
+    return torch.logsumexp(logits.float().log_softmax(-1), dim=0) - math.log(len(logits))

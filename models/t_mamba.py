@@ -1,0 +1,112 @@
+"""T-Mamba, and the block and the stage that are built of it."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from models.options import MiMOptions
+from models.scan_order import cross_scan_orders, inverse_orders
+from models.ssm import ScanBranch
+from models.tokens import GaussianDecay, GridPool, TokenFuser, TokenLearner, WeightedFusion
+
+
+class TMamba(nn.Module):
+    """Scan a token grid along some scan types and reduce each scan to S = grid_out^2 tokens.
+
+    All types share the parameters and are worked through as one batch; what does not depend on the type is done once.
+
+    Args:
+        grid, grid_out: sides of the token grid before and after.
+        scan_types: which of the four scan orders, 1-based.
+        options: the network's settings.
+    Source: Zhou et al. 2025, T-Mamba.
+    """
+
+    def __init__(self, grid: int, grid_out: int, scan_types: tuple[int, ...], options: MiMOptions):
+        super().__init__()
+        length, n_tokens = grid * grid, grid_out * grid_out
+        dim, d_inner = options.dim, options.d_inner
+        orders = cross_scan_orders(grid)[[scan_type - 1 for scan_type in scan_types]]
+        self.n_types = len(scan_types)
+        self.halves = options.scan == "halves"
+        scanned = (length + 1) // 2 if self.halves else length
+        centre = scanned - 1 if self.halves else length // 2
+
+        self.norm = nn.LayerNorm(dim)
+        self.in_proj = nn.Linear(dim, d_inner, bias=False)
+        self.z_proj = nn.Linear(dim, d_inner, bias=False)
+        self.forward_branch = ScanBranch(d_inner, options.d_state, options.scan_backend)
+        self.backward_branch = ScanBranch(d_inner, options.d_state, options.scan_backend)
+        self.decay = GaussianDecay(scanned, centre, options.decay)
+        self.merge_norm = nn.LayerNorm(d_inner)
+        self.pool = GridPool(grid, grid_out)
+        self.dropout = nn.Dropout(options.dropout)
+        self.learned = options.tokens == "learned"
+        if self.learned:
+            self.learner = TokenLearner(d_inner, n_tokens)
+            self.fuser = TokenFuser(d_inner, n_tokens)
+        self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        self.res_proj = nn.Linear(dim, dim)
+
+        self.register_buffer("forward_order", orders[:, :scanned].flatten(), persistent=False)
+        self.register_buffer("backward_order", orders.flip(1)[:, :scanned].flatten(), persistent=False)
+        offsets = torch.arange(self.n_types).unsqueeze(1) * length
+        self.register_buffer("raster_order", (inverse_orders(orders) + offsets).flatten(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens in raster order (B, L, dim) to (B, types, S, dim), aligned over the types."""
+        normed = self.norm(x)
+        y = self.merge_norm(self.scan(self.in_proj(normed)))  # (B, types, L, d_inner), in scan order
+        z = self.pool(nn.functional.silu(self.z_proj(normed)))  # (B, S, d_inner)
+        if self.learned:
+            fused = self.fuser(self.dropout(self.learner(y)), z)
+        else:
+            fused = self.dropout(self.pool(self._to_raster(y))) * z.unsqueeze(1)
+        return self.out_proj(fused) + self.res_proj(self.pool(x)).unsqueeze(1)
+
+    def scan(self, tokens: Tensor) -> Tensor:
+        """Scan both ways: (B, L, d_inner) in raster order to (B, types, L, d_inner) in scan order."""
+        y_f = self._run(self.forward_branch, tokens, self.forward_order)
+        y_b = self._run(self.backward_branch, tokens, self.backward_order)
+        if self.halves:  # both end at the centre, which becomes their mean
+            middle = (y_f[:, :, -1:] + y_b[:, :, -1:]) / 2
+            return torch.cat([y_f[:, :, :-1], middle, y_b[:, :, :-1].flip(2)], dim=2)
+        return (y_f + y_b.flip(2)) / 2
+
+    def _run(self, branch: ScanBranch, tokens: Tensor, order: Tensor) -> Tensor:
+        """One direction of all types at once, decayed towards the centre; in the direction's own order."""
+        sequences = rearrange(tokens.index_select(1, order), "b (t n) c -> (b t) n c", t=self.n_types)
+        return rearrange(self.decay(branch(sequences)), "(b t) n c -> b t n c", t=self.n_types)
+
+    def _to_raster(self, y: Tensor) -> Tensor:
+        flat = rearrange(y, "b t n c -> b (t n) c").index_select(1, self.raster_order)
+        return rearrange(flat, "b (t n) c -> b t n c", t=self.n_types)
+
+
+class MiMBlock(nn.Module):
+    """T-Mamba over all scan types, ReLU, weighted fusion: (B, L, dim) to (B, S, dim), both in raster order."""
+
+    def __init__(self, grid: int, grid_out: int, options: MiMOptions):
+        super().__init__()
+        types = options.scan_types
+        groups = [(scan_type,) for scan_type in types] if options.separate_types else [types]
+        self.mixers = nn.ModuleList([TMamba(grid, grid_out, group, options) for group in groups])
+        self.fusion = WeightedFusion(len(types), weighted=options.fusion == "weighted")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.cat([mixer(x) for mixer in self.mixers], dim=1)  # (B, types, S, dim)
+        return self.fusion(torch.relu(out))
+
+
+class MiMStage(nn.Module):
+    """`depth` blocks, each with its own parameters, and a norm; the last block makes the smaller grid."""
+
+    def __init__(self, grid: int, grid_out: int, options: MiMOptions):
+        super().__init__()
+        sides = [grid] * options.depth + [grid_out]
+        self.blocks = nn.Sequential(*[MiMBlock(*pair, options) for pair in zip(sides[:-1], sides[1:], strict=True)])
+        self.norm = nn.LayerNorm(options.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, grid^2, dim) to (B, grid_out^2, dim)."""
+        return self.norm(self.blocks(x))

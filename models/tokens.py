@@ -1,0 +1,135 @@
+"""What turns scanned sequences into tokens: Gaussian decay mask, token learner, token fuser, weighted fusion."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+DECAYS = ("none", "index", "feature", "both")
+
+
+class GaussianDecay(nn.Module):
+    """Gaussian decay mask (GDM): weigh every token by its nearness to the centre token.
+
+        w_t = w_idx(t) w_fea(t),  w_idx = exp(-(t - T)^2 / 2 s_idx^2),  w_fea = exp(-|y_t - y_T|^2 / 2 s_fea^2)
+
+    s_idx and s_fea are the mean distances |t - T| and |y_t - y_T|; where one is 0 its factor is 1.
+
+    Args:
+        length: L, tokens of the sequence.
+        centre: T, index of the centre token.
+        decay: which factors to use, one of DECAYS.
+    Source: Zhou et al. 2025, Gaussian decay mask.
+    """
+
+    def __init__(self, length: int, centre: int, decay: str):
+        super().__init__()
+        self.centre = centre
+        self.by_feature = decay in ("feature", "both")
+        distance = (torch.arange(length) - centre).abs().float()
+        index_weight = _gaussian(distance) if decay in ("index", "both") else torch.ones(length)
+        self.register_buffer("index_weight", index_weight.unsqueeze(-1), persistent=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(..., L, channels) in and out."""
+        weight = self.index_weight
+        if self.by_feature:
+            difference = y - y[..., self.centre : self.centre + 1, :]
+            weight = weight * _gaussian(torch.linalg.vector_norm(difference, dim=-1)).unsqueeze(-1)
+        return y * weight
+
+
+def _gaussian(distance: Tensor) -> Tensor:
+    """exp(-d^2 / 2 s^2) along the last axis, s the mean of d there; 1 where s is 0."""
+    scale = distance.mean(-1, keepdim=True)
+    return torch.exp(-0.5 * (distance / scale.where(scale > 0, 1)) ** 2)
+
+
+class GridPool(nn.Module):
+    """2-D adaptive average of a token grid, grid x grid to grid_out x grid_out, both in raster order."""
+
+    def __init__(self, grid: int, grid_out: int):
+        super().__init__()
+        one_hot = torch.eye(grid * grid).view(grid * grid, grid, grid)
+        shares = F.adaptive_avg_pool2d(one_hot, grid_out)  # (L, grid_out, grid_out)
+        self.is_identity = grid == grid_out
+        self.register_buffer("shares", shares.flatten(1).T.contiguous(), persistent=False)  # (S, L)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., L, channels) to (..., S, channels)."""
+        return x if self.is_identity else self.shares @ x
+
+
+class SequenceAttention(nn.Module):
+    """Weigh each token by the sigmoid of a 1x1 convolution over the maximum and the mean of its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., L, channels) in and out."""
+        summary = torch.stack([x.amax(-1), x.mean(-1)], dim=-1)
+        return x * torch.sigmoid(self.mix(summary))
+
+
+class TokenLearner(nn.Module):
+    """Semantic token learner (STL): S tokens, each a learned average over the L positions.
+
+    Args:
+        channels: d_inner.
+        n_tokens: S.
+    Source: Zhou et al. 2025, semantic token learner: u = softmax_L(y U1^T) (y U2) after sequence attention.
+    """
+
+    def __init__(self, channels: int, n_tokens: int):
+        super().__init__()
+        self.attention = SequenceAttention()
+        self.score = nn.Linear(channels, n_tokens, bias=False)  # U1
+        self.value = nn.Linear(channels, channels, bias=False)  # U2
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(..., L, channels) to (..., S, channels)."""
+        y = self.attention(y)
+        share = self.score(y).softmax(dim=-2)  # (..., L, S)
+        return self.value(share.transpose(-2, -1) @ y)  # U2 after the average: the same, on S tokens instead of L
+
+
+class TokenFuser(nn.Module):
+    """Semantic token fuser (STF): mix the learned tokens, gated by the pooled ones.
+
+    Args:
+        channels: d_inner.
+        n_tokens: S.
+    Source: Zhou et al. 2025, semantic token fuser: sigmoid(linear_S(z)) P(u) + sequence attention of z.
+    """
+
+    def __init__(self, channels: int, n_tokens: int):
+        super().__init__()
+        self.gate = nn.Linear(channels, n_tokens)
+        self.mix = nn.Linear(n_tokens, n_tokens)  # P, along the token axis
+        self.attention = SequenceAttention()
+
+    def forward(self, u: Tensor, z: Tensor) -> Tensor:
+        """u (batch, types, S, channels) and z (batch, S, channels) to (batch, types, S, channels)."""
+        mixed = rearrange(self.mix(rearrange(u, "b t s c -> b t c s")), "b t c s -> b t s c")
+        gate = torch.sigmoid(self.gate(z))  # (batch, S, S)
+        return gate.unsqueeze(1) @ mixed + self.attention(z).unsqueeze(1)
+
+
+class WeightedFusion(nn.Module):
+    """Weighted MCS fusion (WMF): sum_i softmax(k)_i out_i over the scan types; the plain mean without weights.
+
+    Source: Zhou et al. 2025, weighted MCS fusion.
+    """
+
+    def __init__(self, n_types: int, weighted: bool):
+        super().__init__()
+        # One type has nothing to weigh: softmax(k) would be 1 and k would never learn.
+        self.k = nn.Parameter(torch.zeros(n_types)) if weighted and n_types > 1 else None
+
+    def forward(self, out: Tensor) -> Tensor:
+        """(batch, types, S, C) to (batch, S, C)."""
+        if self.k is None:
+            return out.mean(1)
+        return torch.einsum("t, b t s c -> b s c", self.k.softmax(0), out)

@@ -1,0 +1,146 @@
+"""Patches gathered by index from the mirror-padded scene, a whole batch in one tensor operation; and their augmentation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class PatchLoader:
+    """Batches of patches, on the device where the scene is.
+
+    Args:
+        image: scene, (C, H, W) float; per-pixel features work as well as bands.
+        pixels: (n, 2) int64 rows and columns of the patches' centres; any pixel of the scene can be one.
+        targets: (n,) int64 classes 0..K-1, or None to give patches alone.
+        patch_size: P, odd, at most the scene's smaller side.
+        batch_size: patches per batch.
+        generator: CPU generator; with it the order is drawn anew each time and batches differ in size by one at most.
+            Without it the order is that of `pixels` and all batches but the last are full.
+        augment: called as augment(patches, targets, generator) on every batch; training only.
+    Yields:
+        (B, C, P, P) patches, and with `targets` also (B,) targets.
+    Raises:
+        ValueError: an even patch size, one larger than the scene, or a pixel outside it.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        pixels: Tensor,
+        targets: Tensor | None = None,
+        *,
+        patch_size: int,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        augment: Callable[[Tensor, Tensor, torch.Generator], Tensor] | None = None,
+    ):
+        height, width = image.shape[1:]
+        check_patch_size(patch_size, height, width)
+        if batch_size < 1:
+            raise ValueError(f"the batch size must be at least 1, not {batch_size}")
+        if len(pixels) and bool(((pixels < 0) | (pixels >= pixels.new_tensor([height, width]))).any()):
+            raise ValueError(f"a pixel lies outside the scene of {height} x {width}")
+        margin = patch_size // 2
+        padded = F.pad(image.unsqueeze(0), (margin,) * 4, mode="reflect")[0]
+        self.n_columns = padded.shape[2]
+        self.spectra = padded.flatten(1).T.contiguous()  # (H' W', C): one pixel's values lie together
+        reach = torch.arange(patch_size, device=image.device)
+        self.window = (reach.unsqueeze(1) * self.n_columns + reach).flatten()  # from the window's first pixel
+        self.pixels = pixels.to(image.device)
+        self.targets = None if targets is None else targets.to(image.device)
+        self.patch_size, self.batch_size = patch_size, batch_size
+        self.generator, self.augment = generator, augment
+
+    def __len__(self) -> int:
+        return -(-len(self.pixels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+        n = len(self.pixels)
+        if self.generator is None:
+            batches = torch.arange(n).split(self.batch_size) if n else ()
+        else:
+            batches = torch.randperm(n, generator=self.generator).tensor_split(len(self)) if n else ()
+        for chosen in batches:
+            chosen = chosen.to(self.pixels.device)
+            patches = self.gather(self.pixels[chosen])
+            if self.targets is None:
+                yield patches
+                continue
+            targets = self.targets[chosen]
+            if self.augment is not None:
+                patches = self.augment(patches, targets, self.generator)
+            yield patches, targets
+
+    def gather(self, pixels: Tensor) -> Tensor:
+        """Cut the windows round some pixels, (n, 2) to (n, C, P, P)."""
+        first = pixels[:, 0] * self.n_columns + pixels[:, 1]  # the padding moves the centre to the window's corner
+        index = first.unsqueeze(1) + self.window
+        flat = self.spectra.index_select(0, index.flatten())
+        return flat.view(len(pixels), self.patch_size, self.patch_size, -1).permute(0, 3, 1, 2)
+
+
+def check_patch_size(patch_size: int, height: int, width: int) -> None:
+    """Raise ValueError unless a patch has a centre pixel and fits into the scene."""
+    if patch_size < 1 or patch_size % 2 == 0:
+        raise ValueError(f"--patch_size must be odd, so that a patch has a centre pixel, not {patch_size}")
+    if patch_size > min(height, width):
+        raise ValueError(f"--patch_size {patch_size} is larger than the scene of {height} x {width} pixels")
+
+
+def labelled_pixels(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the pixels (n, 2) of a label map (H, W) that are not 0, row by row, and their targets (n,), 0-based."""
+    pixels = mask.nonzero()
+    return pixels, mask[pixels[:, 0], pixels[:, 1]] - 1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Batch augmentation for training, made of the parts that are switched on.
+
+    Attributes:
+        flip: each patch is one of its eight mirror images and rotations, drawn with equal chance.
+        radiation: each patch is scaled by a factor drawn from [0.9, 1.1], plus noise.
+        mixture: each patch is mixed with another one of its class from the batch, by two weights drawn from
+            [0.01, 1], plus noise.
+    The noise is normal with standard deviation 1/25 of a normalised band's.
+    Source: the three augmentations of DeepHyperX, from their description.
+    """
+
+    flip: bool = True
+    radiation: bool = False
+    mixture: bool = False
+
+    def __call__(self, patches: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, C, P, P) and (B,) to (B, C, P, P); the targets stay."""
+        if self.flip:
+            patches = _flip(patches, generator)
+        if self.radiation:
+            patches = patches * _uniform(0.9, 1.1, patches, generator) + _noise(patches, generator)
+        if self.mixture:
+            patches = _mix(patches, targets, generator)
+        return patches
+
+
+def _flip(patches: Tensor, generator: torch.Generator) -> Tensor:
+    rows, columns, swap = (torch.rand(3, len(patches), generator=generator) < 0.5).to(patches.device)[..., None, None]
+    patches = torch.where(rows[:, None], patches.flip(2), patches)
+    patches = torch.where(columns[:, None], patches.flip(3), patches)
+    return torch.where(swap[:, None], patches.transpose(2, 3), patches)
+
+
+def _mix(patches: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    same_class = (targets.unsqueeze(1) == targets).float().cpu()
+    partner = torch.multinomial(same_class, 1, generator=generator).squeeze(1).to(patches.device)
+    first, second = (_uniform(0.01, 1.0, patches, generator) for _ in range(2))
+    return (first * patches + second * patches[partner]) / (first + second) + _noise(patches, generator)
+
+
+def _uniform(low: float, high: float, patches: Tensor, generator: torch.Generator) -> Tensor:
+    return (low + (high - low) * torch.rand(len(patches), 1, 1, 1, generator=generator)).to(patches.device)
+
+
+def _noise(patches: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(patches.shape, generator=generator).to(patches.device) / 25

@@ -1,0 +1,182 @@
+"""Where a run is watched: progress bar, JSONL log, visdom. All have the same three methods."""
+
+import json
+import logging
+import math
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Does nothing; the others override what they need."""
+
+    def epoch(self, record: dict, model) -> None:
+        """Take note of a finished epoch (see `engine.History`)."""
+
+    def maps(self, images: dict[str, np.ndarray]) -> None:
+        """Take note of pictures by title, each (H, W, 3) uint8."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class Monitors(Monitor):
+    """Several monitors as one."""
+
+    def __init__(self, *monitors: Monitor):
+        self.monitors = monitors
+
+    def epoch(self, record: dict, model) -> None:
+        for monitor in self.monitors:
+            monitor.epoch(record, model)
+
+    def maps(self, images: dict[str, np.ndarray]) -> None:
+        for monitor in self.monitors:
+            monitor.maps(images)
+
+    def close(self) -> None:
+        for monitor in self.monitors:
+            monitor.close()
+
+
+class ProgressBar(Monitor):
+    """One bar over the epochs; in a file or a pipe it writes a line now and then instead."""
+
+    def __init__(self, n_epochs: int, first: int = 0):
+        self.bar = progress_bar(n_epochs, "training", "epoch", first)
+
+    def epoch(self, record: dict, model) -> None:
+        shown = {"loss": f"{record['loss']:.3f}", "train": f"{100 * record['train_accuracy']:.1f} %"}
+        if record["val_accuracy"] is not None:
+            shown["val"] = f"{100 * record['val_accuracy']:.1f} %"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+        if self.bar.n >= self.bar.total:
+            self.bar.close()  # what comes after training has bars of its own
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def progress_bar(total: int, what: str, unit: str, first: int = 0) -> tqdm:
+    """A tqdm bar that draws seldom where nobody watches."""
+    interval = 0.2 if sys.stderr.isatty() else 20
+    return tqdm(
+        total=total, initial=first, desc=what, unit=unit, mininterval=interval, dynamic_ncols=True, smoothing=0.05
+    )
+
+
+class JsonLog(Monitor):
+    """A line of JSON per epoch, readable while the run goes on; begun with the records of earlier epochs."""
+
+    def __init__(self, path: Path, records: list[dict]):
+        self.path = path
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in records))
+
+    def epoch(self, record: dict, model) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+class VisdomMonitor(Monitor):
+    """Curves and maps on a visdom server, sent from a thread of its own so that the run never waits.
+
+    Where visdom is not installed, or its server does not answer or stops answering, one line says so and the run goes
+    on without it.
+
+    Args:
+        url: the server's address, such as http://localhost:8097.
+        environment: name of the run on the server.
+        draw_map: gives the current map from the model, (H, W, 3) uint8, or None for no live map; called every
+            `map_every` epochs.
+        map_every: epochs between two maps.
+    """
+
+    WAIT_AT_END = 5.0  # seconds
+
+    def __init__(self, url: str, environment: str, draw_map: Callable | None = None, map_every: int = 10):
+        self.url, self.environment = url, environment
+        self.draw_map, self.map_every = draw_map, map_every
+        self.tasks: queue.Queue = queue.Queue(maxsize=200)
+        self.gone = threading.Event()
+        self.thread = threading.Thread(target=self._work, daemon=True, name="visdom")
+        self.thread.start()
+
+    def epoch(self, record: dict, model) -> None:
+        if self.gone.is_set():
+            return
+        curves = {"loss": {"total": record["loss"]}, "learning rate": {"lr": record["lr"]}}
+        curves["loss"] |= {f"scale {i + 1}": loss for i, loss in enumerate(record["scale_losses"])}
+        curves["accuracy"] = {"train": record["train_accuracy"], "validation": record["val_accuracy"]}
+        for title, lines in curves.items():
+            for name, value in lines.items():
+                if value is not None and math.isfinite(value):
+                    self._send(_add_point, title, name, record["epoch"], value)
+        if self.draw_map is not None and record["epoch"] % self.map_every == 0:
+            self.maps({"prediction": self.draw_map(model)})
+
+    def maps(self, images: dict[str, np.ndarray]) -> None:
+        for title, image in images.items():
+            self._send(_show_image, title, image)
+
+    def close(self) -> None:
+        self._send(None)
+        self.thread.join(self.WAIT_AT_END)
+
+    def _send(self, task, *arguments) -> None:
+        """Queue a task; drop it when the server is too slow to keep up."""
+        if not self.gone.is_set():
+            try:
+                self.tasks.put_nowait((task, arguments))
+            except queue.Full:
+                log.debug("visdom is slow: a point or a map was dropped")
+
+    def _work(self) -> None:
+        try:
+            client = _connect(self.url, self.environment)
+            log.info("visdom shows this run at %s, environment %s", self.url, self.environment)
+            while True:
+                task, arguments = self.tasks.get()
+                if task is None:
+                    return
+                task(client, *arguments)
+        except ImportError:
+            log.info("visdom is not installed; the run goes on without a live view")
+        except Exception as error:  # whatever a server does, the run goes on
+            log.info("no visdom server answers at %s (%s); the run goes on without", self.url, type(error).__name__)
+        finally:
+            self.gone.set()
+
+
+def _connect(url: str, environment: str):
+    from urllib.parse import urlsplit
+
+    from visdom import Visdom
+
+    parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+    return Visdom(
+        server=f"{parts.scheme}://{parts.hostname}",
+        port=parts.port or 8097,
+        env=environment,
+        raise_exceptions=True,
+        use_incoming_socket=False,
+    )
+
+
+def _add_point(client, title: str, name: str, epoch: int, value: float) -> None:
+    options = {"title": title, "xlabel": "epoch", "showlegend": True}
+    client.line([value], [epoch], win=title, name=name, update="append", opts=options)
+
+
+def _show_image(client, title: str, image: np.ndarray) -> None:
+    client.image(image.transpose(2, 0, 1), win=title, opts={"title": title})

@@ -1,0 +1,123 @@
+"""The run's folder and the figures in it: metrics.json, results.csv, the final table."""
+
+import csv
+import io
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from metrics import Scores
+from utils import InputError, write_atomically
+
+
+def make_run_folder(output: Path, model: str, dataset: str, seed: int) -> Path:
+    """Make output/model/dataset/time-seed<k>, a new folder even where several runs start in one second."""
+    return make_folder(output / model / dataset, f"-seed{seed}")
+
+
+def make_folder(parent: Path, suffix: str = "") -> Path:
+    """Make a new folder named by the time in `parent`."""
+    parent.mkdir(parents=True, exist_ok=True)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+    for folder in (parent / name, *(parent / f"{name}-{number}" for number in range(2, 10_000))):
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"{parent / name}: too many runs began in this second")
+
+
+def read_json(path: Path) -> dict:
+    """Read a run's JSON file; InputError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or not readable; give the folder of a run") from error
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON, whole or not at all; NaN, which JSON lacks, as null."""
+    write_atomically(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def score_entries(result: Scores, confusion: np.ndarray, class_names: tuple[str, ...]) -> dict:
+    """The entries of metrics.json that come from the confusion matrix."""
+    return {
+        "overall_accuracy": result.overall_accuracy,
+        "average_accuracy": result.average_accuracy,
+        "kappa": result.kappa,
+        "class_names": class_names,
+        "class_recall": result.recall,
+        "class_f1": result.f1,
+        "class_support": result.support,
+        "confusion": confusion,
+    }
+
+
+def append_result(path: Path, row: dict) -> None:
+    """Add a row to results.csv, whoever else does so at the same time; columns new to it are added."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        rows = []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        rows.append({key: "" if value is None else value for key, value in _plain(row).items()})
+        columns = list(dict.fromkeys(key for each in rows for key in each))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue())
+
+
+def table(result: Scores, class_names: tuple[str, ...]) -> str:
+    """The final table: per class recall, F1 and support, then OA, AA and kappa; per cent."""
+    width = max(len(name) for name in (*class_names, "overall accuracy (OA)"))
+    lines = [f"  #  {'class':<{width}}  recall %    F1 %  test pixels"]
+    for i, name in enumerate(class_names):
+        recall, f1 = _per_cent(result.recall[i]), _per_cent(result.f1[i])
+        lines.append(f"{i + 1:3d}  {name:<{width}}  {recall:>8}  {f1:>6}  {result.support[i]:>11,}")
+    lines.append("-" * len(lines[0]))
+    total = int(result.support.sum())
+    lines.append(f"     {'overall accuracy (OA)':<{width}}  {_per_cent(result.overall_accuracy):>8}  {'':>6}  {total:>11,}")
+    lines.append(f"     {'average accuracy (AA)':<{width}}  {_per_cent(result.average_accuracy):>8}")
+    lines.append(f"     {'kappa x 100':<{width}}  {_per_cent(result.kappa):>8}")
+    return "\n".join(lines)
+
+
+def summary(results: list[Scores]) -> str:
+    """One line with mean and standard deviation (n - 1) over several runs, per cent."""
+    parts = []
+    for name, attribute in (("OA", "overall_accuracy"), ("AA", "average_accuracy"), ("kappa", "kappa")):
+        values = 100 * np.array([getattr(result, attribute) for result in results])
+        parts.append(f"{name} {values.mean():.2f} +- {values.std(ddof=1):.2f}")
+    return f"{len(results)} runs: {', '.join(parts)}"
+
+
+def _per_cent(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{100 * fraction:.2f}"

@@ -1,0 +1,84 @@
+"""The one function that the models call; it checks the shapes and hands over to a back end."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selective_scan.reference import ReferenceScan
+
+BACKENDS = {"reference": ReferenceScan.apply}
+
+
+def available_backends() -> list[str]:
+    """Names that `selective_scan(backend=...)` takes on this machine, best first, "auto" left out."""
+    return list(BACKENDS)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Run the selective state space recurrence along a sequence, in float32 or better.
+
+        h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t,    h_0 = 0
+        y_t = C_t h_t + D u_t
+
+    Args:
+        u: input sequence, (batch, L, d_inner).
+        delta: step sizes, (batch, L, d_inner); positive, or anything with `delta_softplus`.
+        A: state matrix, diagonal, (d_inner, N), negative for a stable recurrence.
+        B, C: input and output vectors, (batch, L, N).
+        D: skip weight, (d_inner,), or None for no skip.
+        delta_bias: added to delta before anything else, (d_inner,).
+        delta_softplus: pass delta (with its bias) through softplus.
+        backend: a name from `available_backends()`, or "auto" for the best one.
+    Returns:
+        y, (batch, L, d_inner), in u's dtype.
+    Raises:
+        ValueError: unknown back end (the choices are named), or shapes that do not fit together.
+    Source: Gu and Dao, arXiv 2312.00752, Algorithm 2 (with the simplified discretisation of B used there).
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"unknown scan back end {backend!r}; choose from auto, {', '.join(BACKENDS)}")
+    _check_shapes(u, delta, A, B, C, D, delta_bias)
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    with torch.autocast(u.device.type, enabled=False):
+        skip_input = u.to(dtype)
+        step = delta.to(dtype)
+        if delta_bias is not None:
+            step = step + delta_bias.to(dtype)
+        if delta_softplus:
+            step = F.softplus(step)
+        scan = BACKENDS["reference" if backend == "auto" else backend]
+        y = scan(skip_input, step, A.to(dtype), B.to(dtype), C.to(dtype))
+        if D is not None:
+            y = torch.addcmul(y, skip_input, D.to(dtype))
+    return y.to(u.dtype)
+
+
+def _check_shapes(u, delta, A, B, C, D, delta_bias):
+    if u.ndim != 3 or A.ndim != 2:
+        raise ValueError(f"u must be (batch, L, d_inner) and A (d_inner, N), not {tuple(u.shape)} and {tuple(A.shape)}")
+    batch, length, d_inner = u.shape
+    d_state = A.shape[1]
+    if 0 in (length, d_inner, d_state):
+        raise ValueError(f"L, d_inner and N must be at least 1, not {length}, {d_inner} and {d_state}")
+    expected = {
+        "delta": (delta, (batch, length, d_inner)),
+        "A": (A, (d_inner, d_state)),
+        "B": (B, (batch, length, d_state)),
+        "C": (C, (batch, length, d_state)),
+        "D": (D, (d_inner,)),
+        "delta_bias": (delta_bias, (d_inner,)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must be {shape} to fit u {tuple(u.shape)}, not {tuple(tensor.shape)}")

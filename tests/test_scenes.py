@@ -1,0 +1,142 @@
+"""The catalogue against totals that were counted elsewhere, and its names, colours and lookups."""
+
+import dataclasses
+import re
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+
+from scenes import ALIASES, MASK_KEYS, PALETTE, SCENES, find_scene
+
+# name: (H, W, n_bands), classes, labelled pixels (None: depends on a seed or a resampling)
+KNOWN = {
+    "IndianPines": ((145, 145, 200), 16, 10_249),
+    "PaviaU": ((610, 340, 103), 9, 42_776),
+    "PaviaC": ((1096, 715, 102), 9, 148_152),
+    "Salinas": ((512, 217, 204), 16, 54_129),
+    "KSC": ((512, 614, 176), 13, 5_211),
+    "Botswana": ((1476, 256, 145), 14, 3_248),
+    "Houston2013": ((349, 1905, 144), 15, 15_029),
+    "Houston2018": ((601, 2384, 48), 20, None),
+    "MississippiGulfport": ((325, 220, 64), 11, 53_687),
+    "WHU-Hi-LongKou": ((550, 400, 270), 9, 204_542),
+    "WHU-Hi-HanChuan": ((1217, 303, 274), 16, 257_530),
+    "WHU-Hi-HongHu": ((940, 475, 270), 22, 386_693),
+    "Simulated": ((128, 128, 64), 10, None),
+}
+MASKED = {"IndianPines": (695, 9_671), "PaviaU": (3_921, 40_002), "Houston2013": (2_832, 12_197)}
+
+every_scene = pytest.mark.parametrize("spec", SCENES.values(), ids=SCENES)
+
+
+def lab(colour):
+    """CIELAB of "#rrggbb" under D65."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = to_xyz @ linear / [0.95047, 1.0, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_the_catalogue_holds_exactly_the_known_scenes():
+    assert list(SCENES) == list(KNOWN)
+    assert all(spec.name == spec.folder == name for name, spec in SCENES.items())
+
+
+@every_scene
+def test_shapes_classes_and_labelled_pixels_add_up(spec):
+    assert (spec.shape, spec.n_classes, spec.n_labelled) == KNOWN[spec.name]
+
+
+@every_scene
+def test_every_class_has_a_name_a_colour_and_a_count(spec):
+    assert len(set(spec.class_names)) == len(set(spec.palette)) == len(spec.palette) == spec.n_classes
+    assert all(name == name.strip() and name for name in spec.class_names)
+    assert not any(re.search(r" \d\d+$", name) for name in spec.class_names), "a count was read as part of a name"
+    if spec.class_counts is not None:
+        assert len(spec.class_counts) == spec.n_classes
+        assert min(spec.class_counts) > 0
+
+
+def test_colours_are_far_from_each_other_and_from_black_and_white():
+    colours = np.array([lab(colour) for colour in (*PALETTE, "#000000", "#ffffff")])
+    distance = np.linalg.norm(colours[:, None] - colours, axis=-1) + 1000 * np.eye(len(colours))
+    assert len(PALETTE) >= 22
+    assert distance.min() > 25
+
+
+@every_scene
+def test_rgb_bands_are_three_bands_of_the_cube_from_red_to_blue(spec):
+    red, green, blue = spec.rgb_bands
+    assert spec.shape[2] > red > green > blue >= 0
+
+
+@every_scene
+def test_every_address_leads_to_a_file_of_the_scene(spec):
+    masks = MASK_KEYS if spec.masks else {}
+    assert set(spec.urls) <= {spec.cube_file, spec.gt_file, *masks}
+    assert set(spec.sums) <= set(spec.urls)
+    for file, url in spec.urls.items():
+        assert url.startswith("https://")
+        assert unquote(urlsplit(url).path).rsplit("/", 1)[-1] == file
+
+
+def test_only_scenes_with_published_masks_have_masks():
+    assert {name for name, spec in SCENES.items() if spec.masks} == set(MASKED)
+    for name, totals in MASKED.items():
+        masks = SCENES[name].masks
+        assert (sum(masks.train_counts), sum(masks.test_counts)) == totals
+        assert len(masks.names) == len(masks.train_counts) == len(masks.test_counts) == SCENES[name].n_classes
+
+
+def test_the_indian_pines_masks_are_renumbered():
+    in_ground_truth = [2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 1, 7, 9]  # by mask id, from 1
+    spec = SCENES["IndianPines"]
+    assert [spec.class_names.index(name) + 1 for name in spec.masks.names] == in_ground_truth
+
+
+@pytest.mark.parametrize("name", ["PaviaU", "Houston2013"])
+def test_the_other_masks_keep_the_scenes_numbering(name):
+    assert SCENES[name].masks.names == SCENES[name].class_names
+
+
+def test_the_houston_masks_split_the_ground_truth_and_lie_transposed():
+    spec = SCENES["Houston2013"]
+    together = tuple(map(sum, zip(spec.masks.train_counts, spec.masks.test_counts, strict=True)))
+    assert together == spec.class_counts
+    assert [name for name in MASKED if SCENES[name].masks.transposed] == ["Houston2013"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("IndianPines", "IndianPines"),
+        ("indian_pines", "IndianPines"),
+        ("PAVIAU", "PaviaU"),
+        ("whu_hi_longkou", "WHU-Hi-LongKou"),
+        ("Mississippi_Gulfport", "MississippiGulfport"),
+        ("simulate-database", "Simulated"),
+    ],
+)
+def test_names_match_without_regard_to_case_and_dashes(typed, name):
+    assert find_scene(typed) is SCENES[name]
+
+
+def test_every_alias_is_found():
+    assert set(ALIASES) == {"Mississippi_Gulfport", "Simulate_database"}
+    assert all(find_scene(alias).name == name for alias, name in ALIASES.items())
+
+
+def test_an_unknown_name_is_answered_with_the_choices_and_the_nearest_one():
+    with pytest.raises(ValueError, match=r"'Indian Pine' \(did you mean IndianPines\?\); choose from .*Simulated"):
+        find_scene("Indian Pine")
+    with pytest.raises(ValueError, match="'moon'; choose from IndianPines") as caught:
+        find_scene("moon")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_facts_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SCENES["PaviaU"].shape = (1, 1, 1)

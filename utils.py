@@ -1,0 +1,129 @@
+"""Seeds, devices, whole files, checkpoints, and the one kind of error that is the user's to mend."""
+
+import hashlib
+import io
+import os
+import platform
+import random
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong; the message says what, where, and what to do."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch and ask for deterministic algorithms, so that a run repeats to the bit."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def choose_device(cuda: int | None) -> torch.device:
+    """Give the device to run on: -1 the CPU, N the N-th GPU, None the first GPU or else the CPU.
+
+    Raises:
+        InputError: a GPU by number that this machine lacks.
+    """
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if cuda is None:
+        return torch.device("cuda:0" if n_devices else "cpu")
+    if cuda == -1:
+        return torch.device("cpu")
+    if not 0 <= cuda < n_devices:
+        usable = f"it has {n_devices} (0 to {n_devices - 1})" if n_devices else "it has none"
+        raise InputError(f"--cuda {cuda}: this machine has no such GPU that PyTorch can use, {usable}; -1 is the CPU")
+    return torch.device(f"cuda:{cuda}")
+
+
+def describe_machine(device: torch.device) -> dict[str, str | None]:
+    """Versions of what computed, the device, and the project's git commit ("+" where files differ from it)."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda,
+        "device": f"{device}: {name}",
+        "threads": str(torch.get_num_threads()),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the folder that this file lies in, None where there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: beside its place first, then moved there."""
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def fingerprint(*arrays: np.ndarray | None) -> str:
+    """SHA-256 over the types, shapes and values of some arrays, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            digest.update(b"none")
+        else:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    """Write a checkpoint of tensors and plain values, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, kind: str) -> dict:
+    """Read a checkpoint, weights and plain values only, onto the CPU.
+
+    Args:
+        path: the file.
+        kind: the value that its entry "kind" must have.
+    Raises:
+        InputError: no such file, or one that is not such a checkpoint.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give a last.pt or best.pt of a run's folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file can fail in any way
+        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote") from error
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
+    return content
