@@ -34,7 +34,7 @@ OPTION_HELP = {
 }
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
-    "predict": {"restore", "folder", "output", "cuda", "batch_size", "precision", "test_stride"},
+    "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"},
     "resume": {"cuda", "visdom"},
 }
 
@@ -86,7 +86,9 @@ def _add_data(group):
         "--val_fraction", type=float, default=0.0, help="share of each class's training pixels held out for validation"
     )
     group.add_argument("--normalize", choices=NORMALIZATIONS, default="zscore", help="normalisation of each band")
-    group.add_argument("--pca", type=int, default=0, metavar="N", help="reduce to N whitened components; 0 keeps the bands")
+    group.add_argument(
+        "--pca", type=int, default=0, metavar="N", help="reduce to N whitened components; 0 keeps the bands"
+    )
     group.add_argument("--fit_on", choices=FIT_ON, default="scene", help="pixels that fit normalisation and PCA")
     group.add_argument(
         "--border",
@@ -98,10 +100,12 @@ def _add_data(group):
 
 def _add_training(group):
     switch = argparse.BooleanOptionalAction
-    group.add_argument("--model", default="MiM-v1", metavar="NAME", help=f"{', '.join(MODELS)}; case, - and _ do not matter")
+    group.add_argument(
+        "--model", default="MiM-v1", metavar="NAME", help=f"{', '.join(MODELS)}; case, - and _ do not matter"
+    )
     group.add_argument("--patch_size", type=int, default=7, help="side of the window round a pixel, odd")
     group.add_argument("--epoch", type=int, default=150, help="passes over the training pixels")
-    group.add_argument("--batch_size", type=int, default=64, help="patches per training step (and with --predict per batch)")
+    group.add_argument("--batch_size", type=int, default=64, help="patches per training step, at most")
     group.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of the one-cycle schedule")
     group.add_argument("--class_balancing", action="store_true", help="weigh the classes inversely to their frequency")
     group.add_argument(
@@ -111,13 +115,20 @@ def _add_training(group):
     group.add_argument("--mixture_augmentation", action="store_true", help="random mixtures within a class, and noise")
     group.add_argument("--restore", type=Path, metavar="CHECKPOINT", help="start from these weights")
     group.add_argument(
-        "--weights", choices=("last", "best"), default="last", help="evaluate the last epoch's, or the best in validation"
+        "--weights",
+        choices=("last", "best"),
+        default="last",
+        help="evaluate the last epoch's, or the best in validation",
     )
 
 
 def _add_model_parts(group):
     for option in fields(MiMOptions):
-        own = {name: getattr(model.defaults, option.name) for name, model in MODELS.items() if hasattr(model.defaults, option.name)}
+        own = {
+            name: getattr(model.defaults, option.name)
+            for name, model in MODELS.items()
+            if hasattr(model.defaults, option.name)
+        }
         values = dict.fromkeys(map(_as_typed, own.values()))
         if option.name == "scales":
             default = "MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
@@ -146,14 +157,23 @@ def _as_typed(value) -> str:
 
 
 def _add_running(group):
-    group.add_argument("--cuda", type=int, metavar="N", help="GPU to use, -1 = the CPU (default: the first GPU, else the CPU)")
+    group.add_argument(
+        "--cuda", type=int, metavar="N", help="GPU to use, -1 = the CPU (default: the first GPU, else the CPU)"
+    )
     group.add_argument("--seed", type=int, default=0, help="seed of the first run")
     group.add_argument("--runs", type=int, default=1, help="number of runs, with the seeds seed, seed + 1, ...")
     group.add_argument("--output", type=Path, default=Path("runs"), help="where the runs' folders and results.csv go")
-    group.add_argument("--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32")
+    group.add_argument(
+        "--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32"
+    )
     group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
     group.add_argument(
-        "--visdom", nargs="?", const=VISDOM_URL, default=VISDOM_URL, metavar="URL", help="server for the live view, or off"
+        "--visdom",
+        nargs="?",
+        const=VISDOM_URL,
+        default=VISDOM_URL,
+        metavar="URL",
+        help="server for the live view, or off",
     )
 
 

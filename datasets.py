@@ -104,8 +104,12 @@ def _find_array(arrays: dict, key: str | None, path: Path, wanted: str) -> np.nd
 
 
 def _where_from(spec: SceneSpec, path: Path) -> str:
-    how = f"`python main.py --download {spec.name}` fetches it" if path.name in spec.urls else f"get it from {spec.source}"
-    return f"{path} is missing: {how}, or copy it to that place"
+    how = (
+        f"`python main.py --download {spec.name}` fetches it"
+        if path.name in spec.urls
+        else f"its source is {spec.source}"
+    )
+    return f"{path} is missing: {how}; or copy it there from elsewhere"
 
 
 def _read_cube(path: Path, spec: SceneSpec) -> np.ndarray:
@@ -165,7 +169,9 @@ def _read_mask(path: Path, key: str, spec: SceneSpec) -> tuple[np.ndarray, str]:
         if mask.shape != shape[::-1]:
             raise InputError(f"{path}: the mask is {mask.shape}, but {spec.name} is {shape} (rows, columns)")
         if spec.masks is None or not spec.masks.transposed:
-            raise InputError(f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it")
+            raise InputError(
+                f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it"
+            )
         mask, note = mask.T, f"the masks of {spec.name} are stored {shape[::-1]} and were transposed to {shape}"
     mask = _labels(mask, path, spec)
     if not mask.any():
@@ -194,7 +200,9 @@ def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tup
     spec, gt = scene.spec, scene.gt
     own = spec.class_names
     known = own if spec.masks is None else spec.masks.names
-    renumbered = f"the masks number the classes of {spec.name} differently from its ground truth; the names follow the masks"
+    renumbered = (
+        f"the masks number the classes of {spec.name} differently from its ground truth; the names follow the masks"
+    )
     if gt is None:
         counts = [tuple(np.bincount(mask.ravel(), minlength=spec.n_classes + 1)[1:]) for mask in (train, test)]
         if spec.masks is not None and counts == [spec.masks.train_counts, spec.masks.test_counts]:
@@ -203,13 +211,12 @@ def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tup
     for names, note in ((own, ""), (known, renumbered)):
         if all(_disagreement(mask, gt, names, own) is None for mask in (train, test)):
             return names, note
-    for name, mask in (("training", train), ("test", test)):
-        differing = _disagreement(mask, gt, own, own)
-        if differing is not None:
-            raise InputError(
-                f"the {name} mask's class {differing[0]} lies on the ground truth's class {differing[1]} "
-                f"({own[differing[1] - 1]}): the numbering differs from {spec.name}'s in no way that is known; renumber it"
-            )
+    differing = {name: _disagreement(mask, gt, own, own) for name, mask in (("training", train), ("test", test))}
+    name, (mask_id, gt_id) = next((name, pair) for name, pair in differing.items() if pair is not None)
+    raise InputError(
+        f"the {name} mask's class {mask_id} lies on the ground truth's class {gt_id} ({own[gt_id - 1]}): its numbering "
+        f"is neither {spec.name}'s nor a known other one; renumber it"
+    )
 
 
 def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:

@@ -43,7 +43,7 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """A record per epoch: `epoch`, `loss`, `scale_losses`, `lr`, `train_accuracy`, `val_accuracy` (or None), `seconds`."""
+    """A record per epoch: epoch, loss, scale_losses, lr, train_accuracy, val_accuracy (None without), seconds."""
 
     records: list[dict] = field(default_factory=list)
     best_epoch: int = 0
@@ -92,7 +92,7 @@ def train(
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (--lr)")
         record["val_accuracy"] = None
         if val_loader is not None:
-            record["val_accuracy"] = scores(evaluate(model, val_loader)).overall_accuracy
+            record["val_accuracy"] = scores(evaluate(model, val_loader, precision=config.precision)).overall_accuracy
         record["seconds"] = time.perf_counter() - started
         history.records.append(record)
         risen = val_loader is not None and record["val_accuracy"] > history.best_accuracy
@@ -176,10 +176,8 @@ def predict(
         axis of K.
     """
     height, width, _ = cube.shape
-    if pixels is None:
-        chosen = torch.cartesian_prod(torch.arange(height), torch.arange(width))
-    else:
-        chosen = pixels
+    every_pixel = torch.ones(height, width).nonzero()
+    chosen = every_pixel if pixels is None else pixels
     rows = []
     with _eval_mode(model), _autocast(cube.device, precision):
         embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()

@@ -10,19 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import engine
 import splits
 from datasets import Scene, fixed_masks, load_split
+from mapping import map_scene
 from metrics import Scores, confusion_matrix, scores
 from models import PatchClassifier, create_model
 from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results, visualize
-from reporting.monitor import JsonLog, Monitors, ProgressBar, VisdomMonitor, progress_bar
+from reporting.monitor import JsonLog, Monitors, Progress, ProgressBar, VisdomMonitor
 from splits import Split
-from utils import InputError, describe_machine, fingerprint, load_checkpoint, save_checkpoint, seed_everything
+from utils import (
+    InputError,
+    count_flops,
+    describe_machine,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    seed_everything,
+)
 
 CHECKPOINT = "mim-checkpoint"
 DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
@@ -197,7 +205,15 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
             model.load_state_dict(best["state"]["weights"])
             log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
         started = time.perf_counter()
-        labels = map_scene(model, job.cube, args, also=split.test > 0)
+        labels = map_scene(
+            model,
+            job.cube,
+            stride=args.test_stride,
+            border=args.border,
+            also=split.test > 0,
+            precision=args.precision,
+            progress=Progress("mapping", "px"),
+        )
         seconds = {"train": sum(record["seconds"] for record in history.records)}
         seconds["predict"] = time.perf_counter() - started
         monitor.maps({"prediction": visualize.colour_map(labels, split.palette)})
@@ -221,52 +237,15 @@ def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
     return lambda name, state: save_checkpoint(folder / f"{name}.pt", {**facts, "state": state})
 
 
-def map_scene(model: PatchClassifier, cube: torch.Tensor, args: Namespace, also: np.ndarray | None = None) -> np.ndarray:
-    """Predict a scene's label map, (H, W) uint8 or uint16.
-
-    Every `args.test_stride`-th row and column is predicted, and the pixels of `also`; the rest takes the label of the
-    nearest pixel of that grid. With `args.border` "skip" the pixels at the edge stay 0.
-    """
-    height, width, _ = cube.shape
-    wanted = np.zeros((height, width), dtype=bool)
-    rows, columns = (_strided(size, args.test_stride) for size in (height, width))
-    wanted[np.ix_(rows, columns)] = True
-    if also is not None:
-        wanted |= also
-    margin = model.patch_size // 2
-    inside = np.ones_like(wanted)
-    if args.border == "skip":
-        inside[:] = False
-        inside[margin : height - margin, margin : width - margin] = True
-    predicted = wanted & inside
-    pixels = torch.from_numpy(np.argwhere(predicted))
-    labels = np.zeros((height, width), dtype=np.uint8 if model.n_classes < 256 else np.uint16)
-    bar = progress_bar(len(pixels), "mapping", "px")
-    with bar:
-        labels[predicted] = engine.predict(model, cube, pixels=pixels, precision=args.precision, progress=bar.update).numpy()
-    nearest = np.ix_(_nearest(rows, height), _nearest(columns, width))
-    return np.where(predicted | ~inside, labels, labels[nearest])
-
-
-def _strided(size: int, stride: int) -> np.ndarray:
-    """Every stride-th index, begun so that the gaps at both ends are alike."""
-    return np.arange((size - 1) % stride // 2, size, stride)
-
-
-def _nearest(grid: np.ndarray, size: int) -> np.ndarray:
-    """For every index the nearest of the grid's."""
-    return grid[np.abs(np.arange(size)[:, None] - grid).argmin(1)]
-
-
 def _live_view(job: Job, folder: Path) -> list[VisdomMonitor]:
     args = job.args
     if args.visdom == "off":
         return []
     side = max(1, round((job.cube.shape[0] * job.cube.shape[1] / LIVE_PIXELS) ** 0.5))
-    coarse = Namespace(test_stride=side, border=args.border, precision=args.precision)
 
     def draw(model):
-        return visualize.colour_map(map_scene(model, job.cube, coarse), job.split.palette)
+        labels = map_scene(model, job.cube, stride=side, border=args.border, precision=args.precision)
+        return visualize.colour_map(labels, job.split.palette)
 
     environment = f"{args.model}_{job.scene.spec.name}_{folder.name}"
     return [VisdomMonitor(args.visdom, environment, draw, map_every=max(1, args.epoch // LIVE_MAPS))]
@@ -285,7 +264,8 @@ def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores
     n_train, n_parameters = int((split.train > 0).sum()), sum(p.numel() for p in job.model.parameters())
     metrics = results.score_entries(result, confusion, split.class_names)
     metrics |= {"n_train": n_train, "n_test": int(tested.sum()), "n_parameters": n_parameters}
-    metrics |= {"flops_per_patch": count_flops(job.model), "seconds": seconds, "protocol": protocol(job)}
+    patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
+    metrics |= {"flops_per_patch": count_flops(job.model, patch), "seconds": seconds, "protocol": protocol(job)}
 
     results.write_array(folder / "prediction.npy", labels)
     legend = (split.class_names, split.palette)
@@ -293,7 +273,9 @@ def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores
     visualize.save_label_map(folder / "map.png", labels, *legend, f"{where}: every pixel")
     on_labelled = np.where(split.labelled > 0, labels, 0)
     visualize.save_label_map(folder / "map_labelled.png", on_labelled, *legend, f"{where}: labelled pixels")
-    visualize.save_label_map(folder / "ground_truth.png", split.labelled, *legend, f"{job.scene.spec.name}: ground truth")
+    visualize.save_label_map(
+        folder / "ground_truth.png", split.labelled, *legend, f"{job.scene.spec.name}: ground truth"
+    )
     visualize.save_confusion(folder / "confusion.png", confusion, split.class_names)
     results.write_json(folder / "metrics.json", metrics)
     results.append_result(args.output / "results.csv", _row(job, folder, metrics))
@@ -321,16 +303,3 @@ def _row(job: Job, folder: Path, metrics: dict) -> dict:
         "split_fingerprint": job.split.fingerprint[:16],
         "folder": folder,
     }
-
-
-def count_flops(model: PatchClassifier) -> int:
-    """Operations of one patch's forward pass, a multiply-add as two, as torch.utils.flop_counter counts them:
-    matrix products and convolutions, those inside the scan included, nothing elementwise."""
-    device = next(model.parameters()).device
-    patch = torch.zeros(1, model.n_bands, model.patch_size, model.patch_size, device=device)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(patch)
-    model.train(was_training)
-    return counter.get_total_flops()

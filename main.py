@@ -13,9 +13,11 @@ import experiment
 from arguments import parse
 from datasets import fixed_masks, load_scene
 from download import download
+from mapping import map_scene
 from models import create_model
 from preprocessing import Preprocessing
 from reporting import results, visualize
+from reporting.monitor import Progress
 from utils import InputError, choose_device, load_checkpoint
 
 log = logging.getLogger("mim")
@@ -52,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
             return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
         return _fail(str(error))
     except (MemoryError, torch.OutOfMemoryError):
-        return _fail("the memory is too small for this; lower --batch_size or --patch_size, or use another --cuda device")
+        return _fail(
+            "the memory is too small for this; lower --batch_size or --patch_size, or use another --cuda device"
+        )
     return 0
 
 
@@ -126,8 +130,14 @@ def predict_scene(args: Namespace) -> None:
     sizes = {name: facts[name] for name in ("n_bands", "n_classes", "patch_size")}
     model = create_model(facts["name"], **sizes, **facts["options"]).to(device)
     model.load_state_dict(checkpoint["state"]["weights"])
-    args.border = checkpoint["border"]
-    labels = experiment.map_scene(model, torch.from_numpy(preprocessing(scene.cube)).to(device), args)
+    labels = map_scene(
+        model,
+        torch.from_numpy(preprocessing(scene.cube)).to(device),
+        stride=args.test_stride,
+        border=checkpoint["border"],
+        precision=args.precision,
+        progress=Progress("mapping", "px"),
+    )
     folder = results.make_folder(args.output / "predict" / scene.spec.name)
     results.write_array(folder / "prediction.npy", labels)
     title = f"{facts['name']} trained on {checkpoint['scene']}, on {scene.spec.name}"

@@ -1,4 +1,4 @@
-"""Patches gathered by index from the mirror-padded scene, a whole batch in one tensor operation; and their augmentation."""
+"""Patches gathered by index from the mirror-padded scene, a batch in one tensor operation; and their augmentation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -79,8 +79,8 @@ def fit_preprocessing(
         bands = ", ".join(map(str, constant[:10])) + (", ..." if len(constant) > 10 else "")
         where = "the whole scene" if fit_on == "scene" else "the training pixels"
         raise InputError(
-            f"{len(constant)} of {n_bands} bands are constant over {where} and carry nothing (counted from 0: {bands}); "
-            "drop them from the cube, or use --normalize none"
+            f"{len(constant)} of the {n_bands} bands are constant over {where} (counted from 0: {bands}); they carry "
+            "nothing: drop them from the cube, or use --normalize none"
         )
     if normalize == "zscore":
         offset, scale = spectra.mean(0, dtype=np.float64), 1 / spectra.std(0, dtype=np.float64)
@@ -93,7 +93,9 @@ def fit_preprocessing(
         return fitted
     limit = min(spectra.shape)
     if not 1 <= n_components <= limit:
-        raise InputError(f"--pca {n_components}: between 1 and {limit} components can be fitted on {len(spectra)} pixels")
+        raise InputError(
+            f"--pca {n_components}: between 1 and {limit} components can be fitted on {len(spectra)} pixels"
+        )
     pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit(fitted(spectra))
     components = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
     return Preprocessing(

@@ -5,6 +5,8 @@ few building blocks (fresh leaf, straw, soil, ...), and what varies within a cla
 smoothly over the land, and from pixel to pixel. Light, haze and sensor noise come last.
 """
 
+from numbers import Integral
+
 import numpy as np
 from scipy import fft, ndimage
 
@@ -30,33 +32,31 @@ def simulate(seed=0, *, shape=(128, 128, 64), n_classes=10):
     """Make a scene that is the same, bit for bit, for the same arguments.
 
     Args:
-        seed: any seed of `np.random.default_rng`.
+        seed: whole number >= 0.
         shape: (H, W, n_bands), H and W >= 16 pixels, n_bands >= 8, evenly spaced over 400-2500 nm.
         n_classes: 2 to 20. Class 1 is water, the last ones are roads and small objects, the others cover the land.
     Returns:
         cube, (H, W, n_bands) uint16 sensor counts, >= 1; gt, (H, W) uint8, 0 = unlabelled, 1..n_classes.
     Raises:
-        ValueError: the shape is not three whole numbers or too small, or n_classes is out of range.
+        ValueError: seed, shape or n_classes is not made of whole numbers, or out of range.
     """
-    shape = tuple(shape)
-    if len(shape) != 3 or any(int(n) != n for n in shape) or min(shape[:2]) < 16 or shape[2] < 8:
-        raise ValueError(f"shape must be (H, W, n_bands) with H, W >= 16 and n_bands >= 8, not {shape}")
-    if int(n_classes) != n_classes or not 2 <= n_classes <= 20:
-        raise ValueError(f"n_classes must be a whole number from 2 to 20, not {n_classes}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be a whole number >= 0, not {seed!r}")
+    whole = np.ndim(shape) == 1 and len(shape) == 3 and all(isinstance(n, Integral) for n in shape)
+    if not whole or min(shape[:2]) < 16 or shape[2] < 8:
+        raise ValueError(f"shape must be (H, W, n_bands) with H, W >= 16 and n_bands >= 8, not {shape!r}")
+    if not isinstance(n_classes, Integral) or not 2 <= n_classes <= 20:
+        raise ValueError(f"n_classes must be a whole number from 2 to 20, not {n_classes!r}")
     rng = np.random.default_rng(seed)
-    labels, parcels, surveyed = _draw_land(shape[0], shape[1], n_classes, rng)
-    _add_plots(labels, parcels, surveyed, n_classes, rng)
+    land = np.arange(1, n_classes - min(3, (n_classes - 1) // 2))  # 0-based: not water, roads, houses, greenhouses
+    labels, parcels, surveyed = _draw_land(shape[0], shape[1], n_classes, land, rng)
+    _add_plots(labels, parcels, surveyed, n_classes, land, rng)
     # What a pixel sees: the land under it and, through the optics, a little of its neighbours.
     abundance = np.stack(
         [ndimage.gaussian_filter((labels == k).astype(np.float32), 0.5 * SUB)[1::SUB, 1::SUB] for k in range(n_classes)]
     )  # (K, H, W), sums to 1 in every pixel
     gt = _label(abundance, surveyed[1::SUB, 1::SUB])
-    return _sense(_mix(abundance, parcels[1::SUB, 1::SUB], rng), shape[2], rng), gt
-
-
-def _land(n_classes):
-    """Return the 0-based classes that cover the land: all but water, the roads and two kinds of small objects."""
-    return np.arange(1, n_classes - min(3, (n_classes - 1) // 2))
+    return _sense(_mix(abundance, land, parcels[1::SUB, 1::SUB], rng), shape[2], rng), gt
 
 
 def _field(shape, sigma, rng):
@@ -90,11 +90,10 @@ def _number(cells, shape):
     return numbers.reshape(shape)
 
 
-def _draw_land(height, width, n_classes, rng):
-    """Draw fields, groves, a river and roads: classes 0..K-1, parcel numbers, surveyed or not, all (SUB * H, SUB * W)."""
+def _draw_land(height, width, n_classes, land, rng):
+    """Draw fields, groves, a river and roads; return 0-based classes, parcel numbers, surveyed or not, by sub-pixel."""
     shape = (height * SUB, width * SUB)
     scale = np.sqrt(height * width)  # pixels
-    land = _land(n_classes)
     y, x = np.indices(shape, dtype=np.float64)
     columns = x
     # Parcels are polygons in coordinates bent a little, which makes their borders irregular.
@@ -108,13 +107,13 @@ def _draw_land(height, width, n_classes, rng):
     crops = np.concatenate([rng.permutation(land) for _ in range(len(cells) // len(land) + 1)])
     labels = crops[parcels]
 
-    labels[_field(shape, 4.0 * SUB, rng) > 1.8] = wood = land[len(land) * 2 // 3]
-    course = shape[1] * (rng.uniform(0.3, 0.7) + 0.1 * _field((shape[0], 1), shape[0] / 8, rng))
+    labels[_field(shape, 4.0 * SUB, rng) > 1.8] = wood = land[min(4, len(land) - 1)]
+    course = shape[1] * rng.uniform(0.3, 0.7) + 0.1 * min(shape) * _field((shape[0], 1), 0.12 * shape[0], rng)
     to_river = np.abs(columns - course)
     half = SUB * (0.5 + 0.018 * scale) * (1 + 0.2 * _field(shape, 6.0 * SUB, rng))
     labels[to_river < half * (1.4 + 0.5 * _field(shape, 4.0 * SUB, rng))] = wood  # trees along the water
     labels[to_river < half] = 0
-    if land[-1] + 1 < n_classes:
+    if land[-1] + 1 < n_classes:  # the class of the roads, which run between the districts
         numbers, reach = _number(districts, shape), 2 * SUB + 3
         labels[ndimage.maximum_filter(numbers, reach) != ndimage.minimum_filter(numbers, reach)] = land[-1] + 1
 
@@ -123,20 +122,18 @@ def _draw_land(height, width, n_classes, rng):
     return labels, parcels, visited[parcels] | ~np.isin(labels, land)
 
 
-def _add_plots(labels, parcels, surveyed, n_classes, rng):
+def _add_plots(labels, parcels, surveyed, n_classes, land, rng):
     """Add houses along the roads and greenhouses in the fields, each a surveyed parcel of its own, in place.
 
     A class too small to be found again, as happens in a small scene, gets some plots too.
     """
-    shape, scale, land = labels.shape, np.sqrt(labels.size) / SUB, _land(n_classes)
+    shape, scale = labels.shape, np.sqrt(labels.size) / SUB
     to_road = ndimage.distance_transform_edt(labels != land[-1] + 1) / SUB
     village, farm, lie = (_field(shape, share * scale * SUB, rng) for share in (0.06, 0.06, 0.2))
     # For each class: where plots may be, their mean width and length in pixels, and the share of the scene wanted.
     plots = [(np.ones(shape, bool), 4, 4, 0.0)] * (land[-1] + 2)
-    plots += [
-        ((village > 0.8) & (to_road > 2) & (to_road < 9), 3.5, 5, 0.010),
-        ((farm > 1) & (to_road > 5), 4, 9, 0.012),
-    ]
+    by_road = (to_road > 2) & (to_road < 9)
+    plots += [(by_road & (village > 0.8), 3.5, 5, 0.01), ((to_road > 5) & (farm > 1), 4, 9, 0.012)]
     counts = np.bincount(labels.ravel(), minlength=n_classes)
     least = min(60, labels.size / SUB**2 / (2.5 * n_classes)) * SUB**2
     number = parcels.max()
@@ -150,14 +147,10 @@ def _add_plots(labels, parcels, surveyed, n_classes, rng):
             half_width, half_length = np.minimum(sides, 0.25 * scale) * rng.uniform(0.7, 1.3, 2) * SUB / 2
             reach = int(half_width + half_length)
             window = np.s_[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
-            dy, dx = rows[window[0]] - row, columns[:, window[1]] - column
-            angle = 0.7 * lie[row, column]  # neighbours lie nearly parallel
-            donor = np.isin(np.arange(n_classes), land) & (counts > 2 * least)  # small classes give no land
-            plot = (
-                (np.abs(np.cos(angle) * dy - np.sin(angle) * dx) <= half_width)
-                & (np.abs(np.sin(angle) * dy + np.cos(angle) * dx) <= half_length)
-                & donor[labels[window]]
-            )
+            # Turned to lie along the real axis; neighbours lie nearly parallel.
+            place = (columns[:, window[1]] - column + 1j * (rows[window[0]] - row)) * np.exp(-0.7j * lie[row, column])
+            donor = np.isin(np.arange(n_classes), land) & (counts > 1.3 * least)  # small classes give no land
+            plot = (np.abs(place.real) <= half_length) & (np.abs(place.imag) <= half_width) & donor[labels[window]]
             counts -= np.bincount(labels[window][plot], minlength=n_classes)
             counts[k] += plot.sum()
             number += 1
@@ -165,56 +158,57 @@ def _add_plots(labels, parcels, surveyed, n_classes, rng):
 
 
 def _label(abundance, surveyed):
-    """Return the ground truth (H, W) uint8: the class that covers most of a pixel, 0 where that is unclear or unseen."""
-    gt = np.where(surveyed & (abundance.max(axis=0) > 0.65), abundance.argmax(axis=0) + 1, 0)
-    return gt.astype(np.uint8)
+    """Return the ground truth (H, W) uint8: the class that covers most of a pixel, 0 where unclear or not surveyed."""
+    gt = np.where(surveyed & (abundance.max(axis=0) > 0.65), abundance.argmax(axis=0) + 1, 0).astype(np.uint8)
+    for k, share in enumerate(abundance):
+        if (gt == k + 1).sum() < 4:  # in a tiny scene; no class may be lost
+            gt.flat[np.argsort(share, axis=None)[-4:]] = k + 1
+    return gt
 
 
-def _mix(abundance, parcels, rng):
+def _mix(abundance, land, parcels, rng):
     """Mix the building blocks of every pixel, (n_blocks, H, W) float64: the recipes of what it holds, and variation."""
     n_classes, *shape = abundance.shape
-    recipes = np.vstack([RECIPES, 0.9 * rng.dirichlet(np.full(RECIPES.shape[1], 0.6), 10)])[:n_classes]
+    others = 0.9 * rng.dirichlet(np.full(RECIPES.shape[1], 0.6), 10)
+    recipes = np.vstack([np.vstack([RECIPES[:7], others])[: land[-1] + 1], RECIPES[7:]])[:n_classes]
     mixture = np.einsum("khw,kb->bhw", abundance, recipes)  # einsum: a sum in fixed order, whatever the threads
     for share in mixture:
         by_parcel = rng.standard_normal(parcels.max() + 1)[parcels]
-        variation = 0.4 * by_parcel + 0.4 * _field(shape, 5.0, rng) + rng.standard_normal(shape)
+        variation = 0.4 * by_parcel + 0.4 * _field(shape, 5.0, rng) + 0.9 * rng.standard_normal(shape)
         # As when plants are counted, the deviation goes with the root of the mean; a little of all grows everywhere.
         share += 0.14 * np.sqrt(share + 0.02 * (abundance[0] < 0.5)) * variation
     return np.clip(mixture, 0, None, out=mixture)
 
 
+def _dips(wavelength, *dips):
+    """Return the transmission (n_bands,) that absorptions leave, each a (depth, centre, width) in micrometres."""
+    return np.prod([1 - depth * np.exp(-0.5 * ((wavelength - at) / width) ** 2) for depth, at, width in dips], axis=0)
+
+
 def _spectra(wavelength):
     """Return the reflectance of the building blocks, (n_blocks, n_bands), at wavelengths in micrometres."""
-
-    def dip(depth, centre, width):
-        return 1 - depth * np.exp(-0.5 * ((wavelength - centre) / width) ** 2)
 
     def rise(centre, width):
         return 1 / (1 + np.exp((centre - wavelength) / width))
 
     def moist(depth):
-        return (
-            dip(0.15 * depth, 0.97, 0.04)
-            * dip(0.25 * depth, 1.2, 0.05)
-            * dip(depth, 1.45, 0.08)
-            * dip(1.1 * depth, 1.94, 0.10)
-            * (1 - 0.6 * depth * rise(2.3, 0.15))
-        )
+        bands = (0.15 * depth, 0.97, 0.04), (0.25 * depth, 1.2, 0.05), (depth, 1.45, 0.08), (1.1 * depth, 1.94, 0.1)
+        return _dips(wavelength, *bands) * (1 - 0.6 * depth * rise(2.3, 0.15))
 
+    green = 1 - _dips(wavelength, (1, 0.55, 0.035))
     mineral = 1 - np.exp((0.35 - wavelength) / 0.6)
-    return np.stack(
-        [
-            (0.05 * (2 - dip(1.2, 0.55, 0.035)) + 0.47 * rise(0.715, 0.015)) * moist(0.6),  # leaf
-            (0.03 * (2 - dip(0.8, 0.55, 0.035)) + 0.40 * rise(0.725, 0.018)) * moist(0.8),  # canopy
-            (0.08 + 0.42 * mineral) * dip(0.1, 0.67, 0.04) * dip(0.2, 2.1, 0.06) * dip(0.2, 2.32, 0.05) * moist(0.2),
-            (0.04 + 0.45 * rise(0.52, 0.015)) * moist(0.5),  # petals
-            (0.06 + 0.38 * mineral) * dip(0.1, 0.9, 0.1) * dip(0.2, 2.2, 0.04) * moist(0.25),  # soil
-            (0.06 + 0.34 * rise(0.59, 0.025)) * dip(0.15, 0.88, 0.08) * dip(0.1, 2.2, 0.04),  # tile
-            (0.08 + 0.08 * mineral) * dip(0.15, 2.31, 0.05),  # bitumen
-            0.01 + 0.09 * np.exp(-0.5 * ((wavelength - 0.5) / 0.12) ** 2),  # water
-            (0.62 - 0.1 * wavelength) * dip(0.2, 1.21, 0.03) * dip(0.4, 1.73, 0.04) * dip(0.45, 2.31, 0.05),  # plastic
-        ]
+    leaf = (0.05 + 0.06 * green + 0.47 * rise(0.715, 0.015)) * moist(0.6)
+    canopy = (0.03 + 0.025 * green + 0.40 * rise(0.725, 0.018)) * moist(0.8)
+    straw = (
+        (0.08 + 0.42 * mineral) * _dips(wavelength, (0.1, 0.67, 0.04), (0.2, 2.1, 0.06), (0.2, 2.32, 0.05)) * moist(0.2)
     )
+    petals = (0.04 + 0.45 * rise(0.52, 0.015)) * moist(0.5)
+    soil = (0.06 + 0.38 * mineral) * _dips(wavelength, (0.1, 0.9, 0.1), (0.2, 2.2, 0.04)) * moist(0.25)
+    tile = (0.06 + 0.34 * rise(0.59, 0.025)) * _dips(wavelength, (0.15, 0.88, 0.08), (0.1, 2.2, 0.04))
+    bitumen = (0.08 + 0.08 * mineral) * _dips(wavelength, (0.15, 2.31, 0.05))
+    water = 0.01 + 0.09 * np.exp(-0.5 * ((wavelength - 0.5) / 0.12) ** 2)
+    plastic = (0.62 - 0.1 * wavelength) * _dips(wavelength, (0.2, 1.21, 0.03), (0.4, 1.73, 0.04), (0.45, 2.31, 0.05))
+    return np.stack([leaf, canopy, straw, petals, soil, tile, bitumen, water, plastic])
 
 
 def _sense(mixture, n_bands, rng):
@@ -222,17 +216,15 @@ def _sense(mixture, n_bands, rng):
     shape = mixture.shape[1:]
     wavelength = np.linspace(0.4, 2.5, n_bands)
     sun = wavelength**-5 / np.expm1(2.48 / wavelength)  # a black body of 5800 K
-    air = np.ones(n_bands)
-    for depth, centre, width in ((0.3, 0.94, 0.02), (0.4, 1.13, 0.03), (0.9, 1.4, 0.04), (0.95, 1.88, 0.05)):
-        air *= 1 - depth * np.exp(-0.5 * ((wavelength - centre) / width) ** 2)
-    gain = 9000 * sun / sun.max() * air
+    air = _dips(wavelength, (0.3, 0.94, 0.02), (0.4, 1.13, 0.03), (0.9, 1.4, 0.04), (0.95, 1.88, 0.05))
+    gain = 9000 * sun / sun.max() * air  # counts per unit of reflectance
     spectra = _spectra(wavelength)
 
     heading = rng.uniform(0, 2 * np.pi)
-    y, x = np.meshgrid(np.linspace(-1, 1, shape[0]), np.linspace(-1, 1, shape[1]), indexing="ij")
-    light = 1 + 0.12 * (np.cos(heading) * x + np.sin(heading) * y) + 0.06 * _field(shape, 0.08 * max(shape), rng)
+    ramp = np.cos(heading) * np.linspace(-1, 1, shape[0])[:, None] + np.sin(heading) * np.linspace(-1, 1, shape[1])
+    light = 1 + 0.12 * ramp + 0.06 * _field(shape, 0.08 * max(shape), rng)
     light *= 1 + (0.03 + 0.5 * mixture[1]) * _field(shape, 0.6, rng)  # crowns of trees throw shadows
-    np.clip(light, 0.2, None, out=light)
+    light = np.maximum(light, 0.2)
     haze = 0.01 * (1 + 0.3 * _field(shape, 0.2 * max(shape), rng))
 
     cube = np.empty((*shape, n_bands), np.uint16)

@@ -197,7 +197,7 @@ def _split(gt, choose, class_names, palette, method) -> Split:
         pixels = np.flatnonzero(gt == label)
         if len(pixels) < 2:
             raise InputError(
-                f"class {label} ({class_names[label - 1]}) has a single labelled pixel, which cannot both train and test"
+                f"class {label} ({class_names[label - 1]}) has one labelled pixel, which cannot both train and test"
             )
         train.flat[choose(pixels)] = label
     return Split(train, np.where(train > 0, 0, gt), tuple(class_names), tuple(palette), method)

@@ -6,11 +6,11 @@ import os
 import platform
 import random
 import subprocess
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class InputError(ValueError):
@@ -44,6 +44,19 @@ def choose_device(cuda: int | None) -> torch.device:
     return torch.device(f"cuda:{cuda}")
 
 
+def count_flops(model: torch.nn.Module, example: torch.Tensor) -> int:
+    """Operations of one forward pass in evaluation mode, a multiply-add as two; the model's mode is kept.
+
+    Counted by torch.utils.flop_counter: matrix products and convolutions wherever they are called, nothing elementwise.
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example)
+    model.train(was_training)
+    return counter.get_total_flops()
+
+
 def describe_machine(device: torch.device) -> dict[str, str | None]:
     """Versions of what computed, the device, and the project's git commit ("+" where files differ from it)."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -61,7 +74,16 @@ def describe_machine(device: torch.device) -> dict[str, str | None]:
 
 def _git_commit() -> str | None:
     """Commit of the folder that this file lies in, None where there is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -70,24 +92,16 @@ def _git_commit() -> str | None:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file whole or not at all: beside its place first, then moved there."""
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def fingerprint(*arrays: np.ndarray | None) -> str:
@@ -123,7 +137,9 @@ def load_checkpoint(path: Path, kind: str) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file can fail in any way
-        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote") from error
+        raise InputError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
+        ) from error
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
     return content

@@ -1,5 +1,7 @@
 """The body that the three MiM networks share: stem, stages, and a head per scale."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -56,7 +58,7 @@ class MiM(PatchClassifier):
         )
         self.stem = PatchStem(options.dim, patch_size, options.stem)
         sides = (patch_size, *self.scales)
-        self.stages = nn.ModuleList([MiMStage(*pair, options) for pair in zip(sides[:-1], sides[1:], strict=True)])
+        self.stages = nn.ModuleList([MiMStage(*pair, options) for pair in pairwise(sides)])
         n_heads = len(self.scales) if options.scale_loss == "all" else 1
         self.heads = nn.ModuleList([nn.Linear(options.dim, n_classes) for _ in range(n_heads)])
 
@@ -77,7 +79,7 @@ class MiM(PatchClassifier):
         return self.decode(features)
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        """Features of every scale, (B, dim) each, to logits (rows, B, K); the last scales where there are fewer heads."""
+        """Features of every scale, (B, dim) each, to logits (rows, B, K); with one head the last scale's."""
         used = features[-len(self.heads) :]
         return torch.stack([self.classify(head, x) for head, x in zip(self.heads, used, strict=True)])
 

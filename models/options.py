@@ -1,6 +1,7 @@
 """The settings of the MiM networks, one dataclass; every field is a flag of the command line."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from models.tokens import DECAYS
 
@@ -68,7 +69,7 @@ class MiMOptions:
         """Give the grids after the patch, checked: odd, at least 1, none larger than the one before."""
         scales = default if self.scales is None else tuple(self.scales)
         sides = (patch_size, *scales)
-        falling = all(after <= before for before, after in zip(sides, sides[1:], strict=False))
+        falling = all(after <= before for before, after in pairwise(sides))
         if not scales or not falling or any(side < 1 or side % 2 == 0 for side in scales):
             raise ValueError(
                 f"--scales {' '.join(map(str, scales))} does not fit patch size {patch_size}: "

@@ -1,5 +1,7 @@
 """T-Mamba, and the block and the stage that are built of it."""
 
+from itertools import pairwise
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -104,7 +106,7 @@ class MiMStage(nn.Module):
     def __init__(self, grid: int, grid_out: int, options: MiMOptions):
         super().__init__()
         sides = [grid] * options.depth + [grid_out]
-        self.blocks = nn.Sequential(*[MiMBlock(*pair, options) for pair in zip(sides[:-1], sides[1:], strict=True)])
+        self.blocks = nn.Sequential(*[MiMBlock(*pair, options) for pair in pairwise(sides)])
         self.norm = nn.LayerNorm(options.dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -76,6 +76,20 @@ def progress_bar(total: int, what: str, unit: str, first: int = 0) -> tqdm:
     )
 
 
+class Progress:
+    """A bar of a total that is known at the first call: progress(done just now, total)."""
+
+    def __init__(self, what: str, unit: str):
+        self.what, self.unit = what, unit
+        self.bar = None
+
+    def __call__(self, n: int, total: int) -> None:
+        self.bar = self.bar or progress_bar(total, self.what, self.unit)
+        self.bar.update(n)
+        if self.bar.n >= total:
+            self.bar.close()
+
+
 class JsonLog(Monitor):
     """A line of JSON per epoch, readable while the run goes on; begun with the records of earlier epochs."""
 

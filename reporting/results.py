@@ -104,7 +104,9 @@ def table(result: Scores, class_names: tuple[str, ...]) -> str:
         lines.append(f"{i + 1:3d}  {name:<{width}}  {recall:>8}  {f1:>6}  {result.support[i]:>11,}")
     lines.append("-" * len(lines[0]))
     total = int(result.support.sum())
-    lines.append(f"     {'overall accuracy (OA)':<{width}}  {_per_cent(result.overall_accuracy):>8}  {'':>6}  {total:>11,}")
+    lines.append(
+        f"     {'overall accuracy (OA)':<{width}}  {_per_cent(result.overall_accuracy):>8}  {'':>6}  {total:>11,}"
+    )
     lines.append(f"     {'average accuracy (AA)':<{width}}  {_per_cent(result.average_accuracy):>8}")
     lines.append(f"     {'kappa x 100':<{width}}  {_per_cent(result.kappa):>8}")
     return "\n".join(lines)

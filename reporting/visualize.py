@@ -21,7 +21,7 @@ def colour_map(labels: np.ndarray, palette: tuple[str, ...]) -> np.ndarray:
 
 
 def false_colour(cube: np.ndarray, bands: tuple[int, int, int]) -> np.ndarray:
-    """Show three bands of a cube, (H, W, n_bands) to (H, W, 3) uint8, each stretched from its 2nd to 98th percentile."""
+    """Show three bands of a cube, (H, W, n_bands) to (H, W, 3) uint8, stretched from the 2nd to the 98th percentile."""
     image = cube[:, :, list(bands)].astype(np.float64)
     low, high = np.percentile(image, (2, 98), axis=(0, 1))
     return (255 * ((image - low) / np.maximum(high - low, 1e-12)).clip(0, 1)).round().astype(np.uint8)
