@@ -1,0 +1,213 @@
+"""The same arrays from every version of .mat file, and one sentence for whatever is no such file."""
+
+import multiprocessing
+import struct
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from readers import describe, read_arrays
+from utils import InputError
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "cube": RNG.integers(0, 60_000, (3, 4, 5), dtype=np.uint16),
+    "gt": RNG.integers(0, 4, (3, 4), dtype=np.uint8),
+    "signed": RNG.integers(-1, 12, (4, 3)).astype(np.int8),
+    "wide": RNG.normal(size=(3, 4, 2)),
+    "single": RNG.normal(size=(2, 7)).astype(np.float32),
+    "row": np.arange(6, dtype=np.int32)[None],
+    "column": np.arange(6, dtype=np.int64)[:, None],
+}
+STRUCT = {"Data": ARRAYS["cube"], "info": "words", "sceneLabels": {"labels": ARRAYS["signed"], "n": 2.0}}
+
+
+def write_hdf5(path, arrays, **storage):
+    """Write as MATLAB does in version 7.3: axes reversed, structs as groups, text as 16-bit numbers, a header of text."""
+
+    def put(group, name, value):
+        if isinstance(value, dict):
+            inner = group.create_group(name)
+            inner.attrs["MATLAB_class"] = np.bytes_("struct")
+            for field, item in value.items():
+                put(inner, field, item)
+        elif isinstance(value, str):
+            text = np.array([[ord(letter)] for letter in value], dtype=np.uint16)
+            group.create_dataset(name, data=text).attrs["MATLAB_class"] = np.bytes_("char")
+        else:
+            options = storage if np.ndim(value) > 1 else {}
+            data = group.create_dataset(name, data=np.atleast_2d(value).T, **options)
+            data.attrs["MATLAB_class"] = np.bytes_("double")
+
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in arrays.items():
+            put(file, name, value)
+        refs = file.create_group("#refs#")
+        refs["a"] = np.zeros((2, 2))  # where MATLAB keeps what cells hold
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+
+
+def write_big_endian(path, name, array):
+    """Write an array as version 5 on a machine with the highest byte first."""
+
+    def element(kind, data):
+        return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    flags = element(6, struct.pack(">II", 11, 0))  # class uint16
+    shape = element(5, np.array(array.shape, ">i4").tobytes())
+    values = element(4, array.astype(">u2").tobytes(order="F"))
+    matrix = element(14, flags + shape + element(1, name.encode()) + values)
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + matrix)
+
+
+WRITERS = {
+    "v5": lambda path, arrays: scipy.io.savemat(path, arrays),
+    "v7": lambda path, arrays: scipy.io.savemat(path, arrays, do_compression=True),
+    "v7.3": write_hdf5,
+    "v7.3 compressed": lambda path, arrays: write_hdf5(path, arrays, compression="gzip", chunks=True),
+}
+every_version = pytest.mark.parametrize("version", WRITERS)
+
+
+def write(path, version, arrays):
+    WRITERS[version](path, arrays)
+    return path
+
+
+def assert_one_sentence(error, path):
+    assert str(path) in str(error)
+    assert "\n" not in str(error)
+
+
+@every_version
+def test_every_version_gives_the_same_arrays(tmp_path, version):
+    arrays = read_arrays(write(tmp_path / "a.mat", version, ARRAYS))
+    assert arrays.keys() == ARRAYS.keys()
+    for name, expected in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], expected, err_msg=name)
+        assert arrays[name].dtype == expected.dtype
+
+
+@every_version
+def test_structs_become_dotted_names_and_text_is_left_out(tmp_path, version):
+    arrays = read_arrays(write(tmp_path / "a.mat", version, {"hsi": STRUCT, "gt": ARRAYS["gt"], "name": "words"}))
+    assert set(arrays) == {"hsi.Data", "hsi.sceneLabels.labels", "hsi.sceneLabels.n", "gt"}
+    np.testing.assert_array_equal(arrays["hsi.Data"], STRUCT["Data"])
+    np.testing.assert_array_equal(arrays["hsi.sceneLabels.labels"], STRUCT["sceneLabels"]["labels"])
+    assert arrays["hsi.sceneLabels.n"] == 2
+
+
+def test_a_struct_in_a_cell_is_opened(tmp_path):
+    cell = np.empty((1, 1), dtype=object)
+    cell[0, 0] = {"labels": ARRAYS["gt"]}
+    scipy.io.savemat(tmp_path / "a.mat", {"hsi": {"sceneLabels": cell}})
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.mat")["hsi.sceneLabels.labels"], ARRAYS["gt"])
+
+
+def test_files_of_machines_with_the_other_byte_order_are_read(tmp_path):
+    write_big_endian(tmp_path / "a.mat", "cube", ARRAYS["cube"])
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.mat")["cube"], ARRAYS["cube"])
+
+
+def test_version_4_is_read(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"gt": ARRAYS["gt"].astype(float)}, format="4")
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.mat")["gt"], ARRAYS["gt"])
+
+
+@every_version
+def test_logical_arrays_are_numeric(tmp_path, version):
+    mask = ARRAYS["gt"] > 1
+    data = mask.astype(np.uint8) if "7.3" in version else mask
+    np.testing.assert_array_equal(read_arrays(write(tmp_path / "a.mat", version, {"TR": data}))["TR"], mask)
+
+
+@every_version
+def test_a_file_without_a_numeric_array_is_refused(tmp_path, version):
+    path = write(tmp_path / "a.mat", version, {"name": "words"})
+    with pytest.raises(InputError, match="holds no numeric array") as caught:
+        read_arrays(path)
+    assert_one_sentence(caught.value, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00",
+        b"short",
+        b"<!DOCTYPE html>\n<html><body>404 not found</body></html>\n" * 40,
+        "1 2 3\n4 5 6\n" * 100,
+        "grün\n" * 100,
+        np.random.default_rng(1).bytes(5000),
+        b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM",
+        b"\x89HDF\r\n\x1a\n" + bytes(600),
+        b"PK\x03\x04" + bytes(300),
+    ],
+    ids=["empty", "one byte", "short", "HTML", "numbers", "text", "noise", "v5 header alone", "HDF5 start", "zip start"],
+)
+def test_what_is_no_mat_file_is_refused_in_one_sentence_that_names_it(tmp_path, content):
+    path = tmp_path / "Indian_pines_gt.mat"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=r"is not a readable \.mat file .*copy it again|holds no numeric") as caught:
+            read_arrays(path)
+    assert_one_sentence(caught.value, path)
+
+
+@every_version
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_refused(tmp_path, version, share):
+    path = write(tmp_path / "a.mat", version, {"cube": RNG.integers(0, 60_000, (20, 20, 10), dtype=np.uint16)})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match="is not a readable") as caught:
+        read_arrays(path)
+    assert_one_sentence(caught.value, path)
+
+
+def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
+    for path in (tmp_path / "absent.mat", tmp_path):
+        with pytest.raises(InputError, match="no such file") as caught:
+            read_arrays(path)
+        assert_one_sentence(caught.value, path)
+
+
+def damage(path, n_cases):
+    """Truncate or change a file at random; the number of cases read and refused. Anything else is an error."""
+    content, broken, outcomes = path.read_bytes(), path.with_name("broken.mat"), [0, 0]
+    for seed in range(n_cases):
+        rng = np.random.default_rng(seed)
+        changed = bytearray(content)
+        if seed % 3 == 0:
+            del changed[rng.integers(len(content)) :]
+        else:
+            for position in rng.integers(len(content), size=rng.integers(1, 6)):
+                changed[position] = rng.integers(256)
+        broken.write_bytes(changed)
+        try:
+            assert all(isinstance(array, np.ndarray) for array in read_arrays(broken).values())
+            outcomes[0] += 1
+        except InputError as error:
+            assert_one_sentence(error, broken)
+            outcomes[1] += 1
+    return outcomes
+
+
+@every_version
+def test_a_damaged_file_gives_arrays_or_one_sentence_and_never_ends_the_program(tmp_path, version):
+    path = write(tmp_path / "a.mat", version, {"gt": ARRAYS["gt"], "hsi": STRUCT, "cube": ARRAYS["cube"]})
+    # In a process of its own: what reads out of bounds in a library would take all the tests with it.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        n_read, n_refused = pool.submit(damage, path, 300).result()
+    assert n_read > 0
+    assert n_refused > 100
+
+
+def test_a_description_lists_names_shapes_and_types():
+    assert describe({"gt": ARRAYS["gt"], "hsi.Data": ARRAYS["cube"]}) == "gt (3, 4) uint8, hsi.Data (3, 4, 5) uint16"
