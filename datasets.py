@@ -44,10 +44,7 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
     Raises:
         InputError: an unknown name (the choices are named), a missing, unreadable or unfit file, NaN in the cube.
     """
-    try:
-        spec = find_scene(name)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    spec = _find_spec(name)
     if spec.name == SIMULATED:
         cube, gt = simulate(0, shape=spec.shape, n_classes=spec.n_classes)
         return Scene(spec, cube.astype(np.float32) if need_cube else None, gt.astype(np.int64))
@@ -60,9 +57,16 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
     return Scene(spec, cube, gt)
 
 
+def _find_spec(name: str) -> SceneSpec:
+    try:
+        return find_scene(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def fixed_masks(name: str, folder: Path) -> tuple[Path, Path] | None:
     """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat if both are in its subfolder."""
-    paths = tuple(Path(folder) / find_scene(name).folder / file for file in MASK_KEYS)
+    paths = tuple(Path(folder) / _find_spec(name).folder / file for file in MASK_KEYS)
     return paths if all(path.is_file() for path in paths) else None
 
 

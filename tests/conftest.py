@@ -34,7 +34,7 @@ class TinyScene:
     def __post_init__(self):
         rng = np.random.default_rng(0)
         self.gt = np.repeat([0, 1, 2, 3], 3)[None].repeat(9, 0).astype(np.uint8)
-        self.cube = (1000 * self.gt[..., None] + rng.integers(1, 500, (9, 12, 4))).astype(np.uint16)
+        self.cube = (1000.0 * self.gt[..., None] + rng.integers(1, 500, (9, 12, 4))).astype(np.uint16)
         self.train = np.where(np.arange(9)[:, None] < 3, self.gt, 0).astype(np.uint8)
         self.test = self.gt - self.train
         self.spec = replace(

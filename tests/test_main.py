@@ -105,9 +105,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(run):
     folders = [run("--model", "MiM-v1", *SMALL, "--seed", seed)[2] for seed in (3, 3, 4)]
     assert _scores(folders[0]) == _scores(folders[1])
     bits = [(folder / "prediction.npy").read_bytes() for folder in folders]
-    assert bits[0] == bits[1] and bits[0] != bits[2]
+    assert bits[0] == bits[1]
     weights = [torch.load(folder / "last.pt", weights_only=True)["state"]["weights"] for folder in folders]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not any(
+        torch.equal(weights[0][name], weights[2][name]) for name in weights[0] if name.endswith("in_proj.weight")
+    )
 
 
 def test_several_runs_take_following_seeds_and_end_with_mean_and_deviation(run, tmp_path):
@@ -247,7 +250,8 @@ def test_skipping_the_border_predicts_and_counts_no_pixel_there(run):
 
 
 def test_a_strided_map_still_predicts_every_test_pixel_by_the_network(run):
-    folders = [run("--model", "cnn", "--test_stride", stride)[2] for stride in (1, 4)]
+    flags = ["--model", "cnn", "--epoch", 6, "--lr", "0.01"]
+    folders = [run(*flags, "--test_stride", stride)[2] for stride in (1, 4)]
     assert _scores(folders[0]) == _scores(folders[1])
     full, coarse = (np.load(folder / "prediction.npy") for folder in folders)
     assert (coarse > 0).all() and 0 < (full != coarse).mean() < 0.5
@@ -340,7 +344,8 @@ def test_help_names_every_flag_with_its_default():
 def test_a_visdom_server_that_is_not_there_is_one_line_and_the_run_goes_on(run):
     code, said, _ = run("--model", "cnn", "--visdom", "http://127.0.0.1:9")
     assert code == 0
-    assert sum("visdom" in line for line in said.splitlines()) == 1
+    lines = [line for line in said.splitlines() if "visdom server" in line]
+    assert len(lines) == 1 and "goes on" in lines[0], lines
 
 
 def test_the_real_masks_are_named_in_their_own_numbering(tmp_path, capsys):

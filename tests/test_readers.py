@@ -1,6 +1,7 @@
 """The same arrays from every version of .mat file, and one sentence for whatever is no such file."""
 
 import multiprocessing
+import os
 import struct
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +28,7 @@ STRUCT = {"Data": ARRAYS["cube"], "info": "words", "sceneLabels": {"labels": ARR
 
 
 def write_hdf5(path, arrays, **storage):
-    """Write as MATLAB does in version 7.3: axes reversed, structs as groups, text as 16-bit numbers, a header of text."""
+    """Write as MATLAB does in version 7.3: axes reversed, structs as groups, text as 16-bit numbers."""
 
     def put(group, name, value):
         if isinstance(value, dict):
@@ -148,14 +149,14 @@ def test_a_file_without_a_numeric_array_is_refused(tmp_path, version):
         b"\x89HDF\r\n\x1a\n" + bytes(600),
         b"PK\x03\x04" + bytes(300),
     ],
-    ids=["empty", "one byte", "short", "HTML", "numbers", "text", "noise", "v5 header alone", "HDF5 start", "zip start"],
+    ids=["empty", "one byte", "short", "HTML", "numbers", "text", "noise", "v5 header", "HDF5 start", "zip start"],
 )
 def test_what_is_no_mat_file_is_refused_in_one_sentence_that_names_it(tmp_path, content):
     path = tmp_path / "Indian_pines_gt.mat"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InputError, match=r"is not a readable \.mat file .*copy it again|holds no numeric") as caught:
+        with pytest.raises(InputError, match=r"not a readable \.mat file .*copy it again|no numeric array") as caught:
             read_arrays(path)
     assert_one_sentence(caught.value, path)
 
@@ -199,6 +200,7 @@ def damage(path, n_cases):
     return outcomes
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system starts no process by fork")
 @every_version
 def test_a_damaged_file_gives_arrays_or_one_sentence_and_never_ends_the_program(tmp_path, version):
     path = write(tmp_path / "a.mat", version, {"gt": ARRAYS["gt"], "hsi": STRUCT, "cube": ARRAYS["cube"]})

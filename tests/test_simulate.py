@@ -129,18 +129,18 @@ def test_variation_within_a_class_is_smooth_over_the_land_and_noisy_from_pixel_t
         assert np.nanstd(residual) > 0.05 * infrared[inside].mean()
         pairs = np.stack([residual[:, :-2], residual[:, 2:]])
         pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-        assert 0.1 < np.corrcoef(pairs)[0, 1] < 0.9
+        assert 0.1 < np.corrcoef(pairs)[0, 1] < 0.6
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_light_changes_across_the_scene(seed):
-    cube, gt = scene(seed)
-    brightness = np.log(cube.sum(axis=2))
-    y, x = (axis / 64 - 1 for axis in np.indices(gt.shape))
-    classes = np.eye(11)[gt][..., 1:]
-    columns = np.concatenate([classes, y[..., None], x[..., None]], axis=2)[gt > 0]
-    slope = np.linalg.lstsq(columns, brightness[gt > 0], rcond=None)[0][-2:]
-    assert 0.05 < np.hypot(*slope) < 0.25
+def test_the_light_changes_across_the_scene():
+    slopes = []
+    for seed in SEEDS:
+        cube, gt = scene(seed)
+        y, x = (axis[gt > 0] / 64 - 1 for axis in np.indices(gt.shape))
+        columns = np.column_stack([np.eye(11)[gt[gt > 0]][:, 1:], y, x])  # each class its own level, one common slope
+        fit = np.linalg.lstsq(columns, np.log(cube.sum(axis=2)[gt > 0]), rcond=None)[0]
+        slopes.append(np.hypot(*fit[-2:]))
+    assert 0.05 < np.mean(slopes) < 0.2
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,14 @@ def test_the_light_changes_across_the_scene(seed):
     ],
 )
 def test_other_shapes_and_numbers_of_classes_work(shape, n_classes):
-    cube, gt = simulate(7, shape=shape, n_classes=n_classes)
-    assert cube.shape == shape
-    assert gt.shape == shape[:2]
-    assert set(np.unique(gt)) >= set(range(1, n_classes + 1))
-    assert gt.max() == n_classes
-    assert cube.min() >= 1
-    assert cube.reshape(-1, shape[2]).std(axis=0).min() > 0
+    for seed in SEEDS:
+        cube, gt = simulate(seed, shape=shape, n_classes=n_classes)
+        assert cube.shape == shape
+        assert gt.shape == shape[:2]
+        assert gt.max() == n_classes
+        assert np.bincount(gt.ravel())[1:].min() >= 2, "one to train on and one to test on"
+        assert cube.min() >= 1
+        assert cube.reshape(-1, shape[2]).std(axis=0).min() > 0
 
 
 @pytest.mark.parametrize(

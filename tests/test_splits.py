@@ -152,7 +152,7 @@ def test_classes_too_small_for_the_count_are_noted():
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 50, float("nan"), float("inf")])
 def test_a_fraction_outside_0_and_1_is_refused(fraction):
     for splitter in (split_random, split_disjoint):
-        with pytest.raises(InputError, match=r"--training_sample must lie between 0 and 1 .*, not (0|1|-0.1|50|nan|inf)$"):
+        with pytest.raises(InputError, match=r"--training_sample .* between 0 and 1 .*, not (0|1|-0.1|50|nan|inf)$"):
             splitter(fields(), fraction, np.random.default_rng(0), **NAMES)
     split = SPLITTERS["random"](fields(), 0)
     with pytest.raises(InputError, match=r"--val_fraction must lie between 0 and 1, not (0|1|-0.1|50|nan|inf)$"):
@@ -161,7 +161,7 @@ def test_a_fraction_outside_0_and_1_is_refused(fraction):
 
 @pytest.mark.parametrize("count", [0, -3, 0.1, 2.5, float("nan"), float("inf")])
 def test_a_count_that_is_no_number_of_pixels_is_refused(count):
-    with pytest.raises(InputError, match="--training_sample .* it is a number of pixels per class, such as 50"):
+    with pytest.raises(InputError, match=r"--training_sample .* it is a number of pixels per class, such as 50"):
         split_per_class(fields(), count, np.random.default_rng(0), **NAMES)
 
 
@@ -172,7 +172,7 @@ def test_a_ground_truth_without_labels_and_a_class_of_one_pixel_are_refused(spli
     gt = fields()
     gt[gt == 3] = 0
     gt[20, 20] = 3
-    with pytest.raises(InputError, match=r"class 3 \(Water\) has (a single|one) labelled pixel, which cannot both"):
+    with pytest.raises(InputError, match=r"class 3 \(Water\) has one labelled pixel, which cannot both"):
         splitter(gt, 0)
 
 
@@ -209,13 +209,13 @@ def test_validation_pixels_repeat_with_the_seed_and_change_the_fingerprint():
 @pytest.mark.parametrize("margin", [0, 1, 3])
 def test_skipping_the_border_keeps_exactly_the_pixels_whose_window_fits(margin):
     rng = np.random.default_rng(0)
-    gt = rng.integers(1, 5, (9, 14))
+    gt = rng.integers(1, 3, (11, 20))
     before = hold_out(split_random(gt, 0.6, rng, **NAMES), 0.3, rng)
     after = skip_border(before, margin)
     for name in ("train", "test", "validation"):
         expected = getattr(before, name).copy()
         for row, column in np.ndindex(*gt.shape):
-            if row < margin or row + margin > 8 or column < margin or column + margin > 13:
+            if row < margin or row + margin > 10 or column < margin or column + margin > 19:
                 expected[row, column] = 0
         np.testing.assert_array_equal(getattr(after, name), expected)
     lost = {name: (getattr(before, name) > 0).sum() - (getattr(after, name) > 0).sum() for name in ("train", "test")}
@@ -231,7 +231,7 @@ def test_skipping_a_border_that_takes_too_much_is_refused():
             skip_border(split, margin)
     train, test = np.zeros((2, 6, 6), dtype=np.int64)
     train[0, 0], train[2, 2], test[3, 3] = 2, 1, 2
-    with pytest.raises(InputError, match=r"class 2 \(Woods\) has test pixels but no training pixel"):
+    with pytest.raises(InputError, match=r"--border skip.*class 2 \(Woods\) has test pixels but no training.*mirror"):
         skip_border(make_split(train, test), 1)
     validation = np.zeros_like(train)
     validation[0, 5], test[3, 3] = 1, 1

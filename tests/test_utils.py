@@ -1,0 +1,249 @@
+"""Files that are whole or not there, fingerprints, devices, checkpoints and seeds."""
+
+import os
+import random
+import stat
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from utils import (
+    InputError,
+    choose_device,
+    describe_machine,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    seed_everything,
+    write_atomically,
+)
+
+
+class Intruder:
+    """Stands for whatever a stranger's checkpoint would run when unpickled."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Intruder, "ran", True)
+
+
+@pytest.fixture
+def switches():
+    """What seed_everything switches, put back."""
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
+    if workspace is None:
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+# Files
+
+
+@pytest.mark.parametrize("content", [b"\x00\xff\r\n", "text, Köln\n", b""])
+def test_a_file_is_written_with_exactly_its_content(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(b"older and longer than what comes")
+    write_atomically(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, fails, error):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, fail)
+        with pytest.raises(type(error)):
+            write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_nothing_where_nothing_was(tmp_path):
+    with pytest.raises(TypeError):
+        write_atomically(tmp_path / "file", 42)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "absent" / "file", "text")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path, mask, mode):
+    old = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "file", "text")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "file"
+    contents = ["a" * 200_000, "b" * 200_000]
+    write_atomically(path, contents[0])
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add(path.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(40):
+        write_atomically(path, contents[turn % 2])
+    done.set()
+    reader.join()
+    assert seen <= set(contents)
+
+
+# Fingerprints
+
+
+def test_a_fingerprint_is_64_hexadecimal_digits_and_the_same_for_the_same_content():
+    array = np.arange(12, dtype=np.int64).reshape(3, 4)
+    digits = fingerprint(array)
+    assert len(digits) == 64
+    assert int(digits, 16) >= 0
+    assert fingerprint(array.copy()) == digits
+    assert fingerprint(np.asfortranarray(array)) == digits
+    assert fingerprint(array.repeat(2, 0)[::2]) == digits
+
+
+def test_a_fingerprint_depends_on_values_type_shape_order_and_number():
+    array = np.arange(12, dtype=np.int64).reshape(3, 4)
+    changed = array.copy()
+    changed[2, 3] += 1
+    others = [
+        (changed,),
+        (array.astype(np.int32),),
+        (array.astype(np.uint64),),
+        (array.reshape(4, 3),),
+        (array.T,),
+        (array.ravel(),),
+        (array, array),
+        (array, None),
+        (None, array),
+        (array, changed),
+        (changed, array),
+        (array[:2], array[2:]),
+        (None,),
+        (None, None),
+        (),
+        (np.zeros((0, 3)),),
+        (np.zeros((3, 0)),),
+    ]
+    assert len({fingerprint(array), *(fingerprint(*arrays) for arrays in others)}) == len(others) + 1
+
+
+# Devices
+
+
+def test_the_cpu_and_what_is_there_can_be_chosen(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(-1) == choose_device(None) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device(None) == torch.device("cuda:0")
+    assert choose_device(1) == torch.device("cuda:1")
+    assert choose_device(-1) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("n_devices", "answer"), [(0, "it has none; -1 is the CPU"), (2, r"it has 2 \(0 to 1\)")])
+@pytest.mark.parametrize("number", [2, -2, 99])
+def test_a_gpu_that_is_not_there_is_refused_with_what_is(monkeypatch, n_devices, answer, number):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
+    with pytest.raises(InputError, match=f"--cuda {number}: .*{answer}"):
+        choose_device(number)
+
+
+def test_the_machine_is_described_in_plain_words():
+    facts = describe_machine(torch.device("cpu"))
+    assert {"python", "torch", "numpy", "device", "git_commit"} <= facts.keys()
+    assert all(value is None or isinstance(value, str) for value in facts.values())
+    assert facts["device"].startswith("cpu")
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    content = {"kind": "net", "weights": {"a": weights}, "epoch": 3, "lr": 1e-3, "names": ("x", "y"), "best": None}
+    save_checkpoint(tmp_path / "last.pt", content)
+    loaded = load_checkpoint(tmp_path / "last.pt", "net")
+    assert torch.equal(loaded.pop("weights")["a"], weights)
+    assert loaded == {name: value for name, value in content.items() if name != "weights"}
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+    for path in (tmp_path / "last.pt", tmp_path):
+        with pytest.raises(InputError, match=rf"{path}: no such checkpoint; give a last.pt or best.pt"):
+            load_checkpoint(path, "net")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"PK\x03\x04" + bytes(200), b"\x80\x02."])
+def test_garbage_is_no_checkpoint(tmp_path, content):
+    path = tmp_path / "last.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path} is not a readable checkpoint") as caught:
+        load_checkpoint(path, "net")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"kind": "net", "weights": torch.zeros(1000)})
+    whole = path.read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match="is not a readable checkpoint"):
+            load_checkpoint(path, "net")
+
+
+@pytest.mark.parametrize("content", [{"weights": 1}, {"kind": "another"}, [1, 2], torch.zeros(3)])
+def test_a_foreign_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "last.pt"
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"{path} is not a MiM checkpoint"):
+        load_checkpoint(path, "net")
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    path = tmp_path / "last.pt"
+    torch.save({"kind": "net", "intruder": Intruder()}, path)
+    with pytest.raises(InputError, match="is not a readable checkpoint"):
+        load_checkpoint(path, "net")
+    assert not Intruder.ran
+
+
+# Seeds
+
+
+def test_the_same_seed_repeats_every_generator(switches):
+    def draw(seed):
+        seed_everything(seed)
+        return random.random(), np.random.random(), float(torch.rand(()))
+
+    first, again, other = draw(3), draw(3), draw(4)
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_large_seeds_are_taken(switches):
+    seed_everything(2**32 + 5)
+    seed_everything(2**63 - 1)
