@@ -10,7 +10,7 @@ from models import MODELS
 from models.options import CHOICES, MiMOptions
 from preprocessing import FIT_ON, NORMALIZATIONS
 from scenes import SCENES
-from selective_scan import available_backends
+from selective_scan import BACKENDS
 from utils import InputError
 
 VISDOM_URL = "http://localhost:8097"
@@ -142,7 +142,7 @@ def _add_model_parts(group):
         elif option.name in ("scan_types", "scales"):
             keywords |= {"nargs": "+", "type": int, "metavar": "N"}
         elif option.name == "scan_backend":
-            keywords["choices"] = ("auto", *available_backends())
+            keywords["choices"] = ("auto", *BACKENDS)
         elif option.name in CHOICES:
             keywords["choices"] = CHOICES[option.name]
         else:

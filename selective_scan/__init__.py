@@ -1,5 +1,5 @@
 """The selective scan of Mamba: one function, `selective_scan`, and the back ends behind it."""
 
-from selective_scan.interface import available_backends, selective_scan
+from selective_scan.interface import BACKENDS, available_backends, selective_scan
 
-__all__ = ["available_backends", "selective_scan"]
+__all__ = ["BACKENDS", "available_backends", "selective_scan"]

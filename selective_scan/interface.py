@@ -1,17 +1,59 @@
 """The one function that the models call; it checks the shapes and hands over to a back end."""
 
+import functools
+import logging
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selective_scan.reference import ReferenceScan
+from selective_scan.build import BuildError, load_cpu
+from selective_scan.native import NativeScan
+from selective_scan.reference import reference_scan
 
-BACKENDS = {"reference": ReferenceScan.apply}
+BACKENDS = {"cpu": NativeScan.apply, "reference": reference_scan}  # best first
+
+log = logging.getLogger(__name__)
 
 
 def available_backends() -> list[str]:
-    """Names that `selective_scan(backend=...)` takes on this machine, best first, "auto" left out."""
-    return list(BACKENDS)
+    """Names that `selective_scan(backend=...)` takes on this machine, best first, "auto" left out.
+
+    The C++ back end is built if it has not been yet.
+    """
+    return [name for name in BACKENDS if name != "cpu" or _cpu_fault() is None]
+
+
+@functools.cache
+def _cpu_fault() -> str | None:
+    """Why the C++ back end cannot be used here, or None where it can."""
+    try:
+        load_cpu()
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _automatic(device_type: str) -> str:
+    """The best back end for a device; says once where it is not the fast one."""
+    if device_type != "cpu":
+        return "reference"
+    fault = _cpu_fault()
+    if fault is None:
+        return "cpu"
+    log.warning("the selective scan runs in plain PyTorch, several times slower than in C++: %s", fault)
+    return "reference"
+
+
+def _choose(backend: str, device_type: str) -> str:
+    if backend == "auto":
+        return _automatic(device_type)
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown scan back end {backend!r}; choose from auto, {', '.join(BACKENDS)}")
+    if backend == "cpu" and (device_type != "cpu" or _cpu_fault() is not None):
+        why = _cpu_fault() if device_type == "cpu" else f"the tensors are on {device_type}"
+        raise ValueError(f"the scan back end 'cpu' cannot be used here: {why}; usable: auto, reference")
+    return backend
 
 
 def selective_scan(
@@ -46,22 +88,12 @@ def selective_scan(
         ValueError: unknown back end (the choices are named), or shapes that do not fit together.
     Source: Gu and Dao, arXiv 2312.00752, Algorithm 2 (with the simplified discretisation of B used there).
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"unknown scan back end {backend!r}; choose from auto, {', '.join(BACKENDS)}")
+    scan = BACKENDS[_choose(backend, u.device.type)]
     _check_shapes(u, delta, A, B, C, D, delta_bias)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    tensors = [x if x is None else x.to(dtype) for x in (u, delta, A, B, C, D, delta_bias)]
     with torch.autocast(u.device.type, enabled=False):
-        skip_input = u.to(dtype)
-        step = delta.to(dtype)
-        if delta_bias is not None:
-            step = step + delta_bias.to(dtype)
-        if delta_softplus:
-            step = F.softplus(step)
-        scan = BACKENDS["reference" if backend == "auto" else backend]
-        y = scan(skip_input, step, A.to(dtype), B.to(dtype), C.to(dtype))
-        if D is not None:
-            y = torch.addcmul(y, skip_input, D.to(dtype))
-    return y.to(u.dtype)
+        return scan(*tensors, delta_softplus).to(u.dtype)
 
 
 def _check_shapes(u, delta, A, B, C, D, delta_bias):

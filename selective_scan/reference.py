@@ -1,12 +1,23 @@
 """The selective scan in plain PyTorch with its own backward pass: any device, no compiled part, linear in L."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # States held at a time: the batch is worked through in slices of about this many numbers, so that they stay in
 # the processor's cache and memory does not grow with the batch. Accelerators are wide and take larger slices.
 SLICE_NUMEL = {"cpu": 2**20, "other": 2**26}
+
+
+def reference_scan(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    """The whole of `selective_scan`, for tensors of one type on any device."""
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        delta = F.softplus(delta)
+    y = ReferenceScan.apply(u, delta, A, B, C)
+    return y if D is None else torch.addcmul(y, u, D)
 
 
 class ReferenceScan(torch.autograd.Function):
