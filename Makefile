@@ -8,7 +8,7 @@ PIP = PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/co
 .PHONY: demo test lint install clean
 
 demo: $(VENV)/.installed
-	$(RUN) main.py --model MiM-v1 --dataset Simulated --patch_size 7 --epoch 40
+	$(RUN) main.py --model MiM-v1 --dataset Simulated --patch_size 7 --epoch 20
 
 test: $(VENV)/.installed-dev lint
 	$(RUN) -m pytest
