@@ -92,7 +92,7 @@ def load_split(train_file: Path, test_file: Path, scene: Scene) -> Split:
         )
     names, note = _class_names(train, test, scene)
     colours = dict(zip(scene.spec.class_names, scene.spec.palette, strict=True))
-    notes = [note, *dict.fromkeys((train_note, test_note)), *_coverage(train + test, scene.gt)]
+    notes = [note, *dict.fromkeys((train_note, test_note)), *_coverage(train + test, names, scene)]
     split = Split(train, test, names, tuple(colours[name] for name in names), "fixed masks")
     check_classes(split)
     return replace(split, notes=tuple(note for note in notes if note))
@@ -217,10 +217,10 @@ def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tup
             return names, note
     differing = {name: _disagreement(mask, gt, own, own) for name, mask in (("training", train), ("test", test))}
     name, (mask_id, gt_id) = next((name, pair) for name, pair in differing.items() if pair is not None)
-    raise InputError(
-        f"the {name} mask's class {mask_id} lies on the ground truth's class {gt_id} ({own[gt_id - 1]}): its numbering "
-        f"is neither {spec.name}'s nor a known other one; renumber it"
-    )
+    where = f"the {name} mask's class {mask_id} lies on the ground truth's class {gt_id} ({own[gt_id - 1]})"
+    if gt.shape[0] == gt.shape[1] and all(_disagreement(mask.T, gt, own, own) is None for mask in (train, test)):
+        raise InputError(f"{where}, and only transposed the masks fit {spec.name}; transpose them")
+    raise InputError(f"{where}: its numbering is neither {spec.name}'s nor a known other one; renumber it")
 
 
 def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:
@@ -234,12 +234,17 @@ def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:
     return None
 
 
-def _coverage(masks: np.ndarray, gt: np.ndarray | None) -> list[str]:
-    """Sentences on pixels that only one of masks and ground truth labels."""
+def _coverage(masks: np.ndarray, names: tuple[str, ...], scene: Scene) -> list[str]:
+    """Sentences on pixels that masks and ground truth do not label alike."""
+    gt = scene.gt
     if gt is None:
         return []
     extra, left_out = int(((masks > 0) & (gt == 0)).sum()), int(((masks == 0) & (gt > 0)).sum())
+    both = (masks > 0) & (gt > 0)
+    differing = int((np.array(names)[masks[both] - 1] != np.array(scene.spec.class_names)[gt[both] - 1]).sum())
     notes = []
+    if differing:
+        notes.append(f"{differing:,} pixels have different classes in the masks and the ground truth; the masks count")
     if extra:
         notes.append(f"the masks label {extra:,} pixels that the ground truth leaves unlabelled; they are kept")
     if left_out:

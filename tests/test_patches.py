@@ -209,8 +209,8 @@ def test_mixture_weighs_both_patches_alike_on_average_and_adds_small_noise():
     assert 800 < len(mixed) < 1200  # half of the partners have the other value
     assert abs(float(mixed.mean()) - 50) < 3
     low, high = 100 * 0.01 / 1.01, 100 * 1 / 1.01  # weights are drawn from [0.01, 1]
-    assert mixed.min() > low - 0.05
-    assert mixed.max() < high + 0.05
+    assert low - 0.05 < mixed.min() < 10
+    assert 90 < mixed.max() < high + 0.05
     noise = result - mean.view(-1, 1, 1, 1)
     assert abs(float(noise.std()) - 0.04 * (24 / 25) ** 0.5) < 0.001
 
