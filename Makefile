@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(RUN) main.py --model MiM-v1 --dataset Simulated --patch_size 7 --epoch 20
 
 test: $(VENV)/.installed-dev lint
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

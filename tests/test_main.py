@@ -18,6 +18,7 @@ import engine
 import main
 import scenes
 from models.options import CHOICES
+from reporting import visualize
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
@@ -62,8 +63,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(folder, tmp_path, capsys):
+def run(folder, tmp_path, capsys, monkeypatch):
     """Call the command line on Tiny; gives the exit code, what it said, and the newest run's folder."""
+    monkeypatch.setattr(visualize, "DPI", 40)  # small pictures are quick
 
     def call(*arguments, tiny=True):
         common = [*TINY, "--folder", str(folder), "--output", str(tmp_path / "runs")] if tiny else []
