@@ -10,6 +10,7 @@ from utils import InputError
 
 NORMALIZATIONS = ("zscore", "minmax", "none")
 FIT_ON = ("scene", "train")
+NO_VARIANCE = 1e-10  # of the first component's; whitening would blow up what is only rounding
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def fit_preprocessing(
         fit_on: all pixels of the scene (sees the test pixels' spectra, not their labels), or the training pixels alone.
         n_components: principal components to keep, whitened; 0 keeps the bands.
     Raises:
-        InputError: a band that is constant on those pixels, or more components than bands or pixels.
+        InputError: a band that is constant on those pixels, or more components than vary there.
     """
     spectra = cube.reshape(-1, cube.shape[2]) if fit_on == "scene" else cube[train > 0]
     n_bands = spectra.shape[1]
@@ -92,11 +93,13 @@ def fit_preprocessing(
     if not n_components:
         return fitted
     limit = min(spectra.shape)
-    if not 1 <= n_components <= limit:
-        raise InputError(
-            f"--pca {n_components}: between 1 and {limit} components can be fitted on {len(spectra)} pixels"
-        )
-    pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit(fitted(spectra))
+    refusal = f"--pca {n_components}: at most {{}} components vary on the {len(spectra)} pixels that they are fitted on"
+    if not 1 <= n_components <= limit or len(spectra) < 2:
+        raise InputError(refusal.format(limit if len(spectra) > 1 else 0) + "; lower it")
+    pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit(fitted(spectra).astype(np.float64))
+    varying = int((pca.explained_variance_ > NO_VARIANCE * pca.explained_variance_[0]).sum())
+    if varying < n_components:
+        raise InputError(refusal.format(varying) + "; lower it")
     components = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
     return Preprocessing(
         normalize,

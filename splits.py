@@ -78,7 +78,7 @@ def split_per_class(gt, count: int, rng: np.random.Generator, *, class_names, pa
     Raises:
         InputError: a count below 1, no labelled pixel, or a class with a single one.
     """
-    if count < 1 or count != int(count):
+    if not (count >= 1 and float(count).is_integer()):
         raise InputError(
             f"--training_sample {count:g}: with --sampling_mode fixed it is a number of pixels per class, such as 50"
         )
@@ -168,8 +168,13 @@ def skip_border(split: Split, margin: int) -> Split:
         f"--border skip leaves out {skipped['train']} training and {skipped['test']} test pixels near the edge; "
         "the scores do not count them"
     )
+    if split.validation is not None and not kept["validation"].any():
+        raise InputError("--border skip leaves no validation pixel; use --border mirror or a larger --val_fraction")
     split = replace(split, **kept, border_skipped=skipped["test"], notes=(*split.notes, note))
-    check_classes(split)
+    try:
+        check_classes(split)
+    except InputError as error:
+        raise InputError(f"--border skip: {error}; or use --border mirror") from error
     return split
 
 
