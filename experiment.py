@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,31 @@ class Job:
             "cube": fingerprint(self.scene.cube),
             "ground_truth": fingerprint(self.scene.gt),
             "split": self.split.fingerprint,
+        }
+
+    @cached_property
+    def protocol(self) -> dict:
+        """What a reader must know to compare the result with another; drawn up once, when the run starts."""
+        args, split = self.args, self.split
+        return {
+            "scene": self.scene.spec.name,
+            "fingerprints": self.fingerprints(),
+            "split": split.method,
+            "notes": split.notes,
+            "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
+            "normalize": args.normalize,
+            "fit_on": args.fit_on,
+            "pca": args.pca,
+            "border": args.border,
+            "border_test_pixels_skipped": split.border_skipped,
+            "model": model_facts(args.model, self.model),
+            "recipe": asdict(self.recipe),
+            "augmentation": asdict(self.augmentation),
+            "batch_size": args.batch_size,
+            "seed": self.seed,
+            "weights": args.weights,
+            "restored_from": args.restore,
+            "machine": describe_machine(next(self.model.parameters()).device),
         }
 
 
@@ -154,35 +180,10 @@ def announce(job: Job) -> None:
         log.info("note: %s", note)
 
 
-def protocol(job: Job) -> dict:
-    """What a reader must know to compare the result with another."""
-    args, split = job.args, job.split
-    return {
-        "scene": job.scene.spec.name,
-        "fingerprints": job.fingerprints(),
-        "split": split.method,
-        "notes": split.notes,
-        "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
-        "normalize": args.normalize,
-        "fit_on": args.fit_on,
-        "pca": args.pca,
-        "border": args.border,
-        "border_test_pixels_skipped": split.border_skipped,
-        "model": model_facts(args.model, job.model),
-        "recipe": asdict(job.recipe),
-        "augmentation": asdict(job.augmentation),
-        "batch_size": args.batch_size,
-        "seed": job.seed,
-        "weights": args.weights,
-        "restored_from": args.restore,
-        "machine": describe_machine(next(job.model.parameters()).device),
-    }
-
-
 def write_config(job: Job, folder: Path) -> None:
     """Write config.json, from which --resume makes the run again."""
     arguments = {name: value for name, value in vars(job.args).items() if name not in ("download", "predict", "resume")}
-    content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": protocol(job)}
+    content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)
 
 
@@ -265,7 +266,7 @@ def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores
     metrics = results.score_entries(result, confusion, split.class_names)
     metrics |= {"n_train": n_train, "n_test": int(tested.sum()), "n_parameters": n_parameters}
     patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
-    metrics |= {"flops_per_patch": count_flops(job.model, patch), "seconds": seconds, "protocol": protocol(job)}
+    metrics |= {"flops_per_patch": count_flops(job.model, patch), "seconds": seconds, "protocol": job.protocol}
 
     results.write_array(folder / "prediction.npy", labels)
     legend = (split.class_names, split.palette)

@@ -52,8 +52,10 @@ def count_flops(model: torch.nn.Module, example: torch.Tensor) -> int:
     """
     was_training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
+    with torch.no_grad():
+        model(example)  # operators that are loaded on first use must be known to the counter
+        with FlopCounterMode(display=False) as counter:
+            model(example)
     model.train(was_training)
     return counter.get_total_flops()
 
