@@ -13,6 +13,7 @@ from scenes import SCENES
 from selective_scan import BACKENDS
 from utils import InputError
 
+MAX_SEED = 2**32  # NumPy's generators take no larger one
 VISDOM_URL = "http://localhost:8097"
 OPTION_HELP = {
     "dim": "width of the tokens",
@@ -39,6 +40,12 @@ MODES = {  # the flags that a mode without training takes
 }
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        told = action.default is None or "(default" in action.help
+        return action.help if told else super()._get_help_string(action)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise InputError(f"{message}; `python main.py --help` lists the flags")
@@ -49,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py",
         description="Classify hyperspectral scenes with the Mamba-in-Mamba models.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     _add_modes(parser.add_argument_group("modes without training"))
@@ -200,6 +207,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     for name in ("scan_types", "scales"):
         if name in options:
             options[name] = tuple(options[name])
+    if "visdom" not in given and args.resume is not None:
+        args.visdom = None  # as the run had it
     if not given & set(MODES):
         _check_training(args, given)
     elif args.predict is not None and args.restore is None:
@@ -215,8 +224,18 @@ def _check_training(args, given):
     for name, least in {"epoch": 1, "batch_size": 1, "runs": 1, "test_stride": 1, "seed": 0, "pca": 0}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if args.seed + args.runs > MAX_SEED:
+        raise InputError(f"--seed must be below {MAX_SEED}, not {args.seed}")
     if not 0 < args.lr < float("inf"):
-        raise InputError(f"--lr must be above 0, not {args.lr:g}")
+        raise InputError(f"--lr must be a number above 0, not {args.lr:g}")
+    if args.patch_size < 1 or args.patch_size % 2 == 0:
+        raise InputError(
+            f"--patch_size must be odd and at least 1, so that a patch has a centre, not {args.patch_size}"
+        )
+    if not 0 <= args.val_fraction < 1:
+        raise InputError(f"--val_fraction must be at least 0 and below 1, not {args.val_fraction:g}")
+    if args.output.exists() and not args.output.is_dir():
+        raise InputError(f"--output {args.output} is a file; name a folder")
     if (args.train_set is None) != (args.test_set is None):
         raise InputError("--train_set and --test_set go together; give both or neither")
     if args.train_set is not None and given & {"sampling_mode", "training_sample"}:

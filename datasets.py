@@ -65,9 +65,14 @@ def _find_spec(name: str) -> SceneSpec:
 
 
 def fixed_masks(name: str, folder: Path) -> tuple[Path, Path] | None:
-    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat if both are in its subfolder."""
+    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat where they are; InputError where one is missing."""
     paths = tuple(Path(folder) / _find_spec(name).folder / file for file in MASK_KEYS)
-    return paths if all(path.is_file() for path in paths) else None
+    there = [path for path in paths if path.is_file()]
+    if len(there) == 1:
+        raise InputError(
+            f"{there[0]} is there without its counterpart; add that, or give --sampling_mode or both masks"
+        )
+    return paths if there else None
 
 
 def load_split(train_file: Path, test_file: Path, scene: Scene) -> Split:
@@ -92,7 +97,8 @@ def load_split(train_file: Path, test_file: Path, scene: Scene) -> Split:
         )
     names, note = _class_names(train, test, scene)
     colours = dict(zip(scene.spec.class_names, scene.spec.palette, strict=True))
-    notes = [note, *dict.fromkeys((train_note, test_note)), *_coverage(train + test, names, scene)]
+    more = "" if (train > 0).sum() <= (test > 0).sum() else "more pixels train than test; are the masks swapped?"
+    notes = [note, more, *dict.fromkeys((train_note, test_note)), *_coverage(train + test, names, scene)]
     split = Split(train, test, names, tuple(colours[name] for name in names), "fixed masks")
     check_classes(split)
     return replace(split, notes=tuple(note for note in notes if note))

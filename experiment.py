@@ -139,12 +139,12 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
 
 
 def _make_split(args: Namespace, scene: Scene, rng: np.random.Generator) -> Split:
-    in_folder = fixed_masks(scene.spec.name, args.folder)
     if args.train_set is not None:
         home = args.folder / scene.spec.folder
         masks = [home / p if not p.is_file() and (home / p).is_file() else p for p in (args.train_set, args.test_set)]
         return load_split(*masks, scene)
-    if args.sampling_mode is None and in_folder:
+    in_folder = fixed_masks(scene.spec.name, args.folder) if args.sampling_mode is None else None
+    if in_folder is not None:
         if args.training_sample is not None:
             raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")
         return load_split(*in_folder, scene)
@@ -176,6 +176,10 @@ def announce(job: Job) -> None:
     split = job.split
     n_train, n_test = ((mask > 0).sum() for mask in (split.train, split.test))
     log.info("split: %s; %d training and %d test pixels, %d classes", split.method, n_train, n_test, split.n_classes)
+    if split.validation is not None:
+        log.info(
+            "validation: %d of the labelled pixels, taken out of the training pixels", (split.validation > 0).sum()
+        )
     for note in split.notes:
         log.info("note: %s", note)
 
@@ -218,6 +222,8 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         seconds = {"train": sum(record["seconds"] for record in history.records)}
         seconds["predict"] = time.perf_counter() - started
         monitor.maps({"prediction": visualize.colour_map(labels, split.palette)})
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(folder) from interrupt
     finally:
         monitor.close()
     return _report(job, folder, labels, seconds)
@@ -271,7 +277,10 @@ def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores
     results.write_array(folder / "prediction.npy", labels)
     legend = (split.class_names, split.palette)
     where = f"{args.model} on {job.scene.spec.name}"
-    visualize.save_label_map(folder / "map.png", labels, *legend, f"{where}: every pixel")
+    coverage = (
+        "every pixel" if args.test_stride == 1 else f"one pixel in {args.test_stride} x {args.test_stride}, filled"
+    )
+    visualize.save_label_map(folder / "map.png", labels, *legend, f"{where}: {coverage}")
     on_labelled = np.where(split.labelled > 0, labels, 0)
     visualize.save_label_map(folder / "map_labelled.png", on_labelled, *legend, f"{where}: labelled pixels")
     visualize.save_label_map(

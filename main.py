@@ -18,6 +18,7 @@ from models import create_model
 from preprocessing import Preprocessing
 from reporting import results, visualize
 from reporting.monitor import Progress
+from scenes import find_scene
 from utils import InputError, choose_device, load_checkpoint
 
 log = logging.getLogger("mim")
@@ -45,8 +46,12 @@ def main(argv: list[str] | None = None) -> int:
                 resume(args)
             else:
                 train_runs(args, options)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the run's folder holds everything up to its last finished epoch (--resume RUN)", 130)
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write("\n")  # after what stood in the bar's line
+        hint = (
+            f"; `python main.py --resume {interrupt}` goes on after the last finished epoch" if str(interrupt) else ""
+        )
+        return _fail(f"interrupted{hint}", 130)
     except (InputError, FloatingPointError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -67,18 +72,20 @@ def _fail(message: str, code: int = 2) -> int:
 
 def fetch(args: Namespace) -> None:
     """Fetch scenes into the data root."""
-    for name in args.download:
-        try:
-            paths = download(name, args.folder)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+    try:
+        names = [find_scene(name).name for name in args.download]
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    for name in names:
+        paths = download(name, args.folder)
         log.info("%s: %s", name, ", ".join(map(str, paths)) or "nothing to fetch")
 
 
 def train_runs(args: Namespace, options: dict) -> None:
     """Train and evaluate --runs runs on one scene, which is read once."""
     device = choose_device(args.cuda)
-    needs_gt = args.train_set is None and (args.sampling_mode is not None or not fixed_masks(args.dataset, args.folder))
+    sampled = args.sampling_mode is not None
+    needs_gt = args.train_set is None and (sampled or fixed_masks(args.dataset, args.folder) is None)
     scene = load_scene(args.dataset, args.folder, need_gt=needs_gt)
     args.dataset = scene.spec.name
     log.info("%s: %d x %d pixels, %d bands; %s on %s", args.dataset, *scene.cube.shape, args.model, device)
@@ -100,13 +107,17 @@ def resume(args: Namespace) -> None:
     config = results.read_json(folder / "config.json")
     if (folder / "metrics.json").exists():
         raise InputError(f"{folder} is complete; there is nothing to resume")
+    if not {"arguments", "options", "seed", "protocol"} <= set(config):
+        raise InputError(f"{folder / 'config.json'} is not that of a run; give the folder of a run")
     earlier = Namespace(**config["arguments"])
-    earlier.cuda, earlier.visdom = args.cuda, args.visdom
+    for name in ("cuda", "visdom"):
+        if getattr(args, name) is not None:
+            setattr(earlier, name, getattr(args, name))
     for name in ("folder", "output", "train_set", "test_set", "restore"):
         setattr(earlier, name, getattr(earlier, name) and Path(getattr(earlier, name)))
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
     scene = load_scene(earlier.dataset, earlier.folder)
-    job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(args.cuda))
+    job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
     if job.fingerprints() != config["protocol"]["fingerprints"]:
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     experiment.announce(job)

@@ -122,7 +122,7 @@ class VisdomMonitor(Monitor):
         self.url, self.environment = url, environment
         self.draw_map, self.map_every = draw_map, map_every
         self.tasks: queue.Queue = queue.Queue(maxsize=200)
-        self.gone = threading.Event()
+        self.gone, self.connected = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._work, daemon=True, name="visdom")
         self.thread.start()
 
@@ -146,6 +146,8 @@ class VisdomMonitor(Monitor):
     def close(self) -> None:
         self._send(None)
         self.thread.join(self.WAIT_AT_END)
+        if not self.connected.is_set() and not self.gone.is_set():
+            log.info("the visdom server at %s does not answer; the run went on without", self.url)
 
     def _send(self, task, *arguments) -> None:
         """Queue a task; drop it when the server is too slow to keep up."""
@@ -158,6 +160,7 @@ class VisdomMonitor(Monitor):
     def _work(self) -> None:
         try:
             client = _connect(self.url, self.environment)
+            self.connected.set()
             log.info("visdom shows this run at %s, environment %s", self.url, self.environment)
             while True:
                 task, arguments = self.tasks.get()

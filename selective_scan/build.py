@@ -87,7 +87,7 @@ def _compile(compiler: str, library: Path) -> None:
             log.info("built the C++ selective scan in %.0f s (kept in %s)", seconds, library.parent)
             return
     scratch.unlink(missing_ok=True)
-    reason = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
+    reason = next((line for line in result.stderr.splitlines() if "error" in line), f"exit code {result.returncode}")
     raise BuildError(f"{compiler} failed: {reason}")
 
 

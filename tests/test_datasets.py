@@ -171,7 +171,16 @@ def test_fixed_masks_are_found_only_together(tiny_scene):
     home = tiny_scene.folder / "Tiny"
     assert fixed_masks("tiny", tiny_scene.folder) == (home / "TRAIN_GT.mat", home / "TEST_GT.mat")
     (home / "TEST_GT.mat").unlink()
+    with pytest.raises(InputError, match=r"TRAIN_GT\.mat is there without its counterpart; .* --sampling_mode"):
+        fixed_masks("tiny", tiny_scene.folder)
+    (home / "TRAIN_GT.mat").unlink()
     assert fixed_masks("tiny", tiny_scene.folder) is None
+
+
+def test_masks_swapped_in_content_are_pointed_out(tiny_scene):
+    tiny_scene.write("TRAIN_GT.mat", TR=tiny_scene.test)
+    tiny_scene.write("TEST_GT.mat", TE=tiny_scene.train)
+    assert any("swapped" in note for note in tiny_scene.split().notes)
 
 
 def test_masks_that_are_known_to_be_stored_transposed_are_transposed_and_others_kept(tiny_scene):

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ import main
 import scenes
 from models.options import CHOICES
 from reporting import visualize
+from reporting.monitor import VisdomMonitor
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
@@ -280,6 +282,10 @@ ERRORS = {
     "swapped masks": (["--train_set", "TEST_GT.mat", "--test_set", "TRAIN_GT.mat"], "swapped"),
     "sample without a mode": (["--training_sample", "0.2"], "--sampling_mode"),
     "sample too large": (["--sampling_mode", "random", "--training_sample", "1.5"], "between 0 and 1"),
+    "sample without end": (["--sampling_mode", "fixed", "--training_sample", "inf"], "such as 50"),
+    "seed too large": (["--seed", "99999999999999999999"], "--seed must be below"),
+    "negative patch": (["--patch_size", "-3"], "at least 1"),
+    "endless rate": (["--lr", "inf"], "a number above 0"),
     "best without validation": (["--weights", "best"], "--val_fraction"),
     "no epochs": (["--epoch", "0"], "--epoch must be at least 1"),
     "no rate": (["--lr", "-1"], "--lr"),
@@ -300,6 +306,28 @@ def test_what_is_wrong_gets_one_sentence_and_exit_code_2(run, tmp_path, name):
     assert len([line for line in said.splitlines() if line.startswith("main.py: ")]) == 1
     if name != "diverging":
         assert folder is None, "nothing is written before the input is known to be good"
+
+
+def test_an_output_that_is_a_file_and_a_config_that_is_no_runs_are_refused(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    code, said, _ = run("--model", "cnn", "--output", tmp_path / "file")
+    assert code == 2 and "is a file" in said
+    (tmp_path / "config.json").write_text("{}")
+    code, said, _ = run("--resume", tmp_path, tiny=False)
+    assert code == 2 and "not that of a run" in said
+
+
+def test_a_lone_fixed_mask_is_not_passed_over(run, folder):
+    (folder / "Tiny" / "TEST_GT.mat").unlink()
+    code, said, _ = run("--model", "cnn")
+    assert code == 2 and "TRAIN_GT.mat is there without its counterpart" in said
+    assert run("--model", "cnn", "--sampling_mode", "random")[0] == 0
+
+
+def test_a_misspelt_scene_is_found_before_anything_is_downloaded(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "download", lambda name, folder: pytest.fail("a download was begun"))
+    code, said, _ = run("--download", "PaviaC", "NoSuch", tiny=False)
+    assert code == 2 and "NoSuch" in said
 
 
 def test_a_missing_scene_is_named_with_the_way_to_get_it(run, folder):
@@ -324,7 +352,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_written_file(run, tmp_pa
 
     monkeypatch.setattr(os, "fsync", full)
     code, said, folder = run("--model", "cnn")
-    assert code == 2 and "no space" in said and "Traceback" not in said
+    assert code == 2 and "no space is left on the disk for " in said and "config.json" in said
+    assert "Traceback" not in said and str(tmp_path) in said
     assert not list(folder.iterdir()) and not (tmp_path / "runs" / "results.csv").exists()
 
 
@@ -348,6 +377,15 @@ def test_a_visdom_server_that_is_not_there_is_one_line_and_the_run_goes_on(run):
     assert code == 0
     lines = [line for line in said.splitlines() if "visdom server" in line]
     assert len(lines) == 1 and "goes on" in lines[0], lines
+
+
+def test_a_visdom_server_that_never_answers_does_not_hold_the_run_up_and_is_told(run, monkeypatch):
+    monkeypatch.setattr(VisdomMonitor, "WAIT_AT_END", 0.2)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        code, said, _ = run("--model", "cnn", "--visdom", f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert code == 0 and "does not answer" in said
 
 
 def test_the_real_masks_are_named_in_their_own_numbering(tmp_path, capsys):
