@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -10,8 +11,10 @@ import scipy.io
 
 from utils import InputError
 
-MATRIX, COMPRESSED = 14, 15
-TAGS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, MATRIX, COMPRESSED, 16, 17, 18}  # data types of version 5
+# The format of versions 5 to 7.2: what the tag of an element says, and the class of an array
+_DATA_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_MATRIX, _COMPRESSED = 14, 15
+_CELL, _STRUCT, _NUMERIC, _COMPLEX_FLAG = 1, 2, range(6, 16), 1 << 11
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -43,65 +46,66 @@ def describe(arrays: dict[str, np.ndarray]) -> str:
 
 
 def _read_classic(path: Path) -> dict[str, np.ndarray]:
+    data = memoryview(path.read_bytes())
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:128]))
+    if order is None or 0 in data[:4]:  # version 4 begins with a number
+        found = scipy.io.loadmat(path).items()
+        return {name: item for name, item in found if isinstance(item, np.ndarray) and item.dtype.kind in "biuf"}
+    # scipy.io.loadmat would do, but it does not check the tags, and a damaged file ends the whole program in it
     arrays = {}
-    content = path.read_bytes()
-    if content[126:128] in (b"IM", b"MI"):  # version 5 to 7.2; version 4 has no tags
-        _check_tags(content[128:], "<" if content[126:128] == b"IM" else ">")
-    for name, value in scipy.io.loadmat(path, struct_as_record=False, squeeze_me=False).items():
-        if not name.startswith("__"):
-            _flatten(name, value, arrays)
+    for kind, content in _elements(data[128:], order):
+        if kind == _COMPRESSED:
+            kind, content = next(_elements(memoryview(zlib.decompress(content)), order))
+        if kind == _MATRIX:
+            _collect(content, order, "", arrays)
     return arrays
 
 
-def _check_tags(data: bytes, order: str) -> list[int]:
-    """Walk over the tags of a version 5 file; scipy trusts them and may crash the program on one that is damaged.
-
-    Returns:
-        The data types of the elements, those inside an element left out.
-    """
-    position, kinds = 0, []
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Type and content of the elements that lie one after the other."""
+    position = 0
     while position < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, position)
-        position += 8
-        if kind >> 16:  # a small element keeps its data inside the tag
-            kind, size, room = kind & 0xFFFF, kind >> 16, 4
+        if kind >> 16:  # up to four bytes lie in the tag itself
+            kind, size, start, end = kind & 0xFFFF, kind >> 16, position + 4, position + 8
         else:
-            room = len(data) - position
-        if kind not in TAGS or size > room:
-            raise ValueError("a damaged tag")
-        kinds.append(kind)
-        if room == 4:
-            continue
-        body = data[position : position + size]
-        if kind == COMPRESSED:
-            _check_tags(zlib.decompress(body), order)
-        elif kind == MATRIX and body:
-            parts = _check_tags(body, order)
-            flags = struct.unpack_from(f"{order}I", body, 8)[0]
-            is_numeric, is_complex = 6 <= flags & 0xFF <= 15, flags >> 11 & 1
-            if is_numeric and (len(parts) != 4 + is_complex or MATRIX in parts):  # flags, shape, name, values
-                raise ValueError("a damaged array")
-        position += size if kind == COMPRESSED else -(-size // 8) * 8
-    return kinds
+            start = position + 8
+            end = start + size + (0 if kind == _COMPRESSED else -size % 8)
+        if start + size > min(end, len(data)):
+            raise ValueError("it is cut off or damaged")
+        yield kind, data[start : start + size]
+        position = end
 
 
-def _flatten(name: str, value, arrays: dict) -> None:
-    if isinstance(value, scipy.io.matlab.mat_struct):
-        for field in value._fieldnames:
-            _flatten(f"{name}.{field}", getattr(value, field), arrays)
-    elif isinstance(value, np.ndarray):
-        if value.dtype == object and value.size == 1:
-            _flatten(name, value.item(), arrays)
-        elif value.dtype.kind in "biuf":
-            arrays[name] = value
+def _collect(matrix: memoryview, order: str, name: str, arrays: dict) -> None:
+    """Add a matrix to the arrays, or, where it is a struct or a cell of one, what lies in it."""
+    if not matrix:
+        return
+    (_, flags), (_, shape), (_, own_name), *parts = _elements(matrix, order)
+    (flags,) = struct.unpack_from(f"{order}I", flags)
+    shape = np.frombuffer(shape, f"{order}i4").tolist()
+    name, kind, n_items = name or bytes(own_name).decode(), flags & 0xFF, np.prod(shape)
+    if not name:  # MATLAB's own workspace of functions
+        return
+    if kind in _NUMERIC and not flags & _COMPLEX_FLAG:
+        dtype = _DATA_TYPES[parts[0][0]]
+        arrays[name] = np.frombuffer(parts[0][1], order + dtype).astype(dtype).reshape(shape, order="F")
+    elif kind == _STRUCT and n_items == 1:
+        (length,), text = struct.unpack(f"{order}i", parts[0][1]), bytes(parts[1][1])  # every name fills `length` bytes
+        fields = [text[i : i + length].split(b"\0")[0].decode() for i in range(0, len(text), length)]
+        for field, (_, content) in zip(fields, parts[2:], strict=True):
+            _collect(content, order, f"{name}.{field}", arrays)
+    elif kind == _CELL and n_items == 1:
+        _collect(parts[0][1], order, name, arrays)
 
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
 
     def collect(name, item):
-        numeric = isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf"
-        if numeric and item.attrs.get("MATLAB_class") != b"char" and not name.startswith("#"):
+        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or name.startswith("#"):
+            return
+        if item.attrs.get("MATLAB_class") != b"char" and "MATLAB_empty" not in item.attrs:  # this one holds its shape
             arrays[name.replace("/", ".")] = item[()].T  # HDF5 keeps MATLAB's axes in reverse
 
     with h5py.File(path, "r") as file:

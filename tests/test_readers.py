@@ -179,9 +179,8 @@ def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
         assert_one_sentence(caught.value, path)
 
 
-def damage(path, n_cases):
-    """Truncate or change a file at random; the number of cases read and refused. Anything else is an error."""
-    content, broken, outcomes = path.read_bytes(), path.with_name("broken.mat"), [0, 0]
+def at_random(content, n_cases=300):
+    """Copies of a file's content, cut off or with a few other bytes."""
     for seed in range(n_cases):
         rng = np.random.default_rng(seed)
         changed = bytearray(content)
@@ -190,23 +189,40 @@ def damage(path, n_cases):
         else:
             for position in rng.integers(len(content), size=rng.integers(1, 6)):
                 changed[position] = rng.integers(256)
-        broken.write_bytes(changed)
+        yield changed
+
+
+def byte_by_byte(content):
+    """Copies of a file's content with one other byte after the header."""
+    for position in range(128, len(content)):
+        for value in {255, 2 * content[position] % 256} - {content[position]}:
+            changed = bytearray(content)
+            changed[position] = value
+            yield changed
+
+
+def read_damaged(path, damage):
+    """Read damaged copies; the number of copies read and refused. Anything else is an error."""
+    broken, n_read, n_refused = path.with_name("broken.mat"), 0, 0
+    for content in damage(path.read_bytes()):
+        broken.write_bytes(content)
         try:
             assert all(isinstance(array, np.ndarray) for array in read_arrays(broken).values())
-            outcomes[0] += 1
+            n_read += 1
         except InputError as error:
             assert_one_sentence(error, broken)
-            outcomes[1] += 1
-    return outcomes
+            n_refused += 1
+    return n_read, n_refused
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system starts no process by fork")
-@every_version
-def test_a_damaged_file_gives_arrays_or_one_sentence_and_never_ends_the_program(tmp_path, version):
-    path = write(tmp_path / "a.mat", version, {"gt": ARRAYS["gt"], "hsi": STRUCT, "cube": ARRAYS["cube"]})
+@pytest.mark.parametrize(("version", "damage"), [*((version, at_random) for version in WRITERS), ("v5", byte_by_byte)])
+def test_a_damaged_file_gives_arrays_or_one_sentence_and_never_ends_the_program(tmp_path, version, damage):
+    contents = {"gt": ARRAYS["gt"], "hsi": STRUCT, "name": "words", "cube": ARRAYS["cube"]}
+    path = write(tmp_path / "a.mat", version, contents)
     # In a process of its own: what reads out of bounds in a library would take all the tests with it.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        n_read, n_refused = pool.submit(damage, path, 300).result()
+        n_read, n_refused = pool.submit(read_damaged, path, damage).result()
     assert n_read > 0
     assert n_refused > 100
 
