@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 PIP = PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
       $(RUN) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install gpu-check clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py --model MiM-v1 --dataset Simulated --patch_size 7 --epoch 20
@@ -31,6 +31,9 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) -r requirements-dev.txt
 	@touch $@
+
+gpu-check: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks.gpu_check
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

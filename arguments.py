@@ -35,6 +35,7 @@ OPTION_HELP = {
 }
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
+    "doctor": {"folder", "visdom"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"},
     "resume": {"cuda", "visdom"},
 }
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_modes(group):
     group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
+    group.add_argument("--doctor", action="store_true", help="show what this machine can run, check the scan, and stop")
     group.add_argument(
         "--predict", metavar="SCENE", help="map a scene with the model of --restore and stop; needs no labels"
     )

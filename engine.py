@@ -15,7 +15,8 @@ from metrics import confusion_matrix, scores
 from patches import PatchLoader
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-PREDICT_BATCH = 256
+PREDICT_BATCH = 256  # patches at a time, fewer where their token pairs, patch_size^4 each, would be more than these
+PREDICT_PAIRS = 2**22
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def train(
         The records of all epochs, those before `state` included.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.epochs * len(loader))
+    schedule = _one_cycle(optimiser, config, config.epochs * len(loader))
     history = History()
     if state is not None:
         model.load_state_dict(state["weights"])
@@ -106,9 +107,9 @@ def train(
                 "generators": _get_generators(loader),
                 "history": asdict(history),
             }
-            save("last", state)
             if risen:
-                save("best", state)
+                save("best", state)  # first: cut off in between, a resumed run does this epoch again
+            save("last", state)
         monitor.epoch(record, model)
     return history
 
@@ -167,7 +168,7 @@ def predict(
         model: a PatchClassifier; left exactly as it was found.
         cube: normalised scene, (H, W, n_bands), on the model's device.
         pixels: (n, 2) rows and columns, or None for every pixel.
-        batch_size: patches at a time, by default PREDICT_BATCH.
+        batch_size: patches at a time, by default PREDICT_BATCH, or fewer if they are large.
         probabilities: give the classes' probabilities instead of labels.
         precision: a key of PRECISIONS.
         progress: called with the number of pixels after each batch.
@@ -181,7 +182,9 @@ def predict(
     rows = []
     with _eval_mode(model), _autocast(cube.device, precision):
         embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
-        batches = PatchLoader(embedded, chosen, patch_size=model.patch_size, batch_size=batch_size or PREDICT_BATCH)
+        if batch_size is None:
+            batch_size = min(PREDICT_BATCH, max(1, PREDICT_PAIRS // model.patch_size**4))
+        batches = PatchLoader(embedded, chosen, patch_size=model.patch_size, batch_size=batch_size)
         for patches in batches:
             logits = model.encode(patches).float()
             share = logits.softmax(-1).mean(0)  # (B, K)
@@ -190,8 +193,14 @@ def predict(
                 progress(len(share))
     shape = (len(chosen),) if pixels is not None else (height, width)
     if not rows:
-        return torch.empty((0, model.n_classes) if probabilities else 0)
+        return torch.empty(0, model.n_classes) if probabilities else torch.empty(0, dtype=torch.int64)
     return torch.cat(rows).reshape(*shape, -1) if probabilities else torch.cat(rows).reshape(shape)
+
+
+def _one_cycle(optimiser, config: TrainConfig, steps: int):
+    if steps == 1:  # the cycle's only point would be its last, where the rate is next to nothing
+        return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=steps)
 
 
 def class_weights(targets: Tensor, n_classes: int) -> tuple[float, ...]:

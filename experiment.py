@@ -23,6 +23,7 @@ from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results, visualize
 from reporting.monitor import JsonLog, Monitors, Progress, ProgressBar, VisdomMonitor
 from splits import Split
+from trained import CHECKPOINT, check_backend, model_facts, restore_weights
 from utils import (
     InputError,
     count_flops,
@@ -33,7 +34,6 @@ from utils import (
     seed_everything,
 )
 
-CHECKPOINT = "mim-checkpoint"
 DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
 SAMPLERS = {"random": splits.split_random, "fixed": splits.split_per_class, "disjoint": splits.split_disjoint}
 LIVE_MAPS, LIVE_PIXELS = 5, 2000  # maps on visdom while training, and about how many pixels each predicts
@@ -124,8 +124,9 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
         model = create_model(args.model, **sizes, **options).to(device)
     except ValueError as error:
         raise InputError(str(error)) from error
+    check_backend(model, device)
     if args.restore is not None:
-        _restore(model, args)
+        restore_weights(model, args.model, args.restore)
     n_train = int((split.train > 0).sum())
     if min(args.batch_size, n_train) * args.patch_size**2 < 2:
         raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
@@ -152,23 +153,6 @@ def _make_split(args: Namespace, scene: Scene, rng: np.random.Generator) -> Spli
     sample = DEFAULT_SAMPLE[mode] if args.training_sample is None else args.training_sample
     names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
     return SAMPLERS[mode](scene.gt, sample, rng, **names)
-
-
-def _restore(model: PatchClassifier, args: Namespace) -> None:
-    """Start from a checkpoint's weights, which must be of the same network."""
-    checkpoint = load_checkpoint(args.restore, CHECKPOINT)
-    own = model_facts(args.model, model)
-    differing = [name for name, value in own.items() if value != checkpoint["model"][name]]
-    if differing:
-        theirs, ours = ({name: facts[name] for name in differing} for facts in (checkpoint["model"], own))
-        raise InputError(f"{args.restore} holds another network than this run's: {theirs} there, {ours} here")
-    model.load_state_dict(checkpoint["state"]["weights"])
-
-
-def model_facts(name: str, model: PatchClassifier) -> dict:
-    """What is needed to make a network of the same form again."""
-    sizes = {"n_bands": model.n_bands, "n_classes": model.n_classes, "patch_size": model.patch_size}
-    return {"name": name, **sizes, "options": asdict(model.options)}
 
 
 def announce(job: Job) -> None:

@@ -12,13 +12,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import experiment
 from arguments import parse
 from datasets import fixed_masks, load_scene
+from doctor import examine
 from download import download
 from mapping import map_scene
-from models import create_model
-from preprocessing import Preprocessing
 from reporting import results, visualize
 from reporting.monitor import Progress
 from scenes import find_scene
+from trained import CHECKPOINT, load_trained
 from utils import InputError, choose_device, load_checkpoint
 
 log = logging.getLogger("mim")
@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         with logging_redirect_tqdm():
             if args.download is not None:
                 fetch(args)
+            elif args.doctor:
+                return show_machine(args)
             elif args.predict is not None:
                 predict_scene(args)
             elif args.resume is not None:
@@ -58,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno == errno.ENOSPC:
             return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
         return _fail(str(error))
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+            raise
         return _fail(
             "the memory is too small for this; lower --batch_size or --patch_size, or use another --cuda device"
         )
@@ -79,6 +83,13 @@ def fetch(args: Namespace) -> None:
     for name in names:
         paths = download(name, args.folder)
         log.info("%s: %s", name, ", ".join(map(str, paths)) or "nothing to fetch")
+
+
+def show_machine(args: Namespace) -> int:
+    """Print what this machine can run; 0 if that includes the main job, else 2."""
+    lines, able = examine(args.folder, args.visdom)
+    print("\n".join(lines))
+    return 0 if able else 2
 
 
 def train_runs(args: Namespace, options: dict) -> None:
@@ -122,25 +133,21 @@ def resume(args: Namespace) -> None:
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     experiment.announce(job)
     last = folder / "last.pt"
-    state = load_checkpoint(last, experiment.CHECKPOINT)["state"] if last.exists() else None
+    state = load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
     log.info("going on after epoch %d", len(state["history"]["records"]) if state else 0)
     experiment.run(job, folder, state)
 
 
 def predict_scene(args: Namespace) -> None:
     """Map a scene with a trained model; no labels and no training data are needed."""
-    checkpoint = load_checkpoint(args.restore, experiment.CHECKPOINT)
     device = choose_device(args.cuda)
+    model, preprocessing, checkpoint = load_trained(args.restore, device)
     scene = load_scene(args.predict, args.folder)
-    facts, preprocessing = checkpoint["model"], Preprocessing.from_state(checkpoint["preprocessing"])
     if scene.spec.shape[2] != preprocessing.n_bands_in:
         raise InputError(
             f"{args.restore} was trained on {preprocessing.n_bands_in} bands ({checkpoint['scene']}), but "
             f"{scene.spec.name} has {scene.spec.shape[2]}; use a model trained on the same bands"
         )
-    sizes = {name: facts[name] for name in ("n_bands", "n_classes", "patch_size")}
-    model = create_model(facts["name"], **sizes, **facts["options"]).to(device)
-    model.load_state_dict(checkpoint["state"]["weights"])
     labels = map_scene(
         model,
         torch.from_numpy(preprocessing(scene.cube)).to(device),
@@ -151,7 +158,7 @@ def predict_scene(args: Namespace) -> None:
     )
     folder = results.make_folder(args.output / "predict" / scene.spec.name)
     results.write_array(folder / "prediction.npy", labels)
-    title = f"{facts['name']} trained on {checkpoint['scene']}, on {scene.spec.name}"
+    title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {scene.spec.name}"
     visualize.save_label_map(folder / "map.png", labels, checkpoint["class_names"], checkpoint["palette"], title)
     log.info("%s holds map.png, prediction.npy", folder)
 

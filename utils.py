@@ -31,9 +31,12 @@ def seed_everything(seed: int) -> None:
 def choose_device(cuda: int | None) -> torch.device:
     """Give the device to run on: -1 the CPU, N the N-th GPU, None the first GPU or else the CPU.
 
+    Float32 is float32 on it from here on: convolutions and matrix products are not rounded to TF32.
+
     Raises:
         InputError: a GPU by number that this machine lacks.
     """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if cuda is None:
         return torch.device("cuda:0" if n_devices else "cpu")

@@ -132,4 +132,4 @@ class WeightedFusion(nn.Module):
         """(batch, types, S, C) to (batch, S, C)."""
         if self.k is None:
             return out.mean(1)
-        return torch.einsum("t, b t s c -> b s c", self.k.softmax(0), out)
+        return (out * self.k.softmax(0).view(-1, 1, 1)).sum(1)  # not a matrix product, which autocast would round

@@ -1,5 +1,6 @@
 """The selective scan of Mamba: one function, `selective_scan`, and the back ends behind it."""
 
-from selective_scan.interface import BACKENDS, available_backends, selective_scan
+from selective_scan.backends import BACKENDS, available_backends, choose
+from selective_scan.interface import selective_scan
 
-__all__ = ["BACKENDS", "available_backends", "selective_scan"]
+__all__ = ["BACKENDS", "available_backends", "choose", "selective_scan"]

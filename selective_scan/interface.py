@@ -1,59 +1,8 @@
-"""The one function that the models call; it checks the shapes and hands over to a back end."""
+"""The one function that the models call; it checks the shapes and hands over to the operator."""
 
-import functools
-import logging
-
-import torch
 from torch import Tensor
 
-from selective_scan.build import BuildError, load_cpu
-from selective_scan.native import NativeScan
-from selective_scan.reference import reference_scan
-
-BACKENDS = {"cpu": NativeScan.apply, "reference": reference_scan}  # best first
-
-log = logging.getLogger(__name__)
-
-
-def available_backends() -> list[str]:
-    """Names that `selective_scan(backend=...)` takes on this machine, best first, "auto" left out.
-
-    The C++ back end is built if it has not been yet.
-    """
-    return [name for name in BACKENDS if name != "cpu" or _cpu_fault() is None]
-
-
-@functools.cache
-def _cpu_fault() -> str | None:
-    """Why the C++ back end cannot be used here, or None where it can."""
-    try:
-        load_cpu()
-    except BuildError as error:
-        return str(error)
-    return None
-
-
-@functools.cache
-def _automatic(device_type: str) -> str:
-    """The best back end for a device; says once where it is not the fast one."""
-    if device_type != "cpu":
-        return "reference"
-    fault = _cpu_fault()
-    if fault is None:
-        return "cpu"
-    log.warning("the selective scan runs in plain PyTorch, several times slower than in C++: %s", fault)
-    return "reference"
-
-
-def _choose(backend: str, device_type: str) -> str:
-    if backend == "auto":
-        return _automatic(device_type)
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown scan back end {backend!r}; choose from auto, {', '.join(BACKENDS)}")
-    if backend == "cpu" and (device_type != "cpu" or _cpu_fault() is not None):
-        why = _cpu_fault() if device_type == "cpu" else f"the tensors are on {device_type}"
-        raise ValueError(f"the scan back end 'cpu' cannot be used here: {why}; usable: auto, reference")
-    return backend
+from selective_scan.scan_op import scan
 
 
 def selective_scan(
@@ -83,17 +32,13 @@ def selective_scan(
         delta_softplus: pass delta (with its bias) through softplus.
         backend: a name from `available_backends()`, or "auto" for the best one.
     Returns:
-        y, (batch, L, d_inner), in u's dtype.
+        y, (batch, L, d_inner), in u's dtype; under autocast in float32, as with PyTorch's own sums and exponentials.
     Raises:
         ValueError: unknown back end (the choices are named), or shapes that do not fit together.
     Source: Gu and Dao, arXiv 2312.00752, Algorithm 2 (with the simplified discretisation of B used there).
     """
-    scan = BACKENDS[_choose(backend, u.device.type)]
     _check_shapes(u, delta, A, B, C, D, delta_bias)
-    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    tensors = [x if x is None else x.to(dtype) for x in (u, delta, A, B, C, D, delta_bias)]
-    with torch.autocast(u.device.type, enabled=False):
-        return scan(*tensors, delta_softplus).to(u.dtype)
+    return scan(u, delta, A, B, C, D, delta_bias, delta_softplus, backend)
 
 
 def _check_shapes(u, delta, A, B, C, D, delta_bias):

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERYTHING = {"arguments", "datasets", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
-EVERYTHING |= {"preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits", "utils"}
+EVERYTHING = {"datasets", "doctor", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
+EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits"}
+EVERYTHING |= {"trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
-    "experiment": EVERYTHING - {"arguments", "download"},
+    "experiment": EVERYTHING - {"arguments", "doctor", "download"},
     "arguments": {"engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
+    "doctor": {"scenes", "selective_scan"},
+    "trained": {"models", "preprocessing", "selective_scan", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},
-    "datasets": {"readers", "scenes", "simulate", "splits", "utils"},
+    "datasets": {"readers", "scenes", "simulate", "splits", "trained", "utils"},
     "download": {"readers", "scenes", "utils"},
     "models": {"selective_scan"},
     "reporting": {"metrics", "utils"},

@@ -247,7 +247,7 @@ def test_probabilities_do_not_depend_on_the_batch_size(scene):
     cube, _ = scene
     model = _model("MiM-v1")
     first, second = (engine.predict(model, cube, batch_size=size, probabilities=True) for size in (11, 180))
-    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+    torch.testing.assert_close(first, second, rtol=0, atol=5e-6)  # matrix products round by their sizes
     torch.testing.assert_close(first.sum(-1), torch.ones(12, 15))
 
 

@@ -1,245 +1,21 @@
-// The selective scan on the CPU: rows of the batch over the cores, channels over the lanes of vector registers.
+// The selective scan on the CPU, as operators of PyTorch: rows of the batch over the cores.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <optional>
 #include <tuple>
-#include <vector>
 
-#include "recurrence.h"
+#include "rows.h"
 
 namespace {
 
 using torch::stable::Tensor;
+using namespace mim;
 
-constexpr int64_t REGISTER_BYTES = 64;
 // Rows of the batch are summed in this many groups, one after another, whatever the number of threads: so the gradients
 // that are sums over the batch always have the same bits.
 constexpr int64_t MAX_GROUPS = 64;
-
-template <class T>
-constexpr int64_t LANES = REGISTER_BYTES / sizeof(T);
-
-template <class T>
-struct Inputs {
-  const T *u, *delta, *A, *B, *C, *D, *bias;  // D and bias may be null
-  bool softplus;
-  int64_t batch, length, channels, states;
-
-  int64_t blocks() const { return (channels + LANES<T> - 1) / LANES<T>; }
-};
-
-// A as (block, state, lane), so that lanes lie together; lanes past the last channel are 0.
-template <class T>
-std::vector<T> pack_A(const Inputs<T>& in) {
-  std::vector<T> packed(in.blocks() * in.states * LANES<T>, T(0));
-  for (int64_t channel = 0; channel < in.channels; ++channel) {
-    T* block = packed.data() + channel / LANES<T> * in.states * LANES<T> + channel % LANES<T>;
-    for (int64_t n = 0; n < in.states; ++n) block[n * LANES<T>] = in.A[channel * in.states + n];
-  }
-  return packed;
-}
-
-// The values of one block of channels at one step of the sequence.
-template <class T>
-struct Lanes {
-  alignas(REGISTER_BYTES) T value[LANES<T>];
-
-  MIM_INLINE void fill(T x) {
-    for (int64_t k = 0; k < LANES<T>; ++k) value[k] = x;
-  }
-  MIM_INLINE void load(const T* from, int64_t width) {
-    if (width == LANES<T>) {
-      for (int64_t k = 0; k < LANES<T>; ++k) value[k] = from[k];
-    } else {
-      for (int64_t k = 0; k < LANES<T>; ++k) value[k] = k < width ? from[k] : T(0);
-    }
-  }
-  MIM_INLINE void store(T* to, int64_t width) const {
-    if (width == LANES<T>) {
-      for (int64_t k = 0; k < LANES<T>; ++k) to[k] = value[k];
-    } else {
-      for (int64_t k = 0; k < width; ++k) to[k] = value[k];
-    }
-  }
-  MIM_INLINE T& operator[](int64_t k) { return value[k]; }
-  MIM_INLINE const T& operator[](int64_t k) const { return value[k]; }
-};
-
-// One block of channels of one row of the batch.
-template <class T>
-struct Block {
-  const Inputs<T>& in;
-  int64_t row, first, width;
-  Lanes<T> bias, D;
-
-  Block(const Inputs<T>& inputs, int64_t row, int64_t block)
-      : in(inputs), row(row), first(block * LANES<T>), width(std::min(LANES<T>, inputs.channels - first)) {
-    bias.fill(T(0));
-    D.fill(T(0));
-    if (in.bias) bias.load(in.bias + first, width);
-    if (in.D) D.load(in.D + first, width);
-  }
-  MIM_INLINE int64_t at(int64_t t) const { return (row * in.length + t) * in.channels + first; }
-  MIM_INLINE void load(int64_t t, Lanes<T>& u, Lanes<T>& raw, Lanes<T>& step) const {
-    u.load(in.u + at(t), width);
-    raw.load(in.delta + at(t), width);
-    for (int64_t k = 0; k < LANES<T>; ++k) raw[k] += bias[k];
-    step = raw;
-    if (in.softplus)
-      for (int64_t k = 0; k < LANES<T>; ++k) step[k] = mim::softplus(raw[k]);
-  }
-};
-
-template <class T>
-void forward_block(const Block<T>& block, const T* A, T* h, T* y) {
-  const auto& in = block.in;
-  std::fill(h, h + in.states * LANES<T>, T(0));
-  for (int64_t t = 0; t < in.length; ++t) {
-    Lanes<T> u, raw, step, input, sum;
-    block.load(t, u, raw, step);
-    for (int64_t k = 0; k < LANES<T>; ++k) {
-      input[k] = step[k] * u[k];
-      sum[k] = block.D[k] * u[k];
-    }
-    const T* B = in.B + (block.row * in.length + t) * in.states;
-    const T* C = in.C + (block.row * in.length + t) * in.states;
-    for (int64_t n = 0; n < in.states; ++n) {
-      T* state = h + n * LANES<T>;
-      const T* An = A + n * LANES<T>;
-      const T Bn = B[n], Cn = C[n];
-      for (int64_t k = 0; k < LANES<T>; ++k) {
-        state[k] = mim::next_state(state[k], mim::decay(step[k], An[k]), input[k], Bn);
-        sum[k] += Cn * state[k];
-      }
-    }
-    sum.store(y + block.at(t), block.width);
-  }
-}
-
-// The sums over the lanes of LANES vectors at once, by halving: lane k of the result is the sum of vector k.
-template <class T>
-MIM_INLINE void sum_lanes(T* vectors, T* sums) {
-#if defined(__GNUC__) && !defined(__clang__)
-  typedef T Vector __attribute__((vector_size(REGISTER_BYTES)));
-  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Index;
-  typedef Index Mask __attribute__((vector_size(REGISTER_BYTES)));
-  auto* v = reinterpret_cast<Vector*>(vectors);
-#pragma GCC unroll 4
-  for (int64_t half = LANES<T> / 2; half > 0; half /= 2) {
-    Mask left, right;
-    for (int64_t k = 0; k < LANES<T>; ++k) {
-      const bool second = k & half;
-      left[k] = second ? LANES<T> + k - half : k;
-      right[k] = second ? LANES<T> + k : k + half;
-    }
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < half; ++i)
-      v[i] = __builtin_shuffle(v[i], v[i + half], left) + __builtin_shuffle(v[i], v[i + half], right);
-  }
-  for (int64_t k = 0; k < LANES<T>; ++k) sums[k] += v[0][k];
-#else
-  for (int64_t i = 0; i < LANES<T>; ++i)
-    for (int64_t k = 0; k < LANES<T>; ++k) sums[i] += vectors[i * LANES<T> + k];
-#endif
-}
-
-template <class T>
-struct Gradients {
-  T *u, *delta, *B, *C;
-};
-
-// Memory of one group of rows: the states and decays of a whole sequence for one block of channels, and the sums over
-// the rows so far.
-template <class T>
-struct Scratch {
-  std::vector<T> h, a, later, A, D, bias;  // h has one step more, the start
-  explicit Scratch(const Inputs<T>& in)
-      : h((in.length + 1) * in.states * LANES<T>),
-        a(in.length * in.states * LANES<T>),
-        later(in.states * LANES<T>),
-        A(in.blocks() * in.states * LANES<T>, T(0)),
-        D(in.blocks() * LANES<T>, T(0)),
-        bias(in.blocks() * LANES<T>, T(0)) {}
-};
-
-template <class T>
-void backward_block(const Block<T>& block, const T* A, const T* grad_y, const Gradients<T>& out, Scratch<T>& scratch) {
-  const auto& in = block.in;
-  const int64_t size = in.states * LANES<T>, sequence = block.row * in.length * in.states;
-  std::fill(scratch.h.begin(), scratch.h.begin() + size, T(0));
-  std::fill(scratch.later.begin(), scratch.later.end(), T(0));
-  for (int64_t t = 0; t < in.length; ++t) {  // the states once more, all of them kept
-    Lanes<T> u, raw, step, input;
-    block.load(t, u, raw, step);
-    for (int64_t k = 0; k < LANES<T>; ++k) input[k] = step[k] * u[k];
-    const T* B = in.B + sequence + t * in.states;
-    const T* before = scratch.h.data() + t * size;
-    T *after = scratch.h.data() + (t + 1) * size, *a = scratch.a.data() + t * size;
-    for (int64_t n = 0; n < in.states; ++n) {
-      const T Bn = B[n];
-#pragma GCC ivdep
-      for (int64_t i = n * LANES<T>, k = 0; k < LANES<T>; ++k, ++i) {
-        a[i] = mim::decay(step[k], A[i]);
-        after[i] = mim::next_state(before[i], a[i], input[k], Bn);
-      }
-    }
-  }
-  T *grad_A = scratch.A.data() + block.first * in.states, *later = scratch.later.data();
-  for (int64_t t = in.length - 1; t >= 0; --t) {
-    Lanes<T> u, raw, step, input, gy, to_input, to_step;
-    block.load(t, u, raw, step);
-    for (int64_t k = 0; k < LANES<T>; ++k) input[k] = step[k] * u[k];
-    gy.load(grad_y + block.at(t), block.width);
-    to_input.fill(T(0));
-    to_step.fill(T(0));
-    const T *B = in.B + sequence + t * in.states, *C = in.C + sequence + t * in.states;
-    const T *before = scratch.h.data() + t * size, *after = before + size, *a = scratch.a.data() + t * size;
-    for (int64_t n0 = 0; n0 < in.states; n0 += LANES<T>) {  // as many states as lanes, so that sums are taken together
-      alignas(REGISTER_BYTES) T to_B[LANES<T> * LANES<T>], to_C[LANES<T> * LANES<T>];
-      const int64_t count = std::min(LANES<T>, in.states - n0);
-      for (int64_t j = 0; j < count; ++j) {
-        const int64_t n = n0 + j;
-        const T Bn = B[n], Cn = C[n];
-        T *to_Bj = to_B + j * LANES<T>, *to_Cj = to_C + j * LANES<T>;
-#pragma GCC ivdep
-        for (int64_t i = n * LANES<T>, k = 0; k < LANES<T>; ++k, ++i) {
-          const auto g = mim::step_gradient(later[i], gy[k], a[i], before[i], after[i], input[k], Bn, Cn);
-          later[i] = g.to_previous;
-          to_Bj[k] = g.to_B;
-          to_Cj[k] = g.to_C;
-          to_input[k] += g.to_input;
-          to_step[k] += g.to_exponent * A[i];
-          grad_A[i] += g.to_exponent * step[k];
-        }
-      }
-      std::fill(to_B + count * LANES<T>, to_B + LANES<T> * LANES<T>, T(0));
-      std::fill(to_C + count * LANES<T>, to_C + LANES<T> * LANES<T>, T(0));
-      alignas(REGISTER_BYTES) T sum_B[LANES<T>] = {}, sum_C[LANES<T>] = {};
-      sum_lanes(to_B, sum_B);
-      sum_lanes(to_C, sum_C);
-      T *grad_B = out.B + sequence + t * in.states + n0, *grad_C = out.C + sequence + t * in.states + n0;
-      for (int64_t j = 0; j < count; ++j) {
-        grad_B[j] += sum_B[j];
-        grad_C[j] += sum_C[j];
-      }
-    }
-    T *grad_D = scratch.D.data() + block.first, *grad_bias = scratch.bias.data() + block.first;
-    Lanes<T> grad_u, grad_delta;
-    for (int64_t k = 0; k < LANES<T>; ++k) {
-      grad_u[k] = to_input[k] * step[k] + block.D[k] * gy[k];
-      grad_delta[k] = to_step[k] + to_input[k] * u[k];
-      grad_D[k] += gy[k] * u[k];
-    }
-    if (in.softplus)
-      for (int64_t k = 0; k < LANES<T>; ++k) grad_delta[k] *= mim::softplus_slope(raw[k]);
-    for (int64_t k = 0; k < LANES<T>; ++k) grad_bias[k] += grad_delta[k];
-    grad_u.store(out.u + block.at(t), block.width);
-    grad_delta.store(out.delta + block.at(t), block.width);
-  }
-}
 
 template <class T>
 T* data(const Tensor& tensor) {
@@ -253,40 +29,46 @@ Inputs<T> inputs_of(const Tensor& u, const Tensor& delta, const Tensor& A, const
           bias ? data<T>(*bias) : nullptr, softplus, u.size(0), u.size(1), u.size(2), A.size(1)};
 }
 
+
 template <class T>
-void run_forward(const Inputs<T>& in, T* y) {
-  const auto A = pack_A(in);
+void run_forward(const Inputs<T>& in, T* out) {
+  auto A = pack_A(in);
   torch::stable::parallel_for(0, in.batch, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> h(in.states * LANES<T>);
-    for (int64_t row = begin; row < end; ++row)
-      for (int64_t block = 0; block < in.blocks(); ++block)
-        forward_block(Block<T>(in, row, block), A.data() + block * in.states * LANES<T>, h.data(), y);
+    Sequence<T> s(in);
+    Vectors<T> y(in.length);
+    for (int64_t row = begin; row < end; ++row) {
+      s.take_row(row);
+      for (int64_t block = 0; block < in.blocks(); ++block) {
+        s.take_block(block);
+        forward_block(s, A.at(block * in.padded_states()), y.at(0));
+        for (int64_t t = 0; t < in.length; ++t) store(out + s.at(t), y[t], s.width);
+      }
+    }
   });
 }
 
 template <class T>
 void run_backward(const Inputs<T>& in, const T* grad_y, const Gradients<T>& out, T* grad_A, T* grad_D, T* grad_bias) {
-  const auto A = pack_A(in);
-  const int64_t groups = std::min(MAX_GROUPS, in.batch);
-  std::vector<std::vector<T>> sums_A(groups), sums_D(groups), sums_bias(groups);
+  auto A = pack_A(in);
+  const int64_t groups = std::min(MAX_GROUPS, in.batch), N = in.padded_states();
+  std::vector<std::optional<Vectors<T>>> sums_A(groups), sums_D(groups), sums_bias(groups);
   torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
-      Scratch<T> scratch(in);
+      Group<T> s(in);
       for (int64_t row = group * in.batch / groups; row < (group + 1) * in.batch / groups; ++row)
-        for (int64_t block = 0; block < in.blocks(); ++block)
-          backward_block(Block<T>(in, row, block), A.data() + block * in.states * LANES<T>, grad_y, out, scratch);
-      sums_A[group].swap(scratch.A);
-      sums_D[group].swap(scratch.D);
-      sums_bias[group].swap(scratch.bias);
+        backward_row(s, row, A, grad_y, out);
+      sums_A[group] = std::move(s.A);
+      sums_D[group] = std::move(s.D_sum);
+      sums_bias[group] = std::move(s.bias_sum);
     }
   });
   for (int64_t channel = 0; channel < in.channels; ++channel) {
-    const int64_t block = channel / LANES<T> * in.states * LANES<T> + channel % LANES<T>;
+    const int64_t block = channel / LANES<T>, lane = channel % LANES<T>;
     for (int64_t group = 0; group < groups; ++group) {
       for (int64_t n = 0; n < in.states; ++n)
-        grad_A[channel * in.states + n] += sums_A[group][block + n * LANES<T>];
-      if (grad_D) grad_D[channel] += sums_D[group][channel];
-      if (grad_bias) grad_bias[channel] += sums_bias[group][channel];
+        grad_A[channel * in.states + n] += (*sums_A[group])[block * N + n][lane];
+      if (grad_D) grad_D[channel] += (*sums_D[group])[block][lane];
+      if (grad_bias) grad_bias[channel] += (*sums_bias[group])[block][lane];
     }
   }
 }

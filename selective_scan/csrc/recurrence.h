@@ -1,5 +1,5 @@
 // The selective state space recurrence and its gradient for one state of one channel at one step, written once: the C++
-// source runs it over lanes of channels, the CUDA source over threads.
+// source runs it over vectors of channels, the CUDA source over threads. T is a number or a vector of numbers.
 //
 //   a_t = exp(delta_t A),  h_t = a_t h_(t-1) + delta_t u_t B_t,  y_t = sum_n C_t h_t + D u_t
 #pragma once
@@ -10,75 +10,100 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(_MSC_VER)
-#define MIM_INLINE __forceinline
-#else
 #define MIM_INLINE inline __attribute__((always_inline))
-#endif
 #endif
 
 namespace mim {
 
-// exp without a branch or a call, so that a compiler can vectorise a loop over it; within 2 units in the last place.
-MIM_INLINE float exp_lane(float x) {
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-  return expf(x);
-#else
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, which ends up in the low bits
-  const float shifted = x * 1.44269504f + magic;
-  const float whole = shifted - magic;
-  const float r = (x - whole * 0.693145752f) - whole * 1.42860677e-6f;  // x - whole * ln 2, in two parts
-  float p = 1.98756915e-4f;  // minimax polynomial of (exp(r) - 1 - r) / r^2 on |r| <= ln 2 / 2
-  p = p * r + 1.39819995e-3f;
-  p = p * r + 8.33345205e-3f;
-  p = p * r + 4.16657962e-2f;
-  p = p * r + 1.66666654e-1f;
-  p = p * r + 5.00000012e-1f;
-  p = p * (r * r) + r + 1.0f;
-  int32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (int32_t)((uint32_t)(bits + 127) << 23);
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return p * scale;
-#endif
-}
-MIM_INLINE double exp_lane(double x) { return exp(x); }
+constexpr double LOG2_E = 1.4426950408889634, LN_2 = 0.6931471805599453;
 
-// log(1 + z) for z in [0, 1], by the series of the area hyperbolic tangent of z / (2 + z), which is at most 1/3.
-MIM_INLINE float log1p_lane(float z) {
-  const float s = z / (2.0f + z), q = s * s;
-  float p = 1.0f / 13;
-  p = p * q + 1.0f / 11;
-  p = p * q + 1.0f / 9;
-  p = p * q + 1.0f / 7;
-  p = p * q + 1.0f / 5;
-  p = p * q + 1.0f / 3;
-  return 2.0f * s * (p * q + 1.0f);
-}
-MIM_INLINE double log1p_lane(double z) { return log1p(z); }
+// exp2, exp and log1p of a T; log1p for arguments in [0, 1] only.
+template <class T>
+struct Elementary;
+
+template <>
+struct Elementary<double> {
+  static MIM_INLINE double exp2(double x) { return ::exp2(x); }
+  static MIM_INLINE double exp(double x) { return ::exp(x); }
+  static MIM_INLINE double log1p(double x) { return ::log1p(x); }
+};
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+template <>
+struct Elementary<float> {
+  static MIM_INLINE float exp2(float x) { return ::exp2f(x); }  // one instruction, as subnormal results are cut to 0
+  static MIM_INLINE float exp(float x) { return ::exp2f(x * (float)LOG2_E); }
+  static MIM_INLINE float log1p(float x) { return ::log1pf(x); }
+};
+#else
+// x, but no less than `least` and no more than `most`; what is no number stays so.
+struct Clamp {
+  template <class Float>
+  static MIM_INLINE Float between(Float least, Float x, Float most) {
+    x = least > x ? least : x;
+    return most < x ? most : x;
+  }
+};
+
+// Without a branch or a call, so that they run on whole vectors; Int is the unsigned integer type of Float's size.
+template <class Float, class Int, class Bounds = Clamp>
+struct ElementaryByPolynomial {
+  // Within 2 units in the last place, 1 at 0; from 2^-125 to 2^127.
+  static MIM_INLINE Float exp2(Float x) {
+    x = Bounds::between(Float{} - 125.0f, x, Float{} + 127.0f);
+    const Float shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number, which ends up in the low bits
+    const Float r = x - (shifted - 12582912.0f);
+    Float p = r * 1.32647272e-3f + 9.67151264e-3f;  // minimax for the relative error on |r| <= 1/2 with p(0) = 1
+    p = p * r + 5.55073374e-2f;
+    p = p * r + 2.40222421e-1f;
+    p = p * r + 6.93146978e-1f;
+    p = p * r + 1.0f;
+    Int whole, bits;
+    std::memcpy(&whole, &shifted, sizeof whole);
+    std::memcpy(&bits, &p, sizeof bits);
+    bits += whole << 23;
+    std::memcpy(&p, &bits, sizeof p);
+    return p;
+  }
+  static MIM_INLINE Float exp(Float x) { return exp2(x * (float)LOG2_E); }
+  // The series of the area hyperbolic tangent of x / (2 + x), which is at most 1/3.
+  static MIM_INLINE Float log1p(Float x) {
+    const Float s = x / (x + 2.0f), q = s * s;
+    Float p = q * (1.0f / 13) + (1.0f / 11);
+    p = p * q + (1.0f / 9);
+    p = p * q + (1.0f / 7);
+    p = p * q + (1.0f / 5);
+    p = p * q + (1.0f / 3);
+    return (s + s) * (p * q + 1.0f);
+  }
+};
+
+template <>
+struct Elementary<float> : ElementaryByPolynomial<float, uint32_t> {};
+#endif
 
 template <class T>
 MIM_INLINE T softplus(T x) {
-  return (x > 0 ? x : T(0)) + log1p_lane(exp_lane(x > 0 ? -x : x));
+  const T zero{};
+  return (x > zero ? x : zero) + Elementary<T>::log1p(Elementary<T>::exp(x > zero ? -x : x));
 }
 
 // d softplus(x) / dx, the logistic function.
 template <class T>
 MIM_INLINE T softplus_slope(T x) {
-  const T e = exp_lane(x > 0 ? -x : x);
-  return (x > 0 ? T(1) : e) / (T(1) + e);
+  const T zero{}, one = zero + 1.0f, e = Elementary<T>::exp(x > zero ? -x : x);
+  return (x > zero ? one : e) / (one + e);
 }
 
+// a_t; A comes in units of log 2, that is multiplied by LOG2_E.
 template <class T>
-MIM_INLINE T decay(T delta, T A) {
-  return exp_lane(delta * A);
+MIM_INLINE T decay(T delta, T A_log2) {
+  return Elementary<T>::exp2(delta * A_log2);
 }
 
-// h_t from h_(t-1); `input` is delta_t u_t.
-template <class T>
-MIM_INLINE T next_state(T h, T a, T input, T B) {
+// h_t from h_(t-1); `input` is delta_t u_t, B a number even where the others are vectors.
+template <class T, class Number>
+MIM_INLINE T next_state(T h, T a, T input, Number B) {
   return a * h + input * B;
 }
 
@@ -89,8 +114,8 @@ struct StepGradient {
   T to_previous, to_B, to_C, to_input, to_exponent;
 };
 
-template <class T>
-MIM_INLINE StepGradient<T> step_gradient(T from_later, T grad_y, T a, T h_previous, T h, T input, T B, T C) {
+template <class T, class Number>
+MIM_INLINE StepGradient<T> step_gradient(T from_later, T grad_y, T a, T h_previous, T h, T input, Number B, Number C) {
   StepGradient<T> g;
   const T grad_h = from_later + grad_y * C;
   g.to_C = grad_y * h;

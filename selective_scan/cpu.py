@@ -1,0 +1,33 @@
+"""The C++ back end: csrc/cpu.cpp, built on first use."""
+
+import functools
+
+import torch
+
+from selective_scan.compile_cpu import BuildError, load_cpu
+
+
+@functools.cache
+def fault() -> str | None:
+    """Why this machine cannot run it, or None where it can."""
+    try:
+        load_cpu()
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+def describe() -> str:
+    """How it runs here, in a few words."""
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return f"C++, build {load_cpu().parent.name}, {vectors}, {torch.get_num_threads()} threads"
+
+
+def forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    """y; see `selective_scan`."""
+    return torch.ops.mim_cpu.forward(u, delta, A, B, C, D, delta_bias, delta_softplus)
+
+
+def backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus):
+    """The seven gradients; see `selective_scan`."""
+    return torch.ops.mim_cpu.backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus)
