@@ -13,6 +13,7 @@ import torch
 import main
 from benchmarks import bench_selective_scan
 from doctor import examine, scan_error
+from models import MODELS, create_model
 from selective_scan import available_backends, backends, compile_cpu, cpu, selective_scan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,10 +84,19 @@ def test_the_number_of_threads_does_not_change_a_bit(batch):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("shape", [(2048, 49, 128, 16), (2048, 81, 64, 64)])
 def test_no_memory_larger_than_an_input_is_used(shape):
-    code = f"from benchmarks.bench_selective_scan import extra_memory; print(extra_memory({shape}))"
-    rc, out, err = finish(python(["-c", code], os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
-    assert rc == 0, err
-    assert float(out) < 1
+    assert bench_selective_scan.extra_memory_in_own_process(shape) < 1
+
+
+@needs_cpu
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "CNN"])
+def test_models_give_the_same_by_the_compiled_back_end_as_by_the_reference(name):
+    patches, outputs = torch.randn(8, 20, 7, 7, generator=torch.Generator().manual_seed(0)), []
+    for backend in ("reference", "auto"):
+        torch.manual_seed(0)
+        model = create_model(name, n_bands=20, n_classes=5, patch_size=7, scan_backend=backend).eval()
+        outputs.append(model(patches))
+    difference = (outputs[1] - outputs[0]).norm()
+    assert 0 < difference <= 1e-4 * outputs[0].norm()  # not the same code twice
 
 
 @pytest.mark.skipif(not COMPILERS, reason="there is no C++ compiler")
