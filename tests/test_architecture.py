@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING = {"datasets", "doctor", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
 EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits"}
-EVERYTHING |= {"trained", "utils"}
+EVERYTHING |= {"envi", "georeference", "rasters", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
     "experiment": EVERYTHING - {"arguments", "doctor", "download"},
@@ -24,6 +24,9 @@ ALLOWED = {
     "models": {"selective_scan"},
     "reporting": {"metrics", "utils"},
     "preprocessing": {"utils"},
+    "rasters": {"envi", "georeference", "readers", "utils"},
+    "envi": {"utils"},
+    "georeference": set(),
     "readers": {"utils"},
     "splits": {"utils"},
     "metrics": set(),

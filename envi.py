@@ -1,0 +1,191 @@
+"""ENVI headers: which two files belong together, and what the header says, checked."""
+
+import logging
+import math
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from spectral.io import envi
+
+from utils import InputError
+
+log = logging.getLogger(__name__)
+logging.getLogger("spectral").setLevel(logging.CRITICAL)  # what goes wrong is raised as well
+
+INTERLEAVES = ("bil", "bip", "bsq")
+DATA_SUFFIXES = ("", ".img", ".dat", ".raw", ".bin", ".hyspex", *(f".{name}" for name in INTERLEAVES))
+_TYPES = {code: np.dtype(kind) for code, kind in envi.dtype_map if np.dtype(kind).kind != "c"}
+_LONGEST = 1 << 24  # bytes of a header
+_MOST = 1 << 31  # lines, samples or bands
+_TO_NM = {"nanometers": 1, "nanometres": 1, "nm": 1, "micrometers": 1000, "micrometres": 1000, "microns": 1000}
+_TO_NM |= {"um": 1000, "µm": 1000, "μm": 1000, "angstroms": 0.1, "millimeters": 1e6}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an ENVI header says of its data file; the attributes are those of `rasters.Raster`.
+
+    Attributes:
+        offset: bytes before the first value.
+        interleave: "bil", "bip" or "bsq".
+        dtype: with the byte order of the file.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    offset: int
+    interleave: str
+    wavelengths: tuple[float, ...] | None
+    nodata: float | None
+    georeference: dict | None
+    class_names: tuple[str, ...] | None
+
+
+def find_pair(path: Path) -> tuple[Path, Path] | None:
+    """Find header and data file, given either of them.
+
+    Args:
+        path: a header (.hdr), or the data file beside one.
+    Returns:
+        Header and data file; None where the path is no header and there is none beside it.
+    Raises:
+        InputError: a header that is missing, or without its data file.
+    """
+    if path.suffix.lower() == ".hdr":
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        names = {f"{path.stem}{suffix}".lower() for suffix in DATA_SUFFIXES}
+        found = sorted(each for each in path.parent.iterdir() if each.name.lower() in names and each.is_file())
+        if not found:
+            raise InputError(
+                f"{path}: its data file is missing; put {path.stem} or {path.stem}.img (or .dat, .raw, .bin, .bil, "
+                ".bip, .bsq) beside it"
+            )
+        if len(found) > 1:
+            raise InputError(
+                f"{path}: {', '.join(each.name for each in found)} could all be its data; name the data file instead"
+            )
+        return path, found[0]
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    names = {f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower()}
+    headers = sorted(each for each in path.parent.iterdir() if each.name.lower() in names)
+    return (headers[0], path) if headers else None
+
+
+def read_header(path: Path) -> Header:
+    """Read an ENVI header and check what it says; InputError in one sentence where it cannot be used."""
+    words = _words(path)
+
+    def wrong(key, choices):
+        return InputError(f"{path}: '{key} = {str(words.get(key))[:40]}' must be {choices}; mend the header")
+
+    def number(key, default, least, most):
+        try:
+            value = int(words.get(key, default))
+        except (TypeError, ValueError):
+            raise wrong(key, f"a whole number from {least} to {most}") from None
+        if not least <= value <= most:
+            raise wrong(key, f"a whole number from {least} to {most}")
+        return value
+
+    for key in ("samples", "lines", "bands", "data type", "interleave"):
+        if key not in words:
+            raise InputError(f"{path}: the entry '{key}' is missing; mend the header")
+    shape = tuple(number(key, None, 1, _MOST) for key in ("lines", "samples", "bands"))
+    if words["data type"] not in _TYPES:
+        raise wrong("data type", f"one of {', '.join(_TYPES)} (complex numbers are not read)")
+    dtype = _TYPES[words["data type"]]
+    if "byte order" not in words and dtype.itemsize > 1:
+        raise InputError(f"{path}: the entry 'byte order' is missing; mend the header")
+    dtype = dtype.newbyteorder("<>"[number("byte order", 0, 0, 1)])
+    interleave = str(words["interleave"]).lower()
+    if interleave not in INTERLEAVES:
+        raise wrong("interleave", f"one of {', '.join(INTERLEAVES)}")
+    if str(words.get("file compression", "0")) != "0":
+        raise wrong("file compression", "0, for compressed files are not read")
+    if str(words.get("file type", "")).lower() == "envi spectral library":
+        raise InputError(f"{path} is a spectral library, not an image; give an image")
+    for key in ("major frame offsets", "minor frame offsets"):
+        if any(str(word).strip("0 ") for word in _as_list(words.get(key, "0"))):
+            raise wrong(key, "0, for frame offsets are not read")
+    offset = number("header offset", 0, 0, 1 << 62)
+    place = {"map info": _as_list(words["map info"])} if "map info" in words else {}
+    if "coordinate system string" in words:
+        place["coordinate system string"] = ",".join(_as_list(words["coordinate system string"]))
+    nodata = _floats(words.get("data ignore value", ""))
+    names = _as_list(words["class names"])[1:] if "class names" in words else ()  # the first one is of the unlabelled
+    return Header(
+        shape,
+        dtype,
+        offset,
+        interleave,
+        _wavelengths(words, shape[2], path),
+        nodata[0] if nodata else None,
+        place or None,
+        tuple(names) or None,
+    )
+
+
+def data_type_code(dtype: np.dtype) -> str:
+    """Give the number by which ENVI calls a type."""
+    return next(code for code, kind in _TYPES.items() if kind == dtype)
+
+
+def write_header(path: Path, facts: dict) -> None:
+    """Write a header of these entries."""
+    if "coordinate system string" in facts:  # braces keep the commas in it
+        facts = facts | {"coordinate system string": f"{{{facts['coordinate system string']}}}"}
+    envi.write_envi_header(str(path), facts)
+
+
+def _words(path: Path) -> dict:
+    """The entries of a header: lower-case keys, values as text or as lists of text."""
+    if path.stat().st_size > _LONGEST:
+        raise InputError(f"{path} is too long for an ENVI header; is it the data file?")
+    content = path.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "plain.hdr")  # the package reads files in the system's own encoding
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+        copy.write_text(text.replace("\0", ""), errors="replace")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # keys in capitals
+                return envi.read_envi_header(str(copy))
+        except Exception as error:  # a damaged header can fail in any way inside the package
+            raise InputError(f"{path} is not a readable ENVI header; fetch or copy it again") from error
+
+
+def _as_list(value) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _floats(value) -> list[float]:
+    """The numbers of an entry; empty where one of them is none."""
+    try:
+        return [float(word) for word in _as_list(value)]
+    except ValueError:
+        return []
+
+
+def _wavelengths(words: dict, n_bands: int, path: Path) -> tuple[float, ...] | None:
+    if "wavelength" not in words:
+        return None
+    values = _floats([word for word in _as_list(words["wavelength"]) if word])
+    unit = str(words.get("wavelength units", "")).strip().lower()
+    if len(values) != n_bands or not all(math.isfinite(value) and value > 0 for value in values):
+        log.info("%s: its wavelengths are not %d numbers, one per band; they are not used", path, n_bands)
+        return None
+    if unit in ("", "unknown"):  # no instrument of this kind sees below 100 nm or beyond 100 um
+        unit = "nm" if max(values) >= 100 else "um"
+        log.info("%s does not say the unit of its wavelengths, which is taken to be %s", path, unit)
+    if unit not in _TO_NM:
+        log.info("%s: wavelengths in %s are not used; give them in nanometers or micrometers", path, unit)
+        return None
+    return tuple(value * _TO_NM[unit] for value in values)

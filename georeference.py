@@ -1,0 +1,99 @@
+"""Where a raster lies on the Earth: ENVI's map info, GeoTIFF's transform, and the way from one to the other."""
+
+import logging
+import math
+
+log = logging.getLogger(__name__)
+
+_GEOGRAPHIC = "Geographic Lat/Lon"
+_DATUMS = {"WGS-84": (32600, 32700, 4326)}  # EPSG codes of UTM north, UTM south and degrees
+
+
+def transform_of(georeference: dict | None) -> tuple[float, ...] | None:
+    """Give the affine transform of a raster's georeference.
+
+    Args:
+        georeference: as in `Raster.georeference`.
+    Returns:
+        (a, b, c, d, e, f): column x and row y of a pixel's upper left corner lie at (a x + b y + c, d x + e y + f);
+        None where it is not known.
+    """
+    if not georeference:
+        return None
+    if "transform" in georeference:
+        return tuple(georeference["transform"])
+    try:
+        info = georeference["map info"]
+        column, row, east, north, width, height = map(float, info[1:7])
+    except (KeyError, ValueError, TypeError):
+        return None
+    turn = math.radians(_rotation(info))
+    # ENVI counts the reference pixel from 1, and turns counter-clockwise round it.
+    a, b = width * math.cos(turn), height * math.sin(turn)
+    d, e = width * math.sin(turn), -height * math.cos(turn)
+    column, row = column - 1, row - 1
+    transform = (a, b, east - a * column - b * row, d, e, north - d * column - e * row)
+    return transform if all(map(math.isfinite, transform)) else None
+
+
+def crs_of(georeference: dict | None) -> str | None:
+    """Give the coordinate system of a raster's georeference as WKT or "EPSG:<code>", or None."""
+    georeference = georeference or {}
+    if georeference.get("crs") or georeference.get("coordinate system string"):
+        return georeference.get("crs") or georeference["coordinate system string"]
+    info = georeference.get("map info") or [""]
+    datum = next((_DATUMS[word] for word in info if word in _DATUMS), None)
+    if datum is None:
+        return None
+    if info[0] == _GEOGRAPHIC:
+        return f"EPSG:{datum[2]}"
+    if info[0] == "UTM" and len(info) > 8 and info[7].isdecimal():
+        return f"EPSG:{datum[info[8].lower().startswith('s')] + int(info[7])}"
+    return None
+
+
+def map_info_of(georeference: dict | None) -> dict:
+    """Give the entries of an ENVI header, "map info" and "coordinate system string", that place a raster."""
+    georeference = georeference or {}
+    if "map info" in georeference:
+        return {key: georeference[key] for key in ("map info", "coordinate system string") if key in georeference}
+    transform, crs = transform_of(georeference), crs_of(georeference)
+    if transform is None:
+        return {}
+    a, b, c, d, e, f = transform
+    if abs(b) > 1e-9 * abs(a) or abs(d) > 1e-9 * abs(e) or a <= 0 or e >= 0:
+        log.info("the input is turned or mirrored on the map, which is not carried over into an ENVI header")
+        return {}
+    entries = {"map info": ["Arbitrary", "1", "1", repr(c), repr(f), repr(a), repr(-e)]}
+    if crs is not None:
+        entries["map info"][0], more = _projection(crs)
+        entries["map info"] += more
+        entries["coordinate system string"] = _as_esri(crs)
+    return entries
+
+
+def _rotation(info):
+    for word in info:
+        if str(word).replace(" ", "").lower().startswith("rotation="):
+            return float(word.split("=", 1)[1])
+    return 0.0
+
+
+def _projection(crs):
+    """The name of a coordinate system in ENVI's words, and what follows the pixel size."""
+    from rasterio.crs import CRS  # an extra; whoever has such a georeference has read it with this
+
+    code = CRS.from_user_input(crs).to_epsg()
+    for datum, (north, south, degrees) in _DATUMS.items():
+        if code == degrees:
+            return _GEOGRAPHIC, [datum, "units=Degrees"]
+        for base, side in ((north, "North"), (south, "South")):
+            if code is not None and 1 <= code - base <= 60:
+                return "UTM", [str(code - base), side, datum, "units=Meters"]
+    return "Arbitrary", []
+
+
+def _as_esri(crs):
+    from rasterio.crs import CRS
+
+    return CRS.from_user_input(crs).to_wkt(version="WKT1_ESRI")

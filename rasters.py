@@ -1,0 +1,284 @@
+"""Rasters on disk, opened without being read: ENVI, GeoTIFF, .npy, .npz, .mat; and label maps and bands written."""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from envi import data_type_code, find_pair, read_header, write_header
+from georeference import crs_of, map_info_of, transform_of
+from readers import describe, read_arrays
+from utils import InputError
+
+log = logging.getLogger(__name__)
+
+GEOTIFF, ARRAYS = (".tif", ".tiff"), (".npy", ".npz", ".mat")
+FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), .npy, .npz, .mat"
+_BLOCK = 1 << 24  # bytes written at a time
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image on disk, of which only the rows that are asked for are read where the format allows it.
+
+    Attributes:
+        path: the file, of an ENVI pair the header.
+        shape: (H, W, n_bands); a label map has one band.
+        dtype: the values' type, in native byte order.
+        wavelengths: of the bands in nm, in the file's order, or None.
+        nodata: the value that marks pixels without data, or None.
+        georeference: an ENVI header's "map info" (list of words) and "coordinate system string", or a GeoTIFF's "crs"
+            (WKT) and "transform" (six numbers, see `georeference.transform_of`); None without.
+        class_names: of a classification that names its classes, index i for value i + 1; None without.
+        key: the variable, where the file holds several.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    wavelengths: tuple[float, ...] | None = None
+    nodata: float | None = None
+    georeference: dict | None = None
+    class_names: tuple[str, ...] | None = None
+    key: str | None = None
+    _read: Callable[[int, int], np.ndarray] = field(default=None, repr=False, compare=False)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Read the rows start .. stop - 1; (stop - start, W, n_bands) of `dtype`, InputError where they are damaged."""
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise ValueError(f"rows {start} to {stop} of {self.shape[0]}")
+        return np.array(self._read(start, stop), self.dtype, order="C")
+
+
+def open_raster(path: Path, key: str | None = None) -> Raster:
+    """Open an image, without reading its values where the format allows it.
+
+    Args:
+        path: a file whose suffix says what it is; an ENVI header or the data file beside it.
+        key: the variable of a .mat or .npz file; the only one of three axes (else of two) where not given.
+    Raises:
+        InputError: an unknown suffix, a missing file or package, a damaged file, or sizes that do not fit.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in GEOTIFF:
+        return _open_geotiff(path)
+    if suffix in ARRAYS:
+        return _open_array(path, key)
+    header = find_pair(path)
+    if header is None:
+        raise InputError(f"{path}: {suffix or 'no suffix'} is none of the formats that are read: {FORMATS}")
+    return _open_envi(*header)
+
+
+def _open_envi(header: Path, data: Path) -> Raster:
+    facts = read_header(header)
+    height, width, n_bands = shape = facts.shape
+    size, wanted = data.stat().st_size, facts.offset + math.prod(shape) * facts.dtype.itemsize
+    if size != wanted:
+        how = "cut off" if size < wanted else "longer"
+        raise InputError(
+            f"{data} is {how}: it has {size} bytes where {header.name} ({height} lines, {width} samples, {n_bands} "
+            f"bands, {facts.dtype}, offset {facts.offset}) asks for {wanted}; copy it again or mend the header"
+        )
+    axes = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}[facts.interleave]
+    stored = np.memmap(data, facts.dtype, "r", facts.offset, tuple(shape[axis] for axis in axes))
+    cube = stored.transpose(np.argsort(axes))
+    return Raster(
+        header,
+        shape,
+        facts.dtype.newbyteorder("="),
+        facts.wavelengths,
+        facts.nodata,
+        facts.georeference,
+        facts.class_names,
+        _read=lambda start, stop: cube[start:stop],
+    )
+
+
+def _rasterio(path: Path) -> ModuleType:
+    try:
+        import rasterio
+    except ImportError as error:
+        raise InputError(
+            f"{path}: GeoTIFF needs the package rasterio, which is not installed; `pip install rasterio` adds it"
+        ) from error
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what goes wrong is raised as well
+    return rasterio
+
+
+def _open_geotiff(path: Path) -> Raster:
+    rasterio = _rasterio(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+
+    def damaged(error):
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return InputError(f"{path} is not a readable GeoTIFF ({reason}); fetch or copy it again")
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one without a place
+            image = rasterio.open(path, driver="GTiff")
+        kinds = {np.dtype(kind) for kind in image.dtypes}
+        placed = image.crs is not None or not image.transform.is_identity
+        where = {"crs": image.crs.to_wkt() if image.crs else None, "transform": tuple(image.transform)[:6]}
+        wavelengths, nodata = _geotiff_wavelengths(image), image.nodata
+    except (rasterio.errors.RasterioError, ValueError, TypeError) as error:
+        raise damaged(error) from error
+    if any(kind.kind not in "biuf" for kind in kinds):
+        raise InputError(f"{path}: its values are {', '.join(map(str, kinds))}; only real numbers are read")
+
+    def read(start, stop):
+        try:
+            return image.read(window=((start, stop), (0, image.width))).transpose(1, 2, 0)
+        except rasterio.errors.RasterioError as error:
+            raise damaged(error) from error
+
+    shape, dtype = (image.height, image.width, image.count), np.result_type(*kinds)
+    return Raster(path, shape, dtype, wavelengths, nodata, where if placed else None, _read=read)
+
+
+def _geotiff_wavelengths(image) -> tuple[float, ...] | None:
+    """Of the bands in nm, where each band's metadata have its wavelength."""
+    found = []
+    for band in range(1, image.count + 1):
+        tags = image.tags(band)
+        micrometres = image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
+        words = (tags.get("wavelength") or "").split() if micrometres is None else [micrometres]
+        if not words:
+            return None
+        unit = "um" if micrometres is not None else (tags.get("wavelength_units") or "nm").lower()
+        scale = 1000 if unit.startswith(("um", "µm", "micro")) else 1
+        found.append(scale * float(words[0]))
+    return tuple(found)
+
+
+def _open_array(path: Path, key: str | None) -> Raster:
+    arrays = read_arrays(path)
+    array = _choose(arrays, key, path)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    return Raster(
+        path, array.shape, array.dtype.newbyteorder("="), key=key, _read=lambda start, stop: array[start:stop]
+    )
+
+
+def _choose(arrays: dict[str, np.ndarray], key: str | None, path: Path) -> np.ndarray:
+    if key is not None:
+        if key not in arrays:
+            raise InputError(f"{path} has no variable {key!r}; it holds {describe(arrays)}")
+        fitting = [arrays[key]]
+    else:
+        images = [array for array in arrays.values() if min(array.shape, default=0) > 1]
+        fitting = [array for array in images if array.ndim == 3] or [array for array in images if array.ndim == 2]
+        if len(fitting) > 1:
+            raise InputError(f"{path} holds more than one image, {describe(arrays)}; name the variable")
+    if not fitting or fitting[0].ndim not in (2, 3) or not fitting[0].size:
+        raise InputError(f"{path} holds no image of two or three axes; it holds {describe(arrays)}")
+    return fitting[0]
+
+
+def write_labels(path: Path, labels: np.ndarray, class_names, palette, like: Raster | None = None) -> None:
+    """Write a label map as an ENVI classification or a GeoTIFF with a colour table.
+
+    Args:
+        path: .hdr (the data go beside it into .img) or .tif; an earlier file is replaced once the new one is whole.
+        labels: (H, W) uint8 or uint16, 0 = unlabelled, 1..K.
+        class_names, palette: K names and "#rrggbb" each; index i is label i + 1.
+        like: the raster that it is a map of, whose place on the Earth it gets.
+    Raises:
+        InputError: another suffix, or rasterio is needed and not installed.
+    """
+    names = ("Unlabelled", *class_names)
+    colours = [tuple(bytes.fromhex(colour.lstrip("#"))) for colour in ("#000000", *palette)]
+    if path.suffix.lower() == ".hdr":
+        extra = {"file type": "ENVI Classification", "classes": len(names), "class names": names}
+        extra["class lookup"] = [value for colour in colours for value in colour]
+        _write_envi(path, labels[:, :, None], like, extra)
+    else:
+        tags = {f"class_{i}": name for i, name in enumerate(names)}
+        _write_geotiff(path, labels[:, :, None], like, tags, colours=dict(enumerate(colours)))
+
+
+def write_bands(path: Path, array: np.ndarray, names, like: Raster | None = None) -> None:
+    """Write images of real numbers, such as probabilities, as ENVI (.hdr with .img) or GeoTIFF.
+
+    Args:
+        path: .hdr or .tif; an earlier file is replaced once the new one is whole.
+        array: (H, W, n) float32.
+        names: n names of its bands.
+        like: the raster that it belongs to, whose place on the Earth it gets.
+    Raises:
+        InputError: another suffix, or rasterio is needed and not installed.
+    """
+    if path.suffix.lower() == ".hdr":
+        _write_envi(path, array, like, {"band names": names})
+    else:
+        _write_geotiff(path, array, like, {}, names=names)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, by which rasterio goes
+
+
+def _blocks(array: np.ndarray):
+    """Row numbers of blocks of rows that are small enough to be held twice."""
+    step = max(1, _BLOCK // max(1, array[:1].nbytes))
+    return [(start, min(start + step, len(array))) for start in range(0, len(array), step)]
+
+
+def _write_envi(path: Path, array: np.ndarray, like: Raster | None, extra: dict) -> None:
+    (height, width, n_bands), place = array.shape, map_info_of(like.georeference if like else None)
+    facts = {"samples": width, "lines": height, "bands": n_bands, "header offset": 0}
+    facts |= {"data type": data_type_code(array.dtype), "interleave": "bip", "byte order": 0} | place | extra
+    data, ready_data, ready = path.with_suffix(".img"), _beside(path.with_suffix(".img")), _beside(path)
+    try:
+        with ready_data.open("wb") as file:
+            for start, stop in _blocks(array):
+                block = array[start:stop]
+                file.write(np.ascontiguousarray(block, block.dtype.newbyteorder("<")).data)
+        write_header(ready, facts)
+        ready_data.replace(data)
+        ready.replace(path)
+    finally:
+        ready_data.unlink(missing_ok=True)
+        ready.unlink(missing_ok=True)
+
+
+def _write_geotiff(path: Path, array: np.ndarray, like: Raster | None, tags, *, names=(), colours=None) -> None:
+    if path.suffix.lower() not in GEOTIFF:
+        raise InputError(f"{path}: maps are written as ENVI (.hdr) or GeoTIFF (.tif); choose one of them")
+    rasterio = _rasterio(path)
+    height, width, n_bands = array.shape
+    where = like.georeference if like else None
+    transform, crs = transform_of(where), crs_of(where)
+    facts = {"height": height, "width": width, "count": n_bands, "dtype": array.dtype.name, "compress": "deflate"}
+    if transform is not None:
+        facts["transform"] = rasterio.Affine(*transform)
+    if crs is not None:
+        try:
+            facts["crs"] = rasterio.crs.CRS.from_user_input(crs)
+        except rasterio.errors.CRSError:
+            log.info("%s: the input's coordinate system is not one that GeoTIFF knows; left out", path)
+    ready = _beside(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one without a place
+            with rasterio.open(ready, "w", driver="GTiff", **facts) as image:
+                for start, stop in _blocks(array):
+                    image.write(array[start:stop].transpose(2, 0, 1), window=((start, stop), (0, width)))
+                for band, name in enumerate(names, start=1):
+                    image.set_band_description(band, name)
+                if colours is not None:
+                    image.write_colormap(1, colours)
+                image.update_tags(**tags)
+        ready.replace(path)
+    finally:
+        ready.unlink(missing_ok=True)
