@@ -33,10 +33,24 @@ OPTION_HELP = {
     "separate_types": "separate parameters for each scan type",
     "scan_backend": "back end of the selective scan",
 }
+FOR_PREDICT = {
+    "key": {"metavar": "VARIABLE", "help": "the cube's variable in the file of --predict, where it holds several"},
+    "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
+    "probabilities": {"action": "store_true", "help": "--predict: write probabilities and entropy (nats) as well"},
+    "block_rows": {
+        "type": int,
+        "metavar": "N",
+        "help": "--predict: rows in memory at a time (default: 64 MiB of them)",
+    },
+    "map_format": {
+        "choices": ("envi", "geotiff"),
+        "help": "--predict: of the maps (default: the file's, else ENVI)",
+    },
+}
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
-    "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"},
+    "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
     "resume": {"cuda", "visdom"},
 }
 
@@ -72,8 +86,12 @@ def _add_modes(group):
     group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
     group.add_argument("--doctor", action="store_true", help="show what this machine can run, check the scan, and stop")
     group.add_argument(
-        "--predict", metavar="SCENE", help="map a scene with the model of --restore and stop; needs no labels"
+        "--predict",
+        metavar="SCENE",
+        help="map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore and stop; needs no labels",
     )
+    for name, keywords in FOR_PREDICT.items():
+        group.add_argument(f"--{name}", **keywords)
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
 
@@ -213,6 +231,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         args.visdom = None  # as the run had it
     if not given & set(MODES):
         _check_training(args, given)
+    elif args.block_rows is not None and args.block_rows < 1:
+        raise InputError(f"--block_rows must be at least 1, not {args.block_rows}")
+    elif args.test_stride < 1:
+        raise InputError(f"--test_stride must be at least 1, not {args.test_stride}")
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
     return args, options
@@ -220,6 +242,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
 
 def _check_training(args, given):
     """What can be seen to be wrong without opening a file."""
+    unused = sorted(given & FOR_PREDICT.keys())
+    if unused:
+        raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --predict; leave it out")
     if args.dataset is None:
         raise InputError("--dataset is missing; `python main.py --help` lists the scenes")
     args.model = match_name(args.model, MODELS, "model")

@@ -84,7 +84,7 @@ def train(
         schedule.load_state_dict(state["schedule"])
         history = History(**state["history"])
         _set_generators(loader, state["generators"])
-    weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=loader.spectra.device)
+    weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=loader.device)
     for epoch in range(len(history.records) + 1, config.epochs + 1):
         started = time.perf_counter()
         record = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"]}
@@ -180,14 +180,12 @@ def predict(
     every_pixel = torch.ones(height, width).nonzero()
     chosen = every_pixel if pixels is None else pixels
     rows = []
-    with _eval_mode(model), _autocast(cube.device, precision):
+    with inference(model, cube.device, precision):
         embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
-        if batch_size is None:
-            batch_size = min(PREDICT_BATCH, max(1, PREDICT_PAIRS // model.patch_size**4))
+        batch_size = batch_size or predict_batch(model.patch_size)
         batches = PatchLoader(embedded, chosen, patch_size=model.patch_size, batch_size=batch_size)
         for patches in batches:
-            logits = model.encode(patches).float()
-            share = logits.softmax(-1).mean(0)  # (B, K)
+            share = class_shares(model, patches)
             rows.append((share if probabilities else share.argmax(-1) + 1).cpu())
             if progress is not None:
                 progress(len(share))
@@ -195,6 +193,23 @@ def predict(
     if not rows:
         return torch.empty(0, model.n_classes) if probabilities else torch.empty(0, dtype=torch.int64)
     return torch.cat(rows).reshape(*shape, -1) if probabilities else torch.cat(rows).reshape(shape)
+
+
+def predict_batch(patch_size: int) -> int:
+    """Patches at a time when mapping."""
+    return min(PREDICT_BATCH, max(1, PREDICT_PAIRS // patch_size**4))
+
+
+def class_shares(model: nn.Module, patches: Tensor) -> Tensor:
+    """Probabilities of the classes, the mean over scales of the softmax: embedded patches (B, C, P, P) to (B, K)."""
+    return model.encode(patches).float().softmax(-1).mean(0)
+
+
+@contextlib.contextmanager
+def inference(model: nn.Module, device: torch.device, precision: str):
+    """Evaluation mode and the given precision inside, and no gradients."""
+    with torch.no_grad(), _eval_mode(model), _autocast(device, precision):
+        yield
 
 
 def _one_cycle(optimiser, config: TrainConfig, steps: int):
@@ -230,13 +245,13 @@ def _autocast(device: torch.device, precision: str):
 
 def _get_generators(loader: PatchLoader) -> dict:
     generators = {"loader": loader.generator.get_state(), "cpu": torch.get_rng_state()}
-    if loader.spectra.is_cuda:
-        generators["cuda"] = torch.cuda.get_rng_state(loader.spectra.device)
+    if loader.device.type == "cuda":
+        generators["cuda"] = torch.cuda.get_rng_state(loader.device)
     return generators
 
 
 def _set_generators(loader: PatchLoader, generators: dict) -> None:
     loader.generator.set_state(generators["loader"])
     torch.set_rng_state(generators["cpu"])
-    if loader.spectra.is_cuda and "cuda" in generators:
-        torch.cuda.set_rng_state(generators["cuda"], loader.spectra.device)
+    if loader.device.type == "cuda" and "cuda" in generators:
+        torch.cuda.set_rng_state(generators["cuda"], loader.device)

@@ -14,11 +14,11 @@ from arguments import parse
 from datasets import fixed_masks, load_scene
 from doctor import examine
 from download import download
-from mapping import map_scene
-from reporting import results, visualize
-from reporting.monitor import Progress
+from new_scene import map_new_scene, scene_raster
+from rasters import GEOTIFF, open_raster
+from reporting import results
 from scenes import find_scene
-from trained import CHECKPOINT, load_trained
+from trained import CHECKPOINT
 from utils import InputError, choose_device, load_checkpoint
 
 log = logging.getLogger("mim")
@@ -139,28 +139,24 @@ def resume(args: Namespace) -> None:
 
 
 def predict_scene(args: Namespace) -> None:
-    """Map a scene with a trained model; no labels and no training data are needed."""
-    device = choose_device(args.cuda)
-    model, preprocessing, checkpoint = load_trained(args.restore, device)
-    scene = load_scene(args.predict, args.folder)
-    if scene.spec.shape[2] != preprocessing.n_bands_in:
-        raise InputError(
-            f"{args.restore} was trained on {preprocessing.n_bands_in} bands ({checkpoint['scene']}), but "
-            f"{scene.spec.name} has {scene.spec.shape[2]}; use a model trained on the same bands"
-        )
-    labels = map_scene(
-        model,
-        torch.from_numpy(preprocessing(scene.cube)).to(device),
+    """Map a scene or a file with a trained model; no labels and no training data are needed."""
+    path = Path(args.predict)
+    is_file = path.is_file() or path.suffix != ""
+    raster = open_raster(path, args.key) if is_file else scene_raster(args.predict, args.folder)
+    folder = map_new_scene(
+        raster,
+        path.stem if is_file else find_scene(args.predict).name,
+        args.restore,
+        args.output,
+        choose_device(args.cuda),
         stride=args.test_stride,
-        border=checkpoint["border"],
         precision=args.precision,
-        progress=Progress("mapping", "px"),
+        resample=args.resample,
+        probabilities=args.probabilities,
+        block_rows=args.block_rows,
+        geotiff=args.map_format == "geotiff" or (args.map_format is None and path.suffix.lower() in GEOTIFF),
     )
-    folder = results.make_folder(args.output / "predict" / scene.spec.name)
-    results.write_array(folder / "prediction.npy", labels)
-    title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {scene.spec.name}"
-    visualize.save_label_map(folder / "map.png", labels, checkpoint["class_names"], checkpoint["palette"], title)
-    log.info("%s holds map.png, prediction.npy", folder)
+    log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,74 @@
-"""Map a whole scene with a trained network."""
+"""Map a scene with a trained network: one that is in memory at once, or any, block by block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import engine
 from models import PatchClassifier
+from patches import Windows, check_patch_size
+
+BLOCK_BYTES = 2**26  # of a block's rows, as read and as embedded
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels to predict, numbered row by row, and how the others follow from them.
+
+    Attributes:
+        shape: (H, W).
+        rows, columns: ascending indices; a pixel is predicted where one of each crosses.
+        margin: pixels nearer than this to the scene's edge are not predicted and stay 0.
+    """
+
+    shape: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+    margin: int = 0
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], patch_size: int, *, stride: int = 1, border: str = "mirror") -> "Grid":
+        """Every stride-th row and column; with border "skip" only those whose window lies inside the scene."""
+        check_patch_size(patch_size, *shape)
+        margin = patch_size // 2 if border == "skip" else 0
+        inside = (np.arange(margin, size - margin) for size in shape)
+        return cls(shape, *(indices[(len(indices) - 1) % stride // 2 :: stride] for indices in inside), margin)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def pixels(self, first: int, last: int) -> np.ndarray:
+        """(last - first, 2) rows and columns of the pixels with these numbers."""
+        row, column = np.divmod(np.arange(first, last), len(self.columns))
+        return np.stack([self.rows[row], self.columns[column]], 1)
+
+    def spread(self, values: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Values by number, (len(self), ...), over the scene's rows start to stop; a pixel takes its nearest one's."""
+        values = values.reshape(len(self.rows), len(self.columns), *values.shape[1:])
+        row, column = (_nearest(*pair) for pair in ((self.rows, self.shape[0]), (self.columns, self.shape[1])))
+        spread = values[row[start:stop]][:, column]
+        if self.margin:
+            spread[:, : self.margin] = spread[:, -self.margin :] = 0
+            edge = np.arange(start, stop)
+            spread[(edge < self.margin) | (edge >= self.shape[0] - self.margin)] = 0
+        return spread
+
+
+def _nearest(chosen: np.ndarray, size: int) -> np.ndarray:
+    """For every index below size the position of the nearest of the chosen."""
+    after = np.searchsorted(chosen, np.arange(size)).clip(max=len(chosen) - 1)
+    before = (after - 1).clip(min=0)
+    closer = np.abs(chosen[before] - np.arange(size)) <= np.abs(chosen[after] - np.arange(size))
+    return np.where(closer, before, after)
 
 
 def map_scene(
     model: PatchClassifier,
-    cube: torch.Tensor,
+    cube: Tensor,
     *,
     stride: int = 1,
     border: str = "mirror",
@@ -32,28 +89,91 @@ def map_scene(
     Returns:
         (H, W) uint8, or uint16 from 256 classes on; 1..K.
     """
-    height, width, _ = cube.shape
-    inside = np.ones((height, width), dtype=bool)
-    if border == "skip":
-        margin = model.patch_size // 2
-        inside[:] = False
-        inside[margin : height - margin, margin : width - margin] = True
-    rows, columns = (_strided(np.flatnonzero(inside.any(axis)), stride) for axis in (1, 0))
+    grid = Grid.of(tuple(cube.shape[:2]), model.patch_size, stride=stride, border=border)
+    inside = np.zeros(grid.shape, dtype=bool)
+    inside[grid.margin : grid.shape[0] - grid.margin, grid.margin : grid.shape[1] - grid.margin] = True
     wanted = np.zeros_like(inside) if also is None else also & inside
-    wanted[np.ix_(rows, columns)] = True
+    wanted[np.ix_(grid.rows, grid.columns)] = True
     pixels = torch.from_numpy(np.argwhere(wanted))
     report = None if progress is None else lambda n: progress(n, len(pixels))
-    labels = np.zeros((height, width), dtype=np.uint8 if model.n_classes < 256 else np.uint16)
+    labels = np.zeros(grid.shape, dtype=label_type(model.n_classes))
     labels[wanted] = engine.predict(model, cube, pixels=pixels, precision=precision, progress=report).numpy()
-    nearest = np.ix_(_nearest(rows, height), _nearest(columns, width))
-    return np.where(wanted | ~inside, labels, labels[nearest])
+    spread = grid.spread(labels[np.ix_(grid.rows, grid.columns)].reshape(-1), 0, grid.shape[0])
+    return np.where(wanted, labels, spread)
 
 
-def _strided(indices: np.ndarray, stride: int) -> np.ndarray:
-    """Every stride-th index, begun so that the gaps at both ends are alike."""
-    return indices[(len(indices) - 1) % stride // 2 :: stride]
+def label_type(n_classes: int) -> type:
+    """The smallest type of a map of labels 1..K."""
+    return np.uint8 if n_classes < 256 else np.uint16
 
 
-def _nearest(chosen: np.ndarray, size: int) -> np.ndarray:
-    """For every index below size the nearest of the chosen."""
-    return chosen[np.abs(np.arange(size)[:, None] - chosen).argmin(1)]
+def map_blocks(
+    model: PatchClassifier,
+    read_rows: Callable[[int, int], np.ndarray],
+    grid: Grid,
+    device: torch.device,
+    *,
+    start: int = 0,
+    block_rows: int | None = None,
+    precision: str = "float32",
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Predict a scene of any size with the memory of some rows.
+
+    A pixel's result does not depend on the blocks: rows are embedded one by one, and the batches are cut by the pixels'
+    numbers, all of one size.
+
+    Args:
+        model: the network, on the device; left as it was found after each block.
+        read_rows: gives the normalised rows start to stop, (stop - start, W, n_bands) float32.
+        grid: the pixels to predict.
+        start: number of the first pixel, where an earlier call ended.
+        block_rows: rows at a time, about; None for as many as BLOCK_BYTES hold.
+        precision: a key of `engine.PRECISIONS`.
+    Yields:
+        Number of the block's first pixel, and its pixels' probabilities, (n, K) float32.
+    """
+    height, width = grid.shape
+    batch, margin = engine.predict_batch(model.patch_size), model.patch_size // 2
+    embedded: dict[int, Tensor] = {}  # (C, W) by row, as long as windows need it
+    if block_rows is None:
+        block_rows = max(1, BLOCK_BYTES // (4 * width * model.n_bands))
+    block = max(1, round(block_rows * len(grid) / height / batch)) * batch
+    first = start // batch * batch
+    while first < len(grid):
+        last = min(first + block, len(grid))
+        pixels = grid.pixels(first, last)
+        low, high = pixels[0, 0] - margin, pixels[-1, 0] + margin + 1
+        needed = _mirrored(np.arange(low, high), height)
+        for row in [row for row in embedded if row < needed.min()]:
+            del embedded[row]
+        with engine.inference(model, device, precision):
+            missing = sorted(set(needed.tolist()) - embedded.keys())
+            _embed(model, read_rows, missing, block_rows, embedded, device)
+            image = torch.stack([embedded[row] for row in needed.tolist()], 1)  # (C, rows, W)
+            windows = Windows(F.pad(image, (margin, margin), mode="reflect"), model.patch_size)
+            corners = torch.from_numpy(pixels - (low + margin, 0)).to(device)
+            batches = (windows.gather(_filled(part, batch)) for part in corners.split(batch))
+            shares = [engine.class_shares(model, patches).cpu() for patches in batches]
+        yield first, torch.cat(shares)[: last - first].numpy()
+        first = last
+
+
+def _mirrored(rows: np.ndarray, height: int) -> np.ndarray:
+    rows = np.abs(rows)
+    return np.where(rows < height, rows, 2 * (height - 1) - rows)
+
+
+def _embed(model, read_rows, missing, at_once, embedded, device) -> None:
+    """Embed rows, each by itself, so that its bits do not depend on the others; neighbours are read together."""
+    while missing:
+        n = next((i for i in range(1, len(missing)) if missing[i] != missing[0] + i), len(missing))
+        n = min(n, at_once)
+        for row, values in zip(missing[:n], read_rows(missing[0], missing[0] + n), strict=True):
+            pixels = torch.from_numpy(np.ascontiguousarray(values.T)).to(device)  # (n_bands, W)
+            embedded[row] = model.embed(pixels[None, :, None])[0, :, 0].float()
+        missing = missing[n:]
+
+
+def _filled(pixels: Tensor, size: int) -> Tensor:
+    """Repeat the last pixel up to a full batch."""
+    return torch.cat([pixels, pixels[-1:].expand(size - len(pixels), 2)])

@@ -8,6 +8,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class Windows:
+    """The P x P windows of an image that is padded already.
+
+    Args:
+        padded: (C, H', W') float; a window's first pixel may be any that leaves it inside.
+        patch_size: P.
+    """
+
+    def __init__(self, padded: Tensor, patch_size: int):
+        self.patch_size, self.n_columns = patch_size, padded.shape[2]
+        self.spectra = padded.flatten(1).T.contiguous()  # (H' W', C): one pixel's values lie together
+        reach = torch.arange(patch_size, device=padded.device)
+        self.window = (reach.unsqueeze(1) * self.n_columns + reach).flatten()  # from the window's first pixel
+
+    def gather(self, first: Tensor) -> Tensor:
+        """Cut the windows with these first pixels, (n, 2) rows and columns of the padded image, to (n, C, P, P)."""
+        index = (first[:, 0] * self.n_columns + first[:, 1]).unsqueeze(1) + self.window
+        flat = self.spectra.index_select(0, index.flatten())
+        return flat.view(len(first), self.patch_size, self.patch_size, -1).permute(0, 3, 1, 2)
+
+
 class PatchLoader:
     """Batches of patches, on the device where the scene is.
 
@@ -43,15 +64,11 @@ class PatchLoader:
             raise ValueError(f"the batch size must be at least 1, not {batch_size}")
         if len(pixels) and bool(((pixels < 0) | (pixels >= pixels.new_tensor([height, width]))).any()):
             raise ValueError(f"a pixel lies outside the scene of {height} x {width}")
-        margin = patch_size // 2
-        padded = F.pad(image.unsqueeze(0), (margin,) * 4, mode="reflect")[0]
-        self.n_columns = padded.shape[2]
-        self.spectra = padded.flatten(1).T.contiguous()  # (H' W', C): one pixel's values lie together
-        reach = torch.arange(patch_size, device=image.device)
-        self.window = (reach.unsqueeze(1) * self.n_columns + reach).flatten()  # from the window's first pixel
+        padded = F.pad(image.unsqueeze(0), (patch_size // 2,) * 4, mode="reflect")[0]
+        self.windows = Windows(padded, patch_size)
         self.pixels = pixels.to(image.device)
         self.targets = None if targets is None else targets.to(image.device)
-        self.patch_size, self.batch_size = patch_size, batch_size
+        self.batch_size, self.device = batch_size, image.device
         self.generator, self.augment = generator, augment
 
     def __len__(self) -> int:
@@ -76,10 +93,7 @@ class PatchLoader:
 
     def gather(self, pixels: Tensor) -> Tensor:
         """Cut the windows round some pixels, (n, 2) to (n, C, P, P)."""
-        first = pixels[:, 0] * self.n_columns + pixels[:, 1]  # the padding moves the centre to the window's corner
-        index = first.unsqueeze(1) + self.window
-        flat = self.spectra.index_select(0, index.flatten())
-        return flat.view(len(pixels), self.patch_size, self.patch_size, -1).permute(0, 3, 1, 2)
+        return self.windows.gather(pixels)  # the padding moves the centre to the window's corner
 
 
 def check_patch_size(patch_size: int, height: int, width: int) -> None:

@@ -88,8 +88,11 @@ def _open_envi(header: Path, data: Path) -> Raster:
             f"bands, {facts.dtype}, offset {facts.offset}) asks for {wanted}; copy it again or mend the header"
         )
     axes = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}[facts.interleave]
-    stored = np.memmap(data, facts.dtype, "r", facts.offset, tuple(shape[axis] for axis in axes))
-    cube = stored.transpose(np.argsort(axes))
+    stored = tuple(shape[axis] for axis in axes)
+
+    def read(start, stop):  # mapped anew each time, so that what was read leaves the memory
+        return np.memmap(data, facts.dtype, "r", facts.offset, stored).transpose(np.argsort(axes))[start:stop]
+
     return Raster(
         header,
         shape,
@@ -98,7 +101,7 @@ def _open_envi(header: Path, data: Path) -> Raster:
         facts.nodata,
         facts.georeference,
         facts.class_names,
-        _read=lambda start, stop: cube[start:stop],
+        _read=read,
     )
 
 

@@ -10,13 +10,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING = {"datasets", "doctor", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
 EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits"}
-EVERYTHING |= {"envi", "georeference", "rasters", "trained", "utils"}
+EVERYTHING |= {"envi", "georeference", "new_scene", "rasters", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
-    "experiment": EVERYTHING - {"arguments", "doctor", "download"},
+    "experiment": EVERYTHING - {"arguments", "doctor", "download", "new_scene"},
     "arguments": {"engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "doctor": {"scenes", "selective_scan"},
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
+    "new_scene": {"datasets", "mapping", "preprocessing", "rasters", "reporting", "trained", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},
     "datasets": {"readers", "scenes", "simulate", "splits", "trained", "utils"},

@@ -1,0 +1,237 @@
+"""Mapping block by block: the same result whatever the blocks, in flat memory, and with bands, gaps and places kept."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import engine
+import main
+import new_scene
+from mapping import Grid, map_blocks, map_scene
+from models import create_model
+from new_scene import match_bands
+from rasters import Raster, open_raster, write_bands
+from utils import InputError
+
+N_BANDS, N_CLASSES, PATCH = 6, 4, 5
+CPU = torch.device("cpu")
+
+
+def make_model(name="CNN", patch_size=PATCH):
+    torch.manual_seed(0)
+    return create_model(name, n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=patch_size)
+
+
+def make_cube(height=23, width=17, seed=0):
+    return np.random.default_rng(seed).standard_normal((height, width, N_BANDS)).astype(np.float32)
+
+
+def blocks(model, cube, grid, **options):
+    """All blocks put together, and the number of them."""
+    pieces = list(map_blocks(model, lambda start, stop: cube[start:stop], grid, CPU, **options))
+    starts = [first for first, _ in pieces]
+    assert starts == sorted(set(starts))
+    return np.concatenate([piece for _, piece in pieces]), len(pieces)
+
+
+@pytest.mark.parametrize("name", ["CNN", "MiM-v1"])
+def test_the_blocks_do_not_change_a_bit(name, monkeypatch):
+    monkeypatch.setattr(engine, "PREDICT_BATCH", 16)
+    model, cube = make_model(name), make_cube()
+    grid = Grid.of(cube.shape[:2], PATCH)
+    whole, one = blocks(model, cube, grid)
+    assert one == 1
+    for rows in (1, 2, 7):
+        parts, many = blocks(model, cube, grid, block_rows=rows)
+        assert many > 3
+        assert np.array_equal(parts, whole)
+    start = 5 * 16
+    assert np.array_equal(blocks(model, cube, grid, block_rows=3, start=start)[0], whole[start:])
+
+
+@pytest.mark.parametrize("border", ["mirror", "skip"])
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("name", ["CNN", "MiM-v3"])
+def test_blocks_agree_with_the_whole_scene_at_once(name, stride, border):
+    model, cube = make_model(name), make_cube()
+    grid = Grid.of(cube.shape[:2], PATCH, stride=stride, border=border)
+    shares, _ = blocks(model, cube, grid, block_rows=4)
+    labels = grid.spread(shares.argmax(1) + 1, 0, len(cube))
+    assert np.array_equal(labels, map_scene(model, torch.from_numpy(cube), stride=stride, border=border))
+    pixels = torch.from_numpy(grid.pixels(0, len(grid)))
+    expected = engine.predict(model, torch.from_numpy(cube), pixels=pixels, probabilities=True)
+    torch.testing.assert_close(torch.from_numpy(shares), expected, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_every_pixel_takes_the_nearest_predicted_one(size, stride):
+    grid = Grid.of((size, 9), 1, stride=stride)
+    values = np.arange(len(grid))
+    spread = grid.spread(values, 0, size)
+    for row in range(size):
+        for column in range(9):
+            distance = np.abs(grid.pixels(0, len(grid)) - (row, column))
+            assert (distance[spread[row, column]] == distance.min(0)).all()
+    assert np.array_equal(np.concatenate([grid.spread(values, i, i + 1) for i in range(size)]), spread)
+
+
+def test_rows_are_asked_for_once_and_few_at_a_time():
+    cube, asked = make_cube(40, 9), []
+
+    def read(start, stop):
+        asked.append((start, stop))
+        return cube[start:stop]
+
+    list(map_blocks(make_model(), read, Grid.of(cube.shape[:2], PATCH), CPU, block_rows=5))
+    assert max(stop - start for start, stop in asked) <= 5
+    assert sorted(row for start, stop in asked for row in range(start, stop)) == list(range(40))
+
+
+def raster(cube, wavelengths=None, nodata=None, path="scene"):
+    return Raster(path, cube.shape, cube.dtype, wavelengths, nodata, _read=lambda start, stop: cube[start:stop])
+
+
+def test_bands_are_interpolated_at_the_wavelengths_of_the_network():
+    theirs = np.array([400.0, 500.0, 700.0, 1000.0])
+    values = 3 * theirs + 1  # a straight line stays one
+    bands = match_bands(raster(np.zeros((2, 2, 4))), 4, None, resample=False)
+    assert np.array_equal(bands(values), values)
+    wanted = (400.0, 450.0, 650.0, 700.0, 990.0, 1000.0)
+    bands = match_bands(raster(np.zeros((2, 2, 4)), tuple(theirs)), 6, wanted, resample=True)
+    np.testing.assert_allclose(bands(values), 3 * np.array(wanted) + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "n_bands", "ours", "resample", "message"),
+    [
+        (None, 5, None, False, "has 4 bands, the network was trained on 5"),
+        ((1.0, 2, 3, 4), 5, (1.0, 2, 3, 4, 5), False, "--resample interpolates"),
+        ((400.0, 500, 600, 700), 4, (400.0, 500, 600, 760), False, "band 3 .* 700 nm, the network's at 760 nm"),
+        (None, 4, (1.0, 2, 3, 4), True, "scene has none; leave it out"),
+        ((1.0, 2, 3, 4), 4, None, True, "the network's training scene has none"),
+        ((1.0, 2, 3, 4), 4, (1.0, 2, 3, 9), True, "bands from 1 to 4 nm, but the network wants 1 to 9 nm"),
+        ((4.0, 3, 2, 1), 4, (1.0, 2, 3, 4), True, "in the order of their wavelengths"),
+    ],
+)
+def test_bands_that_do_not_fit_are_refused(theirs, n_bands, ours, resample, message):
+    with pytest.raises(InputError, match=message):
+        match_bands(raster(np.zeros((2, 2, 4)), theirs), n_bands, ours, resample=resample)
+
+
+@pytest.fixture
+def trained(tiny_scene, tmp_path):
+    """A checkpoint of a network trained on the tiny scene."""
+    command = ["--dataset", "Tiny", "--folder", str(tiny_scene.folder), "--model", "CNN", "--patch_size", "3"]
+    assert main.main([*command, "--epoch", "2", "--visdom", "off", "--output", str(tmp_path / "runs")]) == 0
+    (run,) = (tmp_path / "runs" / "CNN" / "Tiny").iterdir()
+    return run
+
+
+@pytest.fixture
+def scene_file(tiny_scene, tmp_path):
+    """The tiny scene as an ENVI file with a place on the Earth."""
+    place = {"map info": ["UTM", "1", "1", "500000", "4000000", "30", "30", "16", "North", "WGS-84"]}
+    like = replace(raster(tiny_scene.cube), georeference=place)
+    write_bands(tmp_path / "scene.hdr", tiny_scene.cube.astype(np.float32), list("abcd"), like)
+    return tmp_path / "scene.hdr"
+
+
+def predict(scene_file, run, tmp_path, *more):
+    """Map a file; the exit code and the folders of maps."""
+    command = ["--predict", str(scene_file), "--restore", str(run / "last.pt"), "--output", str(tmp_path / "out")]
+    rc = main.main([*command, "--cuda", "-1", *more])
+    return rc, sorted((tmp_path / "out" / "predict").glob("*/*"))
+
+
+@pytest.mark.parametrize("suffix", [".hdr", ".tif"])
+def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, scene_file, tmp_path, suffix):
+    if suffix == ".tif":
+        pytest.importorskip("rasterio")
+    rc, (folder,) = predict(
+        scene_file, trained, tmp_path, "--probabilities", "--map_format", {".hdr": "envi", ".tif": "geotiff"}[suffix]
+    )
+    assert rc == 0
+    labels = np.load(folder / "prediction.npy")
+    assert np.array_equal(labels, np.load(trained / "prediction.npy"))
+    written = open_raster(folder / f"map{suffix}")
+    assert np.array_equal(written.rows(0, 9)[:, :, 0], labels)
+    assert written.georeference is not None
+    shares = open_raster(folder / f"probabilities{suffix}").rows(0, 9)
+    assert np.array_equal(shares.argmax(-1) + 1, labels)
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
+    entropy = open_raster(folder / f"entropy{suffix}").rows(0, 9)[:, :, 0]
+    np.testing.assert_allclose(entropy, -(shares * np.log(shares)).sum(-1), atol=1e-5)
+    kept = {"map.png", "prediction.npy"} | {f"{name}{suffix}" for name in ("map", "probabilities", "entropy")}
+    assert {path.name for path in folder.iterdir() if path.suffix != ".img"} == kept
+
+
+def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, scene_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "PREDICT_BATCH", 4)
+    options = ("--probabilities", "--block_rows", "1")
+    assert predict(scene_file, trained, tmp_path / "whole", *options)[0] == 0
+    calls, read = [], new_scene.RowReader.__call__
+
+    def killed(self, start, stop):
+        calls.append(start)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return read(self, start, stop)
+
+    monkeypatch.setattr(new_scene.RowReader, "__call__", killed)
+    rc, (folder,) = predict(scene_file, trained, tmp_path, *options)
+    assert rc == 130
+    done = json.loads((folder / "progress.json").read_text())["done"]
+    assert 0 < done < 108
+    assert not (folder / "map.hdr").exists()
+    monkeypatch.setattr(new_scene.RowReader, "__call__", read)
+    rc, folders = predict(scene_file, trained, tmp_path, *options)
+    assert rc == 0
+    assert folders == [folder]
+    (whole,) = (tmp_path / "whole" / "out" / "predict").glob("*/*")
+    for name in ("prediction.npy", "map.img", "probabilities.img", "entropy.img"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(new_scene, "_write_outputs", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert predict(scene_file, trained, tmp_path)[0] == 130
+    monkeypatch.undo()
+    rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
+    assert rc == 0
+    assert len(folders) == 2
+
+
+def test_pixels_without_data_are_left_unlabelled(trained, tiny_scene, tmp_path):
+    cube = tiny_scene.cube.astype(np.float32)
+    cube[2, 3], cube[5, 6, 1] = np.nan, np.inf
+    np.save(tmp_path / "gaps.npy", cube)
+    rc, (folder,) = predict(tmp_path / "gaps.npy", trained, tmp_path)
+    assert rc == 0
+    labels = np.load(folder / "prediction.npy")
+    assert {tuple(pixel) for pixel in np.argwhere(labels == 0)} == {(2, 3), (5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--key", "x"), r"gaps\.npy has no variable 'x'"),
+        (("--epoch", "3"), "--predict does not use --epoch"),
+        (("--block_rows", "0"), "--block_rows must be at least 1"),
+    ],
+)
+def test_what_is_wrong_with_a_mapping_is_one_sentence(trained, tiny_scene, tmp_path, capsys, more, message):
+    np.save(tmp_path / "gaps.npy", tiny_scene.cube)
+    rc, folders = predict(tmp_path / "gaps.npy", trained, tmp_path, *more)
+    assert rc == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert folders == []
+
+
+def test_options_of_a_mapping_are_refused_in_training(tiny_scene, capsys):
+    assert main.main(["--dataset", "Tiny", "--folder", str(tiny_scene.folder), "--resample"]) == 2
+    assert "--resample goes with --predict" in capsys.readouterr().err
