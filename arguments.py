@@ -51,7 +51,7 @@ MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
-    "resume": {"cuda", "visdom"},
+    "resume": {"cuda", "visdom", "scan_backend"},
 }
 
 

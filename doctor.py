@@ -50,10 +50,12 @@ def examine(folder: Path, visdom_url: str) -> tuple[list[str], bool]:
             fault = f"{back_end.describe()}; self-check: {fault}"
         lines.append(f"  {name:<12} {fault}{' (taken)' if name == best else ''}")
     lines += ["", "packages", *(f"  {name:<12} {_version(name)} {use}".rstrip() for name, use in PACKAGES.items())]
-    lines.append(f"  server       {'answers' if _answers(visdom_url) else 'does not answer'} at {visdom_url}")
+    if visdom_url != "off":
+        lines.append(f"  server       {'answers' if _answers(visdom_url) else 'does not answer'} at {visdom_url}")
     files = {name: folder / spec.folder / spec.cube_file for name, spec in SCENES.items() if spec.cube_file}
     present = ", ".join(name for name, file in files.items() if file.exists())
-    lines += ["", f"scenes with a cube in {folder}", f"  {present or 'none; --download NAME fetches one'}", ""]
+    where = f"scenes with a cube in {folder}" + ("" if folder.is_dir() else ", which is no folder")
+    lines += ["", where, f"  {present or 'none; --download NAME fetches one'}", ""]
     verdict = "The main job can run." if works[best] else f"The scan back end {best} computes wrongly."
     return [*lines, verdict], works[best]
 

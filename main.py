@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             elif args.predict is not None:
                 predict_scene(args)
             elif args.resume is not None:
-                resume(args)
+                resume(args, options)
             else:
                 train_runs(args, options)
     except KeyboardInterrupt as interrupt:
@@ -112,7 +112,7 @@ def train_runs(args: Namespace, options: dict) -> None:
         print(results.summary(outcomes))
 
 
-def resume(args: Namespace) -> None:
+def resume(args: Namespace, options: dict) -> None:
     """Go on with an interrupted run from its last finished epoch."""
     folder = args.resume
     config = results.read_json(folder / "config.json")
@@ -126,7 +126,8 @@ def resume(args: Namespace) -> None:
             setattr(earlier, name, getattr(args, name))
     for name in ("folder", "output", "train_set", "test_set", "restore"):
         setattr(earlier, name, getattr(earlier, name) and Path(getattr(earlier, name)))
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
+    changed, options = options, config["options"]
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()} | changed
     scene = load_scene(earlier.dataset, earlier.folder)
     job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
     if job.fingerprints() != config["protocol"]["fingerprints"]:

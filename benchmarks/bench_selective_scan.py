@@ -149,13 +149,13 @@ def forward_backward(function, tensors):
 def exponentials(shape, *, ours):
     """A call that takes as many exponentials as forward + backward do, 2 B L d N: our polynomial, or the compiler's."""
     compiler = next(filter(None, map(shutil.which, ("c++", "g++"))))
-    folder = Path(tempfile.mkdtemp())
     flags = ["-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC"]
     flags += ["-DOURS"] if ours else ["-ffast-math"]  # not when linking, where it changes the whole process
     source = str(Path(__file__).parent / "exponentials.cpp")
-    subprocess.run([compiler, *flags, "-c", source, "-o", f"{folder}/exp.o"], check=True)
-    subprocess.run([compiler, "-shared", f"{folder}/exp.o", "-o", f"{folder}/exp.so", "-lmvec", "-lm"], check=True)
-    run = ctypes.CDLL(f"{folder}/exp.so").exponentials
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([compiler, *flags, "-c", source, "-o", f"{folder}/exp.o"], check=True)
+        subprocess.run([compiler, "-shared", f"{folder}/exp.o", "-o", f"{folder}/exp.so", "-lmvec", "-lm"], check=True)
+        run = ctypes.CDLL(f"{folder}/exp.so").exponentials
     threads, size = torch.get_num_threads(), 1024
     rounds = 2 * math.prod(shape) // size // threads
 
@@ -262,9 +262,17 @@ def report_lengths(device, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of which medians are taken; on two cores one takes about 40 s"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU here")
+    if args.rounds < 1:
+        parser.error(f"--rounds must be at least 1, not {args.rounds}")
+    if args.json and not args.json.parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}")
     name = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"PyTorch {torch.__version__}, {args.device} ({name}), float32; back ends: {', '.join(available_backends())}")
     _, absent = contestants(args.device)

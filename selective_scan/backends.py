@@ -1,7 +1,8 @@
 """Which back ends there are, which of them this machine can run, and which one a call gets.
 
 A back end is a module with `fault()`, `describe()`, `forward` and `backward`; both take contiguous tensors of one type,
-float32 or float64, `backward` the gradient of y first, and it returns those of the seven inputs.
+float32 or float64. `backward` takes the gradient of y first and returns those of the seven inputs, anything where D or
+the bias is absent.
 """
 
 import functools
@@ -26,7 +27,8 @@ def fault_on(name: str, device_type: str, n_states: int) -> str | None:
     """Why a back end cannot scan tensors on a device with N = `n_states`, or None where it can."""
     back_end = BACKENDS[name]
     if name != "reference" and name != device_type:
-        return f"the tensors are on {device_type}"
+        there = back_end.fault()
+        return f"the tensors are on {device_type}" + (f", and {there}" if there else "")
     if n_states > getattr(back_end, "MAX_STATES", n_states):
         return f"N = {n_states} is more than its {back_end.MAX_STATES}"
     return back_end.fault()

@@ -1,18 +1,18 @@
-"""Compile csrc/cpu.cpp for this machine, once, on first use or ahead; and where all that is compiled is kept."""
+"""Compile csrc/cpu.cpp for this machine, once, on first use or ahead."""
 
 import functools
 import hashlib
-import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch.utils.cpp_extension import include_paths, library_paths
+
+from selective_scan.cache import BuildError, build_once, cache_folder
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILERS = ("c++", "g++", "clang++")
@@ -24,12 +24,6 @@ NATIVE = {
     "amd64": ["-march=native"],
     "aarch64": ["-mcpu=native"],
 }
-
-log = logging.getLogger(__name__)
-
-
-class BuildError(RuntimeError):
-    """The back end cannot be built here; the message says why."""
 
 
 @functools.cache
@@ -45,12 +39,12 @@ def load_cpu() -> Path:
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
-        raise BuildError(f"{library} cannot be loaded ({error})") from error
+        raise BuildError(f"{library} cannot be loaded; delete {library.parent} and try again") from error
     return library
 
 
 def build_cpu() -> Path:
-    """Compile csrc/cpu.cpp into the cache, unless it is there; several processes at once build it once.
+    """Compile csrc/cpu.cpp into the cache, unless it is there; with it there, no compiler is needed.
 
     Returns:
         The library's path.
@@ -59,54 +53,51 @@ def build_cpu() -> Path:
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) < STABLE_ABI:
         raise BuildError(f"PyTorch {torch.__version__} is older than 2.10")
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
+    return build_once(cache_folder() / _key() / "mim_cpu.so", _compile, "C++ selective scan")
+
+
+def _compiler() -> list[str]:
+    """The command that $CXX names, flags and all, or the first compiler that is there."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    if named:
+        if shutil.which(named[0]) is None:
+            raise BuildError(f"the compiler that CXX names, {named[0]}, cannot be run; unset CXX or name another")
+        return named
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if found is None:
         raise BuildError(f"there is no C++ compiler ({', '.join(COMPILERS)})")
-    library = cache_folder() / _key(compiler) / "mim_cpu.so"
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(library.with_suffix(".lock")):
-            if not library.exists():
-                _compile(compiler, library)
-    except OSError as error:
-        raise BuildError(str(error)) from error
-    return library
+    return [found]
 
 
-def _compile(compiler: str, library: Path) -> None:
-    started = time.perf_counter()
-    scratch = library.with_suffix(f".{os.getpid()}.tmp")
+def _compile(library: Path) -> None:
+    compiler = _compiler()
     torch_flags = [f"-I{path}" for path in include_paths()]
     for path in library_paths():
         torch_flags += [f"-L{path}", f"-Wl,-rpath,{path}"]
     tuned = NATIVE.get(platform.machine().lower(), [])
     for extra in dict.fromkeys((tuple(tuned), ())):  # a compiler that does not know this machine builds for any
-        command = [compiler, *FLAGS, *extra, *torch_flags, str(SOURCES / "cpu.cpp"), "-o", str(scratch), "-ltorch_cpu"]
+        command = [*compiler, *FLAGS, *extra, *torch_flags, str(SOURCES / "cpu.cpp"), "-o", str(library), "-ltorch_cpu"]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode == 0:
-            scratch.replace(library)
-            seconds = time.perf_counter() - started
-            log.info("built the C++ selective scan in %.0f s (kept in %s)", seconds, library.parent)
             return
-    scratch.unlink(missing_ok=True)
-    reason = next((line for line in result.stderr.splitlines() if "error" in line), f"exit code {result.returncode}")
-    raise BuildError(f"{compiler} failed: {reason}")
+    raise BuildError(f"{shlex.join(compiler)} failed: {failure(result)}")
 
 
-def cache_folder() -> Path:
-    """Where everything built here is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mim-selective-scan"
+def failure(result: subprocess.CompletedProcess) -> str:
+    """The line of a compiler's output that says why it failed."""
+    lines = [line.strip() for line in (result.stderr + result.stdout).splitlines() if line.strip()]
+    telling = [line for line in lines if "collect2" not in line and ("error" in line or "fatal" in line)]
+    space = [line for line in lines if "No space left" in line]
+    return next(iter((*space, *telling, *lines[-1:])), f"exit code {result.returncode}")
 
 
-def _key(compiler: str) -> str:
-    """What the library depends on: sources, compiler, PyTorch, and this kind of processor."""
+def _key() -> str:
+    """What the library depends on: sources, flags, PyTorch, and this kind of processor."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
+    for path in sorted(SOURCES.glob("*.[ch]*")):
         digest.update(path.read_bytes())
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     processor = Path("/proc/cpuinfo")
     lines = processor.read_text().splitlines() if processor.exists() else [platform.processor()]
     kind = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    digest.update("\n".join([version, torch.__version__, torch.__file__, platform.machine(), kind, *FLAGS]).encode())
+    digest.update("\n".join([torch.__version__, torch.__file__, platform.machine(), kind, *FLAGS]).encode())
     return digest.hexdigest()[:16]

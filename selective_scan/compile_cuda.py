@@ -5,24 +5,22 @@ import ctypes.util
 import functools
 import hashlib
 import importlib.util
-import logging
 import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
-from selective_scan.compile_cpu import BuildError, cache_folder
+from selective_scan.cache import BuildError, build_once, cache_folder
+from selective_scan.compile_cpu import failure
 
 SOURCE, *HEADERS = (Path(__file__).parent / "csrc" / name for name in ("kernels.cuh", "tile.cuh", "recurrence.h"))
 FLAGS = ["--std=c++17", "--ftz=true", "--prec-div=false"]  # for both compilers
 
-log = logging.getLogger(__name__)
+WHAT = "CUDA selective scan"
 
 
 def cached_by_nvcc(arch: str) -> Path:
@@ -58,15 +56,13 @@ def compile_with_nvcc(archs: Sequence[str]) -> Path:
 
     version = re.search(r"V([\d.]+)", _run([nvcc, "--version"]))
     name = "-".join(["nvcc", version[1] if version else "unknown", *(f"sm_{arch}" for arch in archs)])
-    return _once(_folder() / f"{name}.fatbin", compile_to)
+    return build_once(_folder() / f"{name}.fatbin", compile_to, WHAT)
 
 
 def _run(command: list[str]) -> str:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
-        lines = (result.stderr + result.stdout).splitlines()
-        reason = next((line for line in lines if re.search("error|fatal", line)), f"exit code {result.returncode}")
-        raise BuildError(f"{command[0]} failed: {reason}")
+        raise BuildError(f"{command[0]} failed: {failure(result)}")
     return result.stdout
 
 
@@ -80,7 +76,7 @@ def compile_with_nvrtc(arch: str) -> Path:
     major, minor = ctypes.c_int(), ctypes.c_int()
     nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     name = f"nvrtc-{major.value}.{minor.value}-sm_{arch}.cubin"
-    return _once(_folder() / name, lambda path: path.write_bytes(_cubin(nvrtc, arch)))
+    return build_once(_folder() / name, lambda path: path.write_bytes(_cubin(nvrtc, arch)), WHAT)
 
 
 def _cubin(nvrtc: ctypes.CDLL, arch: str) -> bytes:
@@ -142,22 +138,3 @@ def _folder() -> Path:
     for path in (SOURCE, *HEADERS):
         digest.update(path.read_bytes())
     return cache_folder() / f"cuda-{digest.hexdigest()[:16]}"
-
-
-def _once(image: Path, compile_to: Callable[[Path], None]) -> Path:
-    """Make the image unless it is there; of several processes at once, one does."""
-    scratch = image.with_name(f"{image.name}.{os.getpid()}.tmp")
-    try:
-        image.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(image.with_name(f"{image.name}.lock")):
-            if not image.exists():
-                started = time.perf_counter()
-                compile_to(scratch)
-                scratch.replace(image)
-                seconds = time.perf_counter() - started
-                log.info("built the CUDA selective scan in %.0f s (kept in %s)", seconds, image.parent)
-    except OSError as error:
-        raise BuildError(str(error)) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return image

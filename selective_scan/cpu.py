@@ -4,7 +4,8 @@ import functools
 
 import torch
 
-from selective_scan.compile_cpu import BuildError, load_cpu
+from selective_scan.cache import BuildError
+from selective_scan.compile_cpu import load_cpu
 
 
 @functools.cache
@@ -23,11 +24,20 @@ def describe() -> str:
     return f"C++, build {load_cpu().parent.name}, {vectors}, {torch.get_num_threads()} threads"
 
 
+def _called(operator, *arguments):
+    try:
+        return operator(*arguments)
+    except RuntimeError as error:
+        if "API call failed" in str(error):  # what C++ throws is lost on the way; only memory can run out there
+            raise MemoryError("the selective scan ran out of memory") from error
+        raise
+
+
 def forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
     """y; see `selective_scan`."""
-    return torch.ops.mim_cpu.forward(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    return _called(torch.ops.mim_cpu.forward, u, delta, A, B, C, D, delta_bias, delta_softplus)
 
 
 def backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus):
     """The seven gradients; see `selective_scan`."""
-    return torch.ops.mim_cpu.backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus)
+    return _called(torch.ops.mim_cpu.backward, grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus)

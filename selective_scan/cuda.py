@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from selective_scan.compile_cpu import BuildError
+from selective_scan.cache import BuildError
 from selective_scan.compile_cuda import cached_by_nvcc, compile_with_nvcc, compile_with_nvrtc
 from selective_scan.driver import DriverError, Module
 

@@ -1,6 +1,8 @@
 """The one function that the models call; it checks the shapes and hands over to the operator."""
 
+import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from selective_scan.scan_op import scan
 
@@ -34,11 +36,26 @@ def selective_scan(
     Returns:
         y, (batch, L, d_inner), in u's dtype; under autocast in float32, as with PyTorch's own sums and exponentials.
     Raises:
-        ValueError: unknown back end (the choices are named), or shapes that do not fit together.
+        ValueError: unknown back end (the choices are named), or shapes, devices or types that do not fit together.
+        NotImplementedError: forward-mode derivatives; there are those of first order in reverse mode.
     Source: Gu and Dao, arXiv 2312.00752, Algorithm 2 (with the simplified discretisation of B used there).
     """
+    named = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
+    named = {name: x for name, x in named.items() if x is not None or name not in ("D", "delta_bias")}
+    _check_kinds(named)
     _check_shapes(u, delta, A, B, C, D, delta_bias)
     return scan(u, delta, A, B, C, D, delta_bias, delta_softplus, backend)
+
+
+def _check_kinds(named):
+    for name, x in named.items():
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{name} must be a floating-point tensor, not {kind}")
+        if x.device != named["u"].device:
+            raise ValueError(f"{name} is on {x.device}, but u on {named['u'].device}; put them on one device")
+        if not torch.compiler.is_compiling() and unpack_dual(x).tangent is not None:
+            raise NotImplementedError(f"{name} has a tangent, but the scan has derivatives in reverse mode only")
 
 
 def _check_shapes(u, delta, A, B, C, D, delta_bias):

@@ -55,11 +55,10 @@ def backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus):
         grad_delta[rows] = grad_step.transpose(0, 1)
     if delta_softplus:
         grad_delta *= torch.sigmoid(raw)
-    grad_D = u.new_empty(0)
+    grad_D = (grad_y * u).sum((0, 1))
     if D is not None:
-        grad_D = (grad_y * u).sum((0, 1))
         grad_u.addcmul_(grad_y, D)
-    grad_bias = u.new_empty(0) if delta_bias is None else grad_delta.sum((0, 1))
+    grad_bias = grad_delta.sum((0, 1))
     return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias
 
 

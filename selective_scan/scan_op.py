@@ -25,7 +25,7 @@ def scan_backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus, back
     back_end = BACKENDS[choose(backend, u.device.type, A.shape[1])]
     inputs = (u, delta, A, B, C, D, delta_bias)
     grads = back_end.backward(*_prepared(u, (grad_y, *inputs)), delta_softplus)
-    return [grad.to(u.dtype if x is None else x.dtype) for grad, x in zip(grads, inputs, strict=True)]
+    return [u.new_empty(0) if x is None else grad.to(x.dtype) for grad, x in zip(grads, inputs, strict=True)]
 
 
 def _prepared(u: Tensor, tensors: tuple) -> list:

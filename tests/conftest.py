@@ -1,5 +1,6 @@
 """What several test files need: the folder of the real scenes, and a scene small enough to be written for each test."""
 
+import logging
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,15 @@ import scenes
 from datasets import Scene, Split, load_scene, load_split
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """Undo the command line's logging, whose stream ends with the test."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Back ends of the scan: how they are built, chosen and refused, and what they promise whatever the machine."""
 
+import argparse
+import contextlib
 import logging
 import os
 import shutil
@@ -14,7 +16,8 @@ import main
 from benchmarks import bench_selective_scan
 from doctor import examine, scan_error
 from models import MODELS, create_model
-from selective_scan import available_backends, backends, compile_cpu, cpu, selective_scan
+from selective_scan import available_backends, backends, build, compile_cpu, cpu, selective_scan
+from selective_scan.cache import cache_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_cpu = pytest.mark.skipif("cpu" not in available_backends(), reason="the C++ back end cannot be built here")
@@ -100,13 +103,58 @@ def test_models_give_the_same_by_the_compiled_back_end_as_by_the_reference(name)
 
 
 @pytest.mark.skipif(not COMPILERS, reason="there is no C++ compiler")
-def test_two_processes_at_once_build_once(tmp_path):
+def test_two_processes_at_once_build_once_and_without_a_compiler_it_is_used(tmp_path):
     code = ["-m", "selective_scan.build"]
     results = [finish(process) for process in [python(code, tmp_path) for _ in range(2)]]
     assert [rc for rc, _, _ in results] == [0, 0]
     assert sum("built the C++" in err for _, _, err in results) == 1
-    assert len(list(tmp_path.rglob("*.so"))) == 1
+    (library,) = tmp_path.rglob("*.so")
+    assert {path.name for path in library.parent.iterdir()} == {"mim_cpu.so", "mim_cpu.so.sha256"}
+    library.parent.chmod(0o555)
+    rc, _, err = finish(python(code, tmp_path, PATH="", CXX="no-such-compiler"))
+    library.parent.chmod(0o755)
+    assert (rc, "built" in err) == (0, False)
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C++ compiler")
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:60_000], lambda data: data[:-1] + b"x"])
+def test_a_damaged_library_is_built_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compile_cpu, "_compile", lambda path: path.write_bytes(bytes(100_000)))
+    library = compile_cpu.build_cpu()
+    whole = library.read_bytes()
+    library.write_bytes(damage(whole))
+    (library.parent / "mim_cpu.so.7.tmp").write_bytes(whole)  # of a process that was killed
+    assert compile_cpu.build_cpu().read_bytes() == whole
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "no-such-wrapper g++"])
+def test_a_compiler_named_by_cxx_that_is_not_there_is_named(forget, monkeypatch, tmp_path, compiler):
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert f"the compiler that CXX names, {compiler.split()[0]}, cannot be run" in cpu.fault()
+
+
+def test_a_compiler_that_writes_nothing_and_a_folder_that_cannot_be_written_are_said(forget, monkeypatch, tmp_path):
+    monkeypatch.setattr(compile_cpu, "_compile", lambda path: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "wrote nothing" in cpu.fault()
+    cpu.fault.cache_clear()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "set XDG_CACHE_HOME to another folder" in cpu.fault()
+
+
+def test_a_relative_cache_folder_is_not_used(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert cache_folder() == Path.home() / ".cache" / "mim-selective-scan"
+
+
+@pytest.mark.parametrize(("text", "right"), [("80", True), ("90", True), ("-5", False), ("90a", False), ("7", False)])
+def test_compute_capabilities_are_checked(text, right):
+    with contextlib.nullcontext() if right else pytest.raises(argparse.ArgumentTypeError, match="compute capability"):
+        assert build._arch(text) == text
 
 
 def test_without_a_compiler_one_line_says_so_and_the_reference_serves(no_compiler, caplog):

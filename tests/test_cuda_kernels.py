@@ -14,7 +14,7 @@ import torch
 from test_selective_scan import gradients, make_inputs, unrolled_sum
 
 from selective_scan import compile_cuda, cuda, driver
-from selective_scan.compile_cpu import BuildError
+from selective_scan.cache import BuildError
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 KINDS = [f"{way}_{kind}" for way in ("forward", "backward") for kind in ("float", "double")]

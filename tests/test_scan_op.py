@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from selective_scan import BACKENDS, available_backends, selective_scan
-from selective_scan.scan_op import scan
+from selective_scan.scan_op import scan, scan_backward
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}
 
@@ -81,6 +81,43 @@ def assert_close(found, expected, rounding):
 def test_opcheck_passes_with_gradients(backend, dtype, optional):
     tensors = draw(2, 5, 3, 4, dtype=dtype, device=device_of(backend), skip=optional, bias=optional)
     torch.library.opcheck(scan, (*tensors, optional, backend))
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_opcheck_passes_for_the_gradients_alone(backend, optional):
+    tensors = draw(2, 5, 3, 4, device=device_of(backend), skip=optional, bias=optional)
+    tensors = [x if x is None else x.detach() for x in tensors]
+    torch.library.opcheck(scan_backward, (torch.ones_like(tensors[0]), *tensors, optional, backend))
+
+
+def test_forward_mode_derivatives_are_refused_not_wrong(backend):
+    u, *rest = draw(1, 3, 2, 2, device=device_of(backend), skip=False, bias=False)[:5]
+
+    def function(u):
+        return selective_scan(u, *rest, backend=backend)
+
+    with pytest.raises(NotImplementedError, match="reverse mode only"):
+        torch.func.jvp(function, (u,), (torch.ones_like(u),))
+    with pytest.raises(NotImplementedError, match="reverse mode only"):
+        torch.func.jacfwd(function)(u.detach())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("A", lambda x: x + 1j, "A must be a floating-point tensor, not torch.complex128"),
+        ("u", lambda x: x.long(), "u must be a floating-point tensor, not torch.int64"),
+        ("B", lambda x: x.detach().numpy(), "B must be a floating-point tensor, not ndarray"),
+        ("D", lambda x: 1.0, "D must be a floating-point tensor, not float"),
+        ("delta", lambda x: None, "delta must be a floating-point tensor, not NoneType"),
+        ("C", lambda x: x.to("meta"), "C is on meta, but u on cpu"),
+    ],
+)
+def test_what_is_no_real_tensor_on_the_same_device_is_refused(name, change, message):
+    names = ("u", "delta", "A", "B", "C", "D", "delta_bias")
+    tensors = dict(zip(names, draw(1, 3, 2, 2), strict=True))
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**tensors | {name: change(tensors[name])})
 
 
 def test_without_gradients_asked_for_none_are_recorded(backend):

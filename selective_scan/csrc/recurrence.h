@@ -48,7 +48,8 @@ struct Clamp {
 // Without a branch or a call, so that they run on whole vectors; Int is the unsigned integer type of Float's size.
 template <class Float, class Int, class Bounds = Clamp>
 struct ElementaryByPolynomial {
-  // Within 2 units in the last place, 1 at 0; from 2^-125 to 2^127.
+  // Within 2 units in the last place, 1 at 0; from 2^-125 to 2^127. Of numbers that are none those with an empty payload,
+  // which arithmetic makes, stay so.
   static MIM_INLINE Float exp2(Float x) {
     x = Bounds::between(Float{} - 125.0f, x, Float{} + 127.0f);
     const Float shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number, which ends up in the low bits
