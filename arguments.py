@@ -33,11 +33,14 @@ OPTION_HELP = {
     "separate_types": "separate parameters for each scan type",
     "scan_backend": "back end of the selective scan",
 }
+SPLIT_FLAGS = {"sampling_mode", "training_sample", "folds", "fold", "block_size"}
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"},
     "resume": {"cuda", "visdom"},
+    "audit": SPLIT_FLAGS
+    | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed", "normalize", "fit_on", "pca", "output"},
 }
 
 
@@ -74,6 +77,12 @@ def _add_modes(group):
     group.add_argument(
         "--predict", metavar="SCENE", help="map a scene with the model of --restore and stop; needs no labels"
     )
+    group.add_argument(
+        "--audit",
+        action="store_true",
+        help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
+        "with --output DIR write audit.json and audit.png there",
+    )
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
 
@@ -84,12 +93,22 @@ def _add_data(group):
     group.add_argument("--test_set", type=Path, metavar="FILE", help="fixed test mask (.mat with TE)")
     group.add_argument(
         "--sampling_mode",
-        choices=("random", "fixed", "disjoint"),
-        help="draw the split from the ground truth: a share of each class, a number per class, or a share of each "
-        "class on one side of a line; without it the scene's fixed masks are used if they are there, else random",
+        choices=("random", "fixed", "disjoint", "buffered"),
+        help="draw the split from the ground truth: a share of each class, a number per class, a share of each "
+        "class on one side of a line, or one fold of blocks with a guard between the windows; without it the scene's "
+        "fixed masks are used if they are there, else random",
     )
     group.add_argument(
-        "--training_sample", type=float, help="share of each class (0.1 where not given), or with fixed the number (50)"
+        "--training_sample",
+        type=float,
+        help="share of each class (0.1 where not given), with fixed the number (50), with buffered the most (all)",
+    )
+    group.add_argument("--folds", type=int, default=5, metavar="K", help="folds of --sampling_mode buffered")
+    group.add_argument(
+        "--fold", type=int, metavar="I", help="the fold that tests, from 0 (default: the seed modulo --folds)"
+    )
+    group.add_argument(
+        "--block_size", type=int, metavar="N", help="side of its blocks in pixels (default: chosen from the scene)"
     )
     group.add_argument(
         "--val_fraction", type=float, default=0.0, help="share of each class's training pixels held out for validation"
@@ -211,41 +230,60 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             options[name] = tuple(options[name])
     if "visdom" not in given and args.resume is not None:
         args.visdom = None  # as the run had it
+    if args.audit and "output" not in given:
+        args.output = None
+    if args.audit or not given & set(MODES):
+        _check_split(args, given)
     if not given & set(MODES):
-        _check_training(args, given)
+        _check_training(args)
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
     return args, options
 
 
-def _check_training(args, given):
-    """What can be seen to be wrong without opening a file."""
+def _check_least(args, **bounds):
+    for name, least in bounds.items():
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+
+
+def _check_split(args, given):
+    """What can be seen to be wrong with scene, split and normalisation without opening a file."""
     if args.dataset is None:
         raise InputError("--dataset is missing; `python main.py --help` lists the scenes")
-    args.model = match_name(args.model, MODELS, "model")
-    for name, least in {"epoch": 1, "batch_size": 1, "runs": 1, "test_stride": 1, "seed": 0, "pca": 0}.items():
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    _check_least(args, seed=0, pca=0, folds=2, fold=0, block_size=1)
     if args.seed + args.runs > MAX_SEED:
         raise InputError(f"--seed must be below {MAX_SEED}, not {args.seed}")
-    if not 0 < args.lr < float("inf"):
-        raise InputError(f"--lr must be a number above 0, not {args.lr:g}")
     if args.patch_size < 1 or args.patch_size % 2 == 0:
         raise InputError(
             f"--patch_size must be odd and at least 1, so that a patch has a centre, not {args.patch_size}"
         )
-    if not 0 <= args.val_fraction < 1:
-        raise InputError(f"--val_fraction must be at least 0 and below 1, not {args.val_fraction:g}")
-    if args.output.exists() and not args.output.is_dir():
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise InputError(f"--output {args.output} is a file; name a folder")
     if (args.train_set is None) != (args.test_set is None):
         raise InputError("--train_set and --test_set go together; give both or neither")
-    if args.train_set is not None and given & {"sampling_mode", "training_sample"}:
-        raise InputError("--train_set and --test_set fix the split; leave out --sampling_mode and --training_sample")
-    if args.weights == "best" and not args.val_fraction:
-        raise InputError("--weights best needs validation pixels; give --val_fraction, such as 0.1")
+    drawn = sorted(given & SPLIT_FLAGS, key=list(vars(args)).index)
+    if args.train_set is not None and drawn:
+        raise InputError(f"--train_set and --test_set fix the split; leave out {', '.join(f'--{n}' for n in drawn)}")
+    blocks = sorted(given & {"folds", "fold", "block_size"})
+    if blocks and args.sampling_mode != "buffered":
+        raise InputError(f"--{blocks[0]} is used with --sampling_mode buffered alone; give that or leave it out")
+    if args.fold is not None and args.fold >= args.folds:
+        raise InputError(f"--fold must lie between 0 and {args.folds - 1} (--folds {args.folds}), not {args.fold}")
     if "fit_on" in given and args.normalize == "none" and not args.pca:
         raise InputError("--fit_on has nothing to fit with --normalize none and no --pca; leave it out")
+
+
+def _check_training(args):
+    """What can be seen to be wrong with the rest."""
+    args.model = match_name(args.model, MODELS, "model")
+    _check_least(args, epoch=1, batch_size=1, runs=1, test_stride=1)
+    if not 0 < args.lr < float("inf"):
+        raise InputError(f"--lr must be a number above 0, not {args.lr:g}")
+    if not 0 <= args.val_fraction < 1:
+        raise InputError(f"--val_fraction must be at least 0 and below 1, not {args.val_fraction:g}")
+    if args.weights == "best" and not args.val_fraction:
+        raise InputError("--weights best needs validation pixels; give --val_fraction, such as 0.1")
 
 
 def match_name(name: str, choices, what: str) -> str:

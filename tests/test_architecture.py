@@ -8,14 +8,39 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERYTHING = {"datasets", "doctor", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
-EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits"}
+EVERYTHING = {
+    "audit",
+    "buffered",
+    "datasets",
+    "doctor",
+    "download",
+    "engine",
+    "experiment",
+    "mapping",
+    "metrics",
+    "models",
+    "patches",
+}
+EVERYTHING |= {
+    "arguments",
+    "preprocessing",
+    "readers",
+    "reporting",
+    "sampling",
+    "scenes",
+    "selective_scan",
+    "simulate",
+    "splits",
+}
 EVERYTHING |= {"trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
     "experiment": EVERYTHING - {"arguments", "doctor", "download"},
     "arguments": {"engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "doctor": {"scenes", "selective_scan"},
+    "audit": {"datasets", "reporting", "sampling", "splits", "utils"},
+    "sampling": {"buffered", "datasets", "splits", "utils"},
+    "buffered": {"splits", "utils"},
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},
