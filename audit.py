@@ -100,9 +100,9 @@ def brief_sentence(facts: dict) -> str:
     side = f"{facts['patch_size']} x {facts['patch_size']}"
     return (
         f"{_share(facts['train_pixel_in_window'])} of the test pixels have a training pixel in their {side} window; "
-        f"{_share(facts['train_window_overlap'])} of the windows overlap a training window; the nearest training pixel "
-        f"is {facts['distance_median']:g} away in the median and {facts['distance_maximum']} at most; "
-        f"{_share(facts['duplicates'])} have the spectrum of a training pixel"
+        f"{_share(facts['train_window_overlap'])} of the windows overlap that of a training pixel; the nearest is "
+        f"{facts['distance_median']:g} away in the median and {facts['distance_maximum']} at most; "
+        f"{_share(facts['duplicates'])} of the test pixels have exactly the spectrum of a training pixel"
     )
 
 
