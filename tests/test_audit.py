@@ -104,14 +104,14 @@ def test_the_short_form_of_a_hand_made_split():
 
 def test_the_findings_of_a_hand_made_split(tiny_scene):
     split, cube = hand_made()
-    gt = np.array([[1, 0, 0, 2, 0, 0, 0], [0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 3, 0, 0]])
+    gt = np.array([[1, 0, 0, 2, 0, 0, 0], [0, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 3, 3, 0]])
     tiny_scene.change(class_names=NAMES["class_names"])
     findings = examine(split, Scene(tiny_scene.spec, cube, gt), 5)
     assert findings["distance_histogram"] == {"1": 1, "3": 2, "6": 1}
     assert [findings[f"distance_{which}"] for which in ("minimum", "median", "maximum")] == [1, 3.0, 6]
     assert (findings["n_train"], findings["n_test"], findings["overlap"], findings["duplicates"]) == (1, 4, 0, 1)
-    assert (findings["n_labelled"], findings["n_ground_truth"]) == (5, 5)
-    assert (findings["masks_only"], findings["ground_truth_only"], findings["disagreeing"]) == (1, 1, 1)
+    assert (findings["n_labelled"], findings["n_ground_truth"]) == (5, 6)
+    assert (findings["masks_only"], findings["ground_truth_only"], findings["disagreeing"]) == (1, 2, 1)
     assert findings["class_test"].tolist() == [3, 1, 0]
     assert list(findings["train_pixel_in_window"]) == [str(size) for size in range(3, 22, 2)]
     assert findings["train_pixel_in_window"]["7"] == 0.75
