@@ -1,10 +1,10 @@
 """The flags of the command line: names, help, defaults, and which of them go together."""
 
 import argparse
-import difflib
 from dataclasses import fields
 from pathlib import Path
 
+from checks import SPLIT_FLAGS, check_least, check_split, check_training
 from engine import PRECISIONS
 from models import MODELS
 from models.options import CHOICES, MiMOptions
@@ -13,7 +13,6 @@ from scenes import SCENES
 from selective_scan import BACKENDS
 from utils import InputError
 
-MAX_SEED = 2**32  # NumPy's generators take no larger one
 VISDOM_URL = "http://localhost:8097"
 OPTION_HELP = {
     "dim": "width of the tokens",
@@ -52,6 +51,8 @@ MODES = {  # the flags that a mode without training takes
     "doctor": {"folder", "visdom"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
     "resume": {"cuda", "visdom", "scan_backend"},
+    "audit": SPLIT_FLAGS
+    | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed", "normalize", "fit_on", "pca", "output"},
 }
 
 
@@ -90,6 +91,12 @@ def _add_modes(group):
         metavar="SCENE",
         help="map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore and stop; needs no labels",
     )
+    group.add_argument(
+        "--audit",
+        action="store_true",
+        help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
+        "with --output DIR write audit.json and audit.png there",
+    )
     for name, keywords in FOR_PREDICT.items():
         group.add_argument(f"--{name}", **keywords)
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
@@ -102,12 +109,22 @@ def _add_data(group):
     group.add_argument("--test_set", type=Path, metavar="FILE", help="fixed test mask (.mat with TE)")
     group.add_argument(
         "--sampling_mode",
-        choices=("random", "fixed", "disjoint"),
-        help="draw the split from the ground truth: a share of each class, a number per class, or a share of each "
-        "class on one side of a line; without it the scene's fixed masks are used if they are there, else random",
+        choices=("random", "fixed", "disjoint", "buffered"),
+        help="draw the split from the ground truth: a share of each class, a number per class, a share of each "
+        "class on one side of a line, or one fold of blocks with a guard between the windows; without it the scene's "
+        "fixed masks are used if they are there, else random",
     )
     group.add_argument(
-        "--training_sample", type=float, help="share of each class (0.1 where not given), or with fixed the number (50)"
+        "--training_sample",
+        type=float,
+        help="share of each class (0.1 where not given), with fixed the number (50), with buffered the most (all)",
+    )
+    group.add_argument("--folds", type=int, default=5, metavar="K", help="folds of --sampling_mode buffered")
+    group.add_argument(
+        "--fold", type=int, metavar="I", help="the fold that tests, from 0 (default: the seed modulo --folds)"
+    )
+    group.add_argument(
+        "--block_size", type=int, metavar="N", help="side of its blocks in pixels (default: chosen from the scene)"
     )
     group.add_argument(
         "--val_fraction", type=float, default=0.0, help="share of each class's training pixels held out for validation"
@@ -229,56 +246,16 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             options[name] = tuple(options[name])
     if "visdom" not in given and args.resume is not None:
         args.visdom = None  # as the run had it
+    if args.audit and "output" not in given:
+        args.output = None
+    if args.audit or not given & set(MODES):
+        check_split(args, given)
     if not given & set(MODES):
-        _check_training(args, given)
-    elif args.block_rows is not None and args.block_rows < 1:
-        raise InputError(f"--block_rows must be at least 1, not {args.block_rows}")
-    elif args.test_stride < 1:
-        raise InputError(f"--test_stride must be at least 1, not {args.test_stride}")
+        unused = sorted(given & FOR_PREDICT.keys())
+        if unused:
+            raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --predict; leave it out")
+        check_training(args)
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
+    check_least(args, block_rows=1, test_stride=1)
     return args, options
-
-
-def _check_training(args, given):
-    """What can be seen to be wrong without opening a file."""
-    unused = sorted(given & FOR_PREDICT.keys())
-    if unused:
-        raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --predict; leave it out")
-    if args.dataset is None:
-        raise InputError("--dataset is missing; `python main.py --help` lists the scenes")
-    args.model = match_name(args.model, MODELS, "model")
-    for name, least in {"epoch": 1, "batch_size": 1, "runs": 1, "test_stride": 1, "seed": 0, "pca": 0}.items():
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    if args.seed + args.runs > MAX_SEED:
-        raise InputError(f"--seed must be below {MAX_SEED}, not {args.seed}")
-    if not 0 < args.lr < float("inf"):
-        raise InputError(f"--lr must be a number above 0, not {args.lr:g}")
-    if args.patch_size < 1 or args.patch_size % 2 == 0:
-        raise InputError(
-            f"--patch_size must be odd and at least 1, so that a patch has a centre, not {args.patch_size}"
-        )
-    if not 0 <= args.val_fraction < 1:
-        raise InputError(f"--val_fraction must be at least 0 and below 1, not {args.val_fraction:g}")
-    if args.output.exists() and not args.output.is_dir():
-        raise InputError(f"--output {args.output} is a file; name a folder")
-    if (args.train_set is None) != (args.test_set is None):
-        raise InputError("--train_set and --test_set go together; give both or neither")
-    if args.train_set is not None and given & {"sampling_mode", "training_sample"}:
-        raise InputError("--train_set and --test_set fix the split; leave out --sampling_mode and --training_sample")
-    if args.weights == "best" and not args.val_fraction:
-        raise InputError("--weights best needs validation pixels; give --val_fraction, such as 0.1")
-    if "fit_on" in given and args.normalize == "none" and not args.pca:
-        raise InputError("--fit_on has nothing to fit with --normalize none and no --pca; leave it out")
-
-
-def match_name(name: str, choices, what: str) -> str:
-    """Find a name among the choices without regard to case, "-" and "_"; InputError with the choices otherwise."""
-    plain = {choice.lower().replace("-", "").replace("_", ""): choice for choice in choices}
-    wanted = name.lower().replace("-", "").replace("_", "")
-    if wanted in plain:
-        return plain[wanted]
-    close = difflib.get_close_matches(wanted, plain, n=1)
-    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
-    raise InputError(f"unknown {what} {name!r}{hint}; choose from {', '.join(choices)}")

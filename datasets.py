@@ -64,6 +64,12 @@ def _find_spec(name: str) -> SceneSpec:
         raise InputError(str(error)) from error
 
 
+def has_cube(name: str, folder: Path) -> bool:
+    """Whether a scene's cube is there; InputError for an unknown scene."""
+    spec = _find_spec(name)
+    return spec.cube_file is None or (Path(folder) / spec.folder / spec.cube_file).is_file()
+
+
 def fixed_masks(name: str, folder: Path) -> tuple[Path, Path] | None:
     """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat where they are; InputError where one is missing."""
     paths = tuple(Path(folder) / _find_spec(name).folder / file for file in MASK_KEYS)
@@ -75,33 +81,49 @@ def fixed_masks(name: str, folder: Path) -> tuple[Path, Path] | None:
     return paths if there else None
 
 
-def load_split(train_file: Path, test_file: Path, scene: Scene) -> Split:
+def load_split(train_file: Path, test_file: Path, scene: Scene, faults: list[str] | None = None) -> Split:
     """Read the fixed masks of a scene, check them against each other and the ground truth, and name their classes.
 
     Args:
         train_file, test_file: .mat files; the array TR or TE is taken, or the only 2-D array of the scene's shape.
         scene: the scene, with its ground truth where there is one.
+        faults: takes, for an audit, the sentences of what can be read but not trained on (common pixels, another
+            numbering, transposed masks, untrained classes), which otherwise is raised.
     Returns:
         The split in the masks' own numbering; `notes` say what was mended or does not agree.
     Raises:
         InputError: masks that are missing, unreadable, swapped, of another shape, overlapping, or numbered in a way
             that is neither the ground truth's nor the catalogue's.
     """
-    train, train_note = _read_mask(Path(train_file), "TR", scene.spec)
-    test, test_note = _read_mask(Path(test_file), "TE", scene.spec)
+    train, train_note = _read_mask(Path(train_file), "TR", scene.spec, faults)
+    test, test_note = _read_mask(Path(test_file), "TE", scene.spec, faults)
     overlap = int(((train > 0) & (test > 0)).sum())
     if overlap:
-        raise InputError(
+        sentence = (
             f"{train_file} and {test_file} overlap: {overlap} pixels are in both, so a test would be of what was "
             "trained on; give masks without a common pixel"
         )
-    names, note = _class_names(train, test, scene)
+        _refuse(InputError(sentence), faults)
+    try:
+        names, note = _class_names(train, test, scene)
+    except InputError as error:
+        _refuse(error, faults)
+        names, note = scene.spec.class_names, ""
     colours = dict(zip(scene.spec.class_names, scene.spec.palette, strict=True))
     more = "" if (train > 0).sum() <= (test > 0).sum() else "more pixels train than test; are the masks swapped?"
-    notes = [note, more, *dict.fromkeys((train_note, test_note)), *_coverage(train + test, names, scene)]
+    notes = [note, more, *dict.fromkeys((train_note, test_note)), *_coverage(np.maximum(train, test), names, scene)]
     split = Split(train, test, names, tuple(colours[name] for name in names), "fixed masks")
-    check_classes(split)
+    try:
+        check_classes(split)
+    except InputError as error:
+        _refuse(error, faults)
     return replace(split, notes=tuple(note for note in notes if note))
+
+
+def _refuse(error: InputError, faults: list[str] | None) -> None:
+    if faults is None:
+        raise error
+    faults.append(str(error))
 
 
 def _find_array(arrays: dict, key: str | None, path: Path, wanted: str) -> np.ndarray:
@@ -153,7 +175,7 @@ def _read_gt(path: Path, spec: SceneSpec) -> np.ndarray:
     return _labels(gt, path, spec)
 
 
-def _read_mask(path: Path, key: str, spec: SceneSpec) -> tuple[np.ndarray, str]:
+def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) -> tuple[np.ndarray, str]:
     """A fixed mask (H, W), and what was mended."""
     arrays = read_arrays(path)
     shape = spec.shape[:2]
@@ -179,9 +201,8 @@ def _read_mask(path: Path, key: str, spec: SceneSpec) -> tuple[np.ndarray, str]:
         if mask.shape != shape[::-1]:
             raise InputError(f"{path}: the mask is {mask.shape}, but {spec.name} is {shape} (rows, columns)")
         if spec.masks is None or not spec.masks.transposed:
-            raise InputError(
-                f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it"
-            )
+            sentence = f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it"
+            _refuse(InputError(sentence), faults)
         mask, note = mask.T, f"the masks of {spec.name} are stored {shape[::-1]} and were transposed to {shape}"
     mask = _labels(mask, path, spec)
     if not mask.any():

@@ -14,14 +14,16 @@ import torch
 
 import engine
 import splits
-from datasets import Scene, fixed_masks, load_split
+from audit import brief, brief_sentence, distance_to
+from datasets import Scene
 from mapping import map_scene
-from metrics import Scores, confusion_matrix, scores
+from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from models import PatchClassifier, create_model
 from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results, visualize
 from reporting.monitor import JsonLog, Monitors, Progress, ProgressBar, VisdomMonitor
+from sampling import make_split
 from splits import Split
 from trained import CHECKPOINT, check_backend, model_facts, restore_weights
 from utils import (
@@ -34,8 +36,6 @@ from utils import (
     seed_everything,
 )
 
-DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
-SAMPLERS = {"random": splits.split_random, "fixed": splits.split_per_class, "disjoint": splits.split_disjoint}
 LIVE_MAPS, LIVE_PIXELS = 5, 2000  # maps on visdom while training, and about how many pixels each predicts
 
 log = logging.getLogger("mim")
@@ -85,6 +85,9 @@ class Job:
             "pca": args.pca,
             "border": args.border,
             "border_test_pixels_skipped": split.border_skipped,
+            "guard_pixels_dropped": split.guard_dropped,
+            "unlearned_test_pixels_dropped": split.unlearned_dropped,
+            "audit": brief(split, self.scene.cube, args.patch_size),
             "model": model_facts(args.model, self.model),
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
@@ -110,7 +113,7 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
     height, width, _ = scene.cube.shape
     seed_everything(seed)
     rng = np.random.default_rng(seed)
-    split = _make_split(args, scene, rng)
+    split = make_split(args, scene, seed, rng)
     if args.val_fraction:
         split = splits.hold_out(split, args.val_fraction, rng)
     if args.border == "skip":
@@ -139,22 +142,6 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
     return Job(args, options, seed, scene, split, preprocessing, cube, model, recipe, augmentation)
 
 
-def _make_split(args: Namespace, scene: Scene, rng: np.random.Generator) -> Split:
-    if args.train_set is not None:
-        home = args.folder / scene.spec.folder
-        masks = [home / p if not p.is_file() and (home / p).is_file() else p for p in (args.train_set, args.test_set)]
-        return load_split(*masks, scene)
-    in_folder = fixed_masks(scene.spec.name, args.folder) if args.sampling_mode is None else None
-    if in_folder is not None:
-        if args.training_sample is not None:
-            raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")
-        return load_split(*in_folder, scene)
-    mode = args.sampling_mode or "random"
-    sample = DEFAULT_SAMPLE[mode] if args.training_sample is None else args.training_sample
-    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
-    return SAMPLERS[mode](scene.gt, sample, rng, **names)
-
-
 def announce(job: Job) -> None:
     """Say once what the runs rest on."""
     split = job.split
@@ -166,6 +153,7 @@ def announce(job: Job) -> None:
         )
     for note in split.notes:
         log.info("note: %s", note)
+    log.info("%s", brief_sentence(job.protocol["audit"]))
 
 
 def write_config(job: Job, folder: Path) -> None:
@@ -254,7 +242,8 @@ def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores
     confusion = confusion_matrix(split.test[tested] - 1, labels[tested].astype(np.int64) - 1, split.n_classes)
     result = scores(confusion)
     n_train, n_parameters = int((split.train > 0).sum()), sum(p.numel() for p in job.model.parameters())
-    metrics = results.score_entries(result, confusion, split.class_names)
+    by_distance = accuracy_by_distance(labels[tested] == split.test[tested], distance_to(split.train)[tested])
+    metrics = results.score_entries(result, confusion, split.class_names) | {"accuracy_by_distance": by_distance}
     metrics |= {"n_train": n_train, "n_test": int(tested.sum()), "n_parameters": n_parameters}
     patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
     metrics |= {"flops_per_patch": count_flops(job.model, patch), "seconds": seconds, "protocol": job.protocol}
@@ -272,10 +261,12 @@ def _report(job: Job, folder: Path, labels: np.ndarray, seconds: dict) -> Scores
         folder / "ground_truth.png", split.labelled, *legend, f"{job.scene.spec.name}: ground truth"
     )
     visualize.save_confusion(folder / "confusion.png", confusion, split.class_names)
+    visualize.save_accuracy_by_distance(folder / "distance.png", by_distance, f"{where}, patch {args.patch_size}")
     results.write_json(folder / "metrics.json", metrics)
     results.append_result(args.output / "results.csv", _row(job, folder, metrics))
     print(f"{where}, seed {job.seed}, {n_train:,} training pixels")
     print(results.table(result, split.class_names))
+    print(results.distance_table(by_distance))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), args.output / "results.csv")
     return result

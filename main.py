@@ -11,12 +11,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import experiment
 from arguments import parse
-from datasets import fixed_masks, load_scene
+from audit import audit
+from datasets import load_scene
 from doctor import examine
 from download import download
 from new_scene import map_new_scene, scene_raster
 from rasters import GEOTIFF, open_raster
 from reporting import results
+from sampling import draws_split
 from scenes import find_scene
 from trained import CHECKPOINT
 from utils import InputError, choose_device, load_checkpoint
@@ -42,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
                 fetch(args)
             elif args.doctor:
                 return show_machine(args)
+            elif args.audit:
+                print("\n".join(audit(args)))
             elif args.predict is not None:
                 predict_scene(args)
             elif args.resume is not None:
@@ -95,16 +99,15 @@ def show_machine(args: Namespace) -> int:
 def train_runs(args: Namespace, options: dict) -> None:
     """Train and evaluate --runs runs on one scene, which is read once."""
     device = choose_device(args.cuda)
-    sampled = args.sampling_mode is not None
-    needs_gt = args.train_set is None and (sampled or fixed_masks(args.dataset, args.folder) is None)
-    scene = load_scene(args.dataset, args.folder, need_gt=needs_gt)
+    scene = load_scene(args.dataset, args.folder, need_gt=draws_split(args))
     args.dataset = scene.spec.name
     log.info("%s: %d x %d pixels, %d bands; %s on %s", args.dataset, *scene.cube.shape, args.model, device)
-    outcomes = []
+    outcomes, told = [], None
     for seed in range(args.seed, args.seed + args.runs):
         job = experiment.prepare(args, options, seed, scene, device)
-        if not outcomes:
+        if job.split.method != told:  # of several runs the first, or each where each tests another fold
             experiment.announce(job)
+            told = job.split.method
         folder = results.make_run_folder(args.output, args.model, args.dataset, seed)
         experiment.write_config(job, folder)
         outcomes.append(experiment.run(job, folder))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+DISTANCES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 12), (13, 20), (21, None))  # pixels, from and to
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -66,3 +68,30 @@ def scores(confusion: np.ndarray) -> Scores:
         kappa = (overall - chance) / (1 - chance)
     average = recall[support > 0].mean() if total else np.nan
     return Scores(float(overall), float(average), float(kappa), recall, f1, support)
+
+
+def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict]:
+    """Compute the overall accuracy of the test pixels in steps of their distance to the nearest training pixel.
+
+    Args:
+        correct: whether the prediction is right, (n,) bool.
+        distance: chessboard distance of the same pixels, (n,) integer, at least 1.
+    Returns:
+        Per step of DISTANCES that has pixels: "from" and "to" in pixels, both included ("to" is None in the last),
+        "n" pixels, "accuracy" as a fraction.
+    Raises:
+        ValueError: shapes that differ, or a distance below 1.
+    """
+    correct, distance = np.asarray(correct, dtype=bool), np.asarray(distance)
+    if correct.shape != distance.shape:
+        raise ValueError(f"correct and distance differ in shape: {correct.shape} and {distance.shape}")
+    if (distance < 1).any():
+        raise ValueError("a test pixel is 1 or more away from every training pixel")
+    entries = []
+    for first, last in DISTANCES:
+        inside = (distance >= first) & (distance <= (np.inf if last is None else last))
+        if inside.any():
+            entries.append(
+                {"from": first, "to": last, "n": int(inside.sum()), "accuracy": float(correct[inside].mean())}
+            )
+    return entries

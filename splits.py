@@ -20,6 +20,7 @@ class Split:
         notes: what a reader of the result should know about it, one sentence each.
         validation: label map taken out of train, or None.
         border_skipped: test pixels left out by `skip_border`.
+        guard_dropped, unlearned_dropped: labelled pixels that neither train nor test, see `buffered.split_buffered`.
     """
 
     train: np.ndarray
@@ -30,6 +31,8 @@ class Split:
     notes: tuple[str, ...] = ()
     validation: np.ndarray | None = None
     border_skipped: int = 0
+    guard_dropped: int = 0
+    unlearned_dropped: int = 0
 
     @property
     def n_classes(self) -> int:

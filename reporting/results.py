@@ -112,6 +112,26 @@ def table(result: Scores, class_names: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
+def distance_table(entries: list[dict]) -> str:
+    """Three lines: steps of distance, per cent right, test pixels (see `metrics.accuracy_by_distance`)."""
+    steps = ["distance (pixels)", *map(distance_label, entries)]
+    shares = ["right %", *(_per_cent(entry["accuracy"]) for entry in entries)]
+    pixels = ["test pixels", *(f"{entry['n']:,}" for entry in entries)]
+    rows = [steps, shares, pixels]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+    return "\n".join(["accuracy by chessboard distance to the nearest training pixel", *lines])
+
+
+def distance_label(entry: dict) -> str:
+    """Name a step of distance: 3, 4-5, 21+."""
+    first, last = entry["from"], entry["to"]
+    return f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
+
+
 def summary(results: list[Scores]) -> str:
     """One line with mean and standard deviation (n - 1) over several runs, per cent."""
     parts = []

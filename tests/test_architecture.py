@@ -8,14 +8,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERYTHING = {"datasets", "doctor", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
-EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits"}
-EVERYTHING |= {"envi", "georeference", "new_scene", "rasters", "trained", "utils"}
+EVERYTHING = {
+    "arguments",
+    "audit",
+    "buffered",
+    "checks",
+    "datasets",
+    "doctor",
+    "download",
+    "engine",
+    "envi",
+    "experiment",
+}
+EVERYTHING |= {"georeference", "mapping", "metrics", "models", "new_scene", "patches", "preprocessing", "rasters"}
+EVERYTHING |= {"readers", "reporting", "sampling", "scenes", "selective_scan", "simulate", "splits", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
     "experiment": EVERYTHING - {"arguments", "doctor", "download", "new_scene"},
-    "arguments": {"engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
+    "arguments": {"checks", "engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
+    "checks": {"models", "utils"},
     "doctor": {"scenes", "selective_scan"},
+    "audit": {"datasets", "reporting", "sampling", "splits", "utils"},
+    "sampling": {"buffered", "datasets", "splits", "utils"},
+    "buffered": {"splits", "utils"},
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
     "new_scene": {"datasets", "mapping", "preprocessing", "rasters", "reporting", "trained", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},

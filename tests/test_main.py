@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
-RUN_FILES |= {"map.png", "map_labelled.png", "ground_truth.png", "confusion.png"}
+RUN_FILES |= {"map.png", "map_labelled.png", "ground_truth.png", "confusion.png", "distance.png"}
 
 
 @pytest.fixture
@@ -122,6 +122,45 @@ def test_several_runs_take_following_seeds_and_end_with_mean_and_deviation(run, 
     assert code == 0 and "2 runs: OA" in said and "+-" in said
     with (tmp_path / "runs" / "results.csv").open() as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["5", "6"]
+
+
+def test_the_runs_of_a_cross_validation_test_every_fold_once(run, tmp_path, folder):
+    buffered = ["--model", "cnn", "--epoch", 1, "--sampling_mode", "buffered", "--folds", 3, "--block_size", 5]
+    code, said, _ = run(*buffered, "--seed", 4, "--runs", 3)
+    assert code == 0, said
+    metrics = [_metrics(path) for path in sorted((tmp_path / "runs" / "CNN" / "Tiny").iterdir())]
+    protocols = [each["protocol"] for each in metrics]
+    assert sorted(protocol["split"].split()[2] for protocol in protocols) == ["0", "1", "2"]
+    assert sum(each["n_test"] + each["protocol"]["unlearned_test_pixels_dropped"] for each in metrics) == 180
+    for each in metrics:
+        protocol = each["protocol"]
+        dropped = protocol["guard_pixels_dropped"] + protocol["unlearned_test_pixels_dropped"]
+        assert each["n_train"] + each["n_test"] + dropped == 180 and protocol["guard_pixels_dropped"] > 0
+        assert protocol["audit"]["train_window_overlap"] == 0
+        assert all(entry["from"] >= 3 for entry in each["accuracy_by_distance"])
+    assert said.count("neither train nor test (the guard)") == 3  # each fold is announced
+
+
+def test_the_accuracy_by_distance_and_the_audit_are_those_of_the_map_and_the_masks(run, folder):
+    _, said, made = run("--model", "cnn", "--epoch", 1)
+    train, test = (scipy.io.loadmat(folder / "Tiny" / file)[key] for file, key in scenes.MASK_KEYS.items())
+    labels, steps = np.load(made / "prediction.npy"), {}
+    for pixel in map(tuple, np.argwhere(test)):
+        step = int(np.abs(np.argwhere(train) - pixel).max(1).min())
+        steps.setdefault({4: "4-5", 5: "4-5"}.get(step, str(step)), []).append(labels[pixel] == test[pixel])
+    metrics = _metrics(made)
+    entries = metrics["accuracy_by_distance"]
+    ends = [str(e["from"]) if e["from"] == e["to"] else f"{e['from']}-{e['to']}" for e in entries]
+    assert ends == sorted(steps)
+    assert [(e["n"], e["accuracy"]) for e in entries] == [(len(steps[s]), np.mean(steps[s])) for s in ends]
+    audit = metrics["protocol"]["audit"]
+    assert audit["train_pixel_in_window"] == pytest.approx(len(steps["1"]) / metrics["n_test"])
+    assert (
+        f"{100 * audit['train_pixel_in_window']:.1f} % of the test pixels have a training pixel in their 3 x 3" in said
+    )
+    assert "accuracy by chessboard distance to the nearest training pixel" in said
+    config = json.loads((made / "config.json").read_text())
+    assert config["protocol"]["audit"] == audit
 
 
 def test_a_run_that_was_interrupted_is_resumed_to_the_same_bits(run, monkeypatch, folder):
@@ -226,6 +265,7 @@ def test_every_part_of_the_model_can_be_switched_from_the_command_line(run, swit
         ["--sampling_mode", "random", "--training_sample", "0.2"],
         ["--sampling_mode", "fixed", "--training_sample", "12"],
         ["--sampling_mode", "disjoint"],
+        ["--sampling_mode", "buffered", "--folds", "2", "--fold", "1", "--block_size", "7", "--training_sample", "20"],
         ["--normalize", "minmax", "--fit_on", "train"],
         ["--normalize", "none", "--pca", "3"],
         ["--precision", "bfloat16"],
@@ -283,6 +323,16 @@ ERRORS = {
     "sample without a mode": (["--training_sample", "0.2"], "--sampling_mode"),
     "sample too large": (["--sampling_mode", "random", "--training_sample", "1.5"], "between 0 and 1"),
     "sample without end": (["--sampling_mode", "fixed", "--training_sample", "inf"], "such as 50"),
+    "mask and fold": (
+        ["--train_set", "TRAIN_GT.mat", "--test_set", "TEST_GT.mat", "--fold", "1"],
+        "fix the split; leave out --fold",
+    ),
+    "folds of another mode": (["--sampling_mode", "random", "--folds", "3"], "--folds is used with --sampling_mode"),
+    "fold without a mode": (["--fold", "1"], "--fold is used with --sampling_mode buffered alone"),
+    "one fold": (["--sampling_mode", "buffered", "--folds", "1"], "--folds must be at least 2"),
+    "fold too large": (["--sampling_mode", "buffered", "--fold", "5"], "--fold must lie between 0 and 4 (--folds 5)"),
+    "no block": (["--sampling_mode", "buffered", "--block_size", "0"], "--block_size must be at least 1"),
+    "large block": (["--sampling_mode", "buffered", "--block_size", "9"], "5 folds need as many blocks"),
     "seed too large": (["--seed", "99999999999999999999"], "--seed must be below"),
     "negative patch": (["--patch_size", "-3"], "at least 1"),
     "endless rate": (["--lr", "inf"], "a number above 0"),

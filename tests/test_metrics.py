@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from metrics import confusion_matrix, scores
+from metrics import accuracy_by_distance, confusion_matrix, scores
 
 sizes = settings(max_examples=60, deadline=None)
 
@@ -114,3 +114,27 @@ def test_input_that_does_not_fit_is_refused():
     for confusion in (np.zeros((2, 3)), np.zeros(4)):
         with pytest.raises(ValueError, match="a confusion matrix is square"):
             scores(confusion)
+
+
+STEPS = {1: "1", 2: "2", 3: "3", 4: "4-5", 5: "4-5", 6: "6-8", 7: "6-8", 8: "6-8"}
+STEPS |= dict.fromkeys(range(9, 13), "9-12") | dict.fromkeys(range(13, 21), "13-20")
+
+
+@sizes
+@given(pixels=st.lists(st.tuples(st.integers(1, 40), st.booleans())))
+def test_the_accuracy_by_distance_counts_every_pixel_in_its_step(pixels):
+    expected = {}
+    for distance, correct in sorted(pixels):
+        expected.setdefault(STEPS.get(distance, "21-None"), []).append(correct)
+    entries = accuracy_by_distance([correct for _, correct in pixels], [distance for distance, _ in pixels])
+    names = [f"{e['from']}-{e['to']}" if e["from"] != e["to"] else str(e["from"]) for e in entries]
+    assert names == list(expected)
+    assert [e["n"] for e in entries] == [len(each) for each in expected.values()]
+    assert [e["accuracy"] for e in entries] == pytest.approx([np.mean(each) for each in expected.values()])
+
+
+def test_distances_that_no_test_pixel_can_have_are_refused():
+    with pytest.raises(ValueError, match="1 or more away"):
+        accuracy_by_distance([True, False], [0, 1])
+    with pytest.raises(ValueError, match=r"differ in shape: \(2,\) and \(1,\)"):
+        accuracy_by_distance([True, False], [1])

@@ -172,6 +172,23 @@ def test_the_columns_of_the_table_stand_under_their_headings_whatever_the_names(
         assert all(line[recall - 6 : recall] == "100.00" for line in lines[1:4] + lines[5:])
 
 
+ENTRIES = [
+    {"from": 1, "to": 1, "n": 1234, "accuracy": 0.98765},
+    {"from": 4, "to": 5, "n": 20, "accuracy": 1.0},
+    {"from": 21, "to": None, "n": 3, "accuracy": 0.0},
+]
+
+
+def test_the_table_of_distances_has_a_column_per_step():
+    lines = results.distance_table(ENTRIES).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["distance", "(pixels)", "1", "4-5", "21+"],
+        ["right", "%", "98.77", "100.00", "0.00"],
+        ["test", "pixels", "1,234", "20", "3"],
+    ]
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
 def test_the_summary_is_mean_and_sample_deviation_in_per_cent():
     runs = [scores([[8, 2], [1, 9]]), scores([[9, 1], [1, 9]])]
     assert results.summary(runs) == "2 runs: OA 87.50 +- 3.54, AA 87.50 +- 3.54, kappa 75.00 +- 7.07"
@@ -246,3 +263,32 @@ def test_a_confusion_matrix_is_drawn_even_where_a_class_has_no_pixels(tmp_path):
     assert min(image.shape[:2]) > 300
     dark = (image.sum(-1) < 250) & (image[..., 2] > image[..., 0] + 40)  # the full blue of the first cell
     assert dark.any()
+
+
+def test_the_curve_over_distance_is_higher_where_more_is_right(tmp_path):
+    entries = [{"from": i, "to": i, "n": 10, "accuracy": accuracy} for i, accuracy in ((1, 0.9), (2, 0.5), (3, 0.1))]
+    visualize.save_accuracy_by_distance(tmp_path / "distance.png", entries, "")
+    rows, columns = np.nonzero((read_png(tmp_path / "distance.png") == RGB[1]).all(-1))
+    on_plot = rows < rows.max() - 40  # without the legend
+    left, right = columns[on_plot].min(), columns[on_plot].max()
+    heights = [rows[on_plot & (np.abs(columns - place) < 8)].mean() for place in (left, (left + right) / 2, right)]
+    assert heights[0] < heights[1] < heights[2]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 60)], ids=["histogram beside", "histogram below"])
+def test_the_picture_of_an_audit_has_training_pixels_and_distances_in_their_shares(tmp_path, shape):
+    train, test = np.zeros((2, *shape), dtype=np.int64)
+    train[:, :5], test[:, 5:7] = 1, 2
+    distance = np.maximum(np.arange(shape[1]) - 4, 0)[None].repeat(shape[0], 0)
+    visualize.save_audit(tmp_path / "audit.png", train, test, distance, 3, "a title")
+    image = read_png(tmp_path / "audit.png")
+    trained = count(image, (0xD6, 0x27, 0x28))
+    assert trained > 0.02 * image.shape[0] * image.shape[1]
+    assert count(image, (0xEE, 0xEE, 0xEE)) / trained == pytest.approx((shape[1] - 7) / 5, rel=0.1)
+
+
+def test_the_picture_of_an_audit_bears_test_pixels_that_train(tmp_path):
+    labels = np.ones((4, 4), dtype=np.int64)
+    visualize.save_audit(tmp_path / "audit.png", labels, labels, 0 * labels, 7, "overlap")
+    assert min(read_png(tmp_path / "audit.png").shape[:2]) > 300
