@@ -1,0 +1,100 @@
+"""Map an ENVI file of any size, kill the run once, and show that memory stays flat and the result is the same.
+
+python -m benchmarks.mapping --height 1000 --width 1000 --bands 100
+python -m benchmarks.mapping --height 200 --width 200 --bands 25000    # 4 GB
+
+The scene is noise and the network untrained: what is measured is memory, time and sameness, not accuracy. Each mapping
+runs in a process of its own; the growth is its peak memory above that of mapping a scene of 16 x 16 pixels and 8 bands.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import create_model
+from preprocessing import Preprocessing
+from rasters import write_bands
+from trained import CHECKPOINT
+from utils import save_checkpoint
+
+
+class Noise:
+    """A cube (H, W, n_bands) that is drawn row by row as it is sliced."""
+
+    def __init__(self, *shape):
+        self.shape, self.dtype = shape, np.dtype(np.float32)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        rows = range(*rows.indices(self.shape[0]))
+        drawn = [np.random.default_rng(row).standard_normal(self.shape[1:], np.float32) for row in rows]
+        return np.stack(drawn) if drawn else np.empty((0, *self.shape[1:]), self.dtype)
+
+
+def write_inputs(folder: Path, args, height: int, width: int, bands: int) -> list[str]:
+    """Write a scene and a checkpoint; the command that maps the one with the other."""
+    folder.mkdir()
+    scene = folder / "scene.hdr"
+    write_bands(scene, Noise(height, width, bands), [f"band {i}" for i in range(bands)])
+    torch.manual_seed(0)
+    model = create_model(args.model, n_bands=bands, n_classes=9, patch_size=args.patch_size)
+    facts = {"name": args.model, "n_bands": bands, "n_classes": 9, "patch_size": args.patch_size}
+    names = [f"class {i}" for i in range(1, 10)]
+    preprocessing = Preprocessing("zscore", "scene", np.zeros(bands, np.float32), np.ones(bands, np.float32))
+    content = {"kind": CHECKPOINT, "model": facts | {"options": asdict(model.options)}, "scene": "noise"}
+    content |= {"preprocessing": preprocessing.state(), "class_names": names, "palette": ["#1f77b4"] * 9}
+    save_checkpoint(folder / "last.pt", content | {"border": "mirror", "state": {"weights": model.state_dict()}})
+    return [sys.executable, "main.py", "--predict", str(scene), "--restore", str(folder / "last.pt"), "--cuda", "-1"]
+
+
+def run(command, output: Path, kill_at: float | None = None) -> tuple[float, float]:
+    """Peak memory in MiB and seconds of one mapping; killed once this share of the pixels is done."""
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.DEVNULL)
+    look, done = os.WEXITED | os.WNOHANG | os.WNOWAIT, 0  # wait4 below wants to see it end itself
+    while kill_at is not None and done < kill_at and os.waitid(os.P_PID, process.pid, look) is None:
+        time.sleep(0.05)
+        done = max((json.loads(path.read_text())["done"] for path in output.rglob("progress.json")), default=0)
+    if kill_at is not None:
+        os.kill(process.pid, signal.SIGKILL)
+    _, _, usage = os.wait4(process.pid, 0)
+    return usage.ru_maxrss / 1024, time.perf_counter() - started
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"height": 1000, "width": 1000, "bands": 100, "patch_size": 5}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--model", default="CNN")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home, pixels = Path(folder), args.height * args.width
+        base, _ = run(write_inputs(home / "small", args, 16, 16, 8), home / "base")
+        command = write_inputs(home / "large", args, args.height, args.width, args.bands)
+        size = (home / "large" / "scene.img").stat().st_size / 2**30
+        print(f"{args.height} x {args.width} x {args.bands}, {size:.2f} GiB, {args.model}, patch {args.patch_size}")
+        peak, seconds = run(command, home / "whole")
+        print(f"mapped in {seconds:.0f} s, {pixels / seconds:,.0f} px/s; memory grew by {peak - base:.0f} MiB")
+        run(command, home / "killed", kill_at=pixels / 2)
+        _, seconds = run(command, home / "killed")
+        maps = [next((home / name).rglob("prediction.npy")).read_bytes() for name in ("whole", "killed")]
+        print(
+            f"killed half-way and started again: {seconds:.0f} s more, {'equal' if maps[0] == maps[1] else 'DIFFERENT'}"
+        )
+    return int(maps[0] != maps[1] or peak - base > 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
