@@ -50,6 +50,7 @@ class Job:
     seed: int
     scene: Scene
     split: Split
+    masks: str  # SHA-256 of training and test pixels as read or drawn, before any are held out or skipped
     preprocessing: Preprocessing
     cube: torch.Tensor  # (H, W, n_bands), normalised, on the device
     model: PatchClassifier
@@ -67,6 +68,7 @@ class Job:
         return {
             "cube": fingerprint(self.scene.cube),
             "ground_truth": fingerprint(self.scene.gt),
+            "masks": self.masks,
             "split": self.split.fingerprint,
         }
 
@@ -111,12 +113,18 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
     seed_everything(seed)
     rng = np.random.default_rng(seed)
     split = _make_split(args, scene, rng)
+    masks = split.fingerprint
     if args.val_fraction:
         split = splits.hold_out(split, args.val_fraction, rng)
     if args.border == "skip":
         split = splits.skip_border(split, args.patch_size // 2)
     preprocessing = fit_preprocessing(
-        scene.cube, split.train, normalize=args.normalize, fit_on=args.fit_on, n_components=args.pca
+        scene.cube,
+        split.train,
+        normalize=args.normalize,
+        fit_on=args.fit_on,
+        n_components=args.pca,
+        valid=scene.valid,
     )
     sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
     try:
@@ -136,7 +144,7 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
     recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
     augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
     cube = torch.from_numpy(preprocessing(scene.cube)).to(device)
-    return Job(args, options, seed, scene, split, preprocessing, cube, model, recipe, augmentation)
+    return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation)
 
 
 def _make_split(args: Namespace, scene: Scene, rng: np.random.Generator) -> Split:
@@ -144,7 +152,7 @@ def _make_split(args: Namespace, scene: Scene, rng: np.random.Generator) -> Spli
         home = args.folder / scene.spec.folder
         masks = [home / p if not p.is_file() and (home / p).is_file() else p for p in (args.train_set, args.test_set)]
         return load_split(*masks, scene)
-    in_folder = fixed_masks(scene.spec.name, args.folder) if args.sampling_mode is None else None
+    in_folder = fixed_masks(scene.spec, args.folder) if args.sampling_mode is None else None
     if in_folder is not None:
         if args.training_sample is not None:
             raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")
@@ -203,6 +211,7 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
             precision=args.precision,
             progress=Progress("mapping", "px"),
         )
+        labels = labels if job.scene.valid is None else np.where(job.scene.valid, labels, labels.dtype.type(0))
         seconds = {"train": sum(record["seconds"] for record in history.records)}
         seconds["predict"] = time.perf_counter() - started
         monitor.maps({"prediction": visualize.colour_map(labels, split.palette)})

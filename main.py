@@ -98,14 +98,14 @@ def train_runs(args: Namespace, options: dict) -> None:
     sampled = args.sampling_mode is not None
     needs_gt = args.train_set is None and (sampled or fixed_masks(args.dataset, args.folder) is None)
     scene = load_scene(args.dataset, args.folder, need_gt=needs_gt)
-    args.dataset = scene.spec.name
-    log.info("%s: %d x %d pixels, %d bands; %s on %s", args.dataset, *scene.cube.shape, args.model, device)
+    args.dataset = scene.spec.described or scene.spec.name
+    log.info("%s: %d x %d pixels, %d bands; %s on %s", scene.spec.name, *scene.cube.shape, args.model, device)
     outcomes = []
     for seed in range(args.seed, args.seed + args.runs):
         job = experiment.prepare(args, options, seed, scene, device)
         if not outcomes:
             experiment.announce(job)
-        folder = results.make_run_folder(args.output, args.model, args.dataset, seed)
+        folder = results.make_run_folder(args.output, args.model, scene.spec.name, seed)
         experiment.write_config(job, folder)
         outcomes.append(experiment.run(job, folder))
     if len(outcomes) > 1:
@@ -129,7 +129,7 @@ def resume(args: Namespace) -> None:
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
     scene = load_scene(earlier.dataset, earlier.folder)
     job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
-    if job.fingerprints() != config["protocol"]["fingerprints"]:
+    if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     experiment.announce(job)
     last = folder / "last.pt"

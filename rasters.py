@@ -119,7 +119,7 @@ def _open_geotiff(path: Path) -> Raster:
         raise InputError(f"{path}: no such file")
 
     def damaged(error):
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = str(error.__cause__ or error).splitlines()[0].replace(f"'{path}'", "it")
         return InputError(f"{path} is not a readable GeoTIFF ({reason}); fetch or copy it again")
 
     try:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EVERYTHING = {"datasets", "doctor", "download", "engine", "experiment", "mapping", "metrics", "models", "patches"}
 EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "selective_scan", "simulate", "splits"}
-EVERYTHING |= {"envi", "georeference", "rasters", "trained", "utils"}
+EVERYTHING |= {"cubes", "describe", "description", "envi", "georeference", "rasters", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
     "experiment": EVERYTHING - {"arguments", "doctor", "download"},
@@ -19,7 +19,10 @@ ALLOWED = {
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},
-    "datasets": {"readers", "scenes", "simulate", "splits", "trained", "utils"},
+    "datasets": {"cubes", "description", "rasters", "readers", "scenes", "simulate", "splits", "trained", "utils"},
+    "cubes": {"description", "georeference", "rasters", "readers", "scenes", "utils"},
+    "description": {"scenes", "utils"},
+    "describe": {"cubes", "datasets", "description", "rasters", "readers", "scenes", "utils"},
     "download": {"readers", "scenes", "utils"},
     "models": {"selective_scan"},
     "reporting": {"metrics", "utils"},

@@ -294,7 +294,7 @@ def test_spectral_reads_our_labels_and_bands_with_names_colours_and_place(tmp_pa
     image = spectral.io.envi.open(str(tmp_path / "map.hdr"))
     np.testing.assert_array_equal(np.asarray(image.read_band(0)), LABELS)
     assert image.metadata["class names"] == ["Unlabelled", "Land", "Water", "Roof"]
-    assert image.metadata["class lookup"] == "0 0 0 255 0 0 0 255 0 0 0 255".split()
+    assert image.metadata["class lookup"] == ["0", "0", "0", "255", "0", "0", "0", "255", "0", "0", "0", "255"]
     assert image.metadata["map info"] == UTM
     assert image.metadata["coordinate system string"] == ["A[1", "2]"]
     bands = RNG.normal(size=(7, 5, 3)).astype(np.float32)
