@@ -36,6 +36,7 @@ OPTION_HELP = {
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
+    "describe": {"folder"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"},
     "resume": {"cuda", "visdom"},
 }
@@ -72,13 +73,23 @@ def _add_modes(group):
     group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
     group.add_argument("--doctor", action="store_true", help="show what this machine can run, check the scan, and stop")
     group.add_argument(
+        "--describe",
+        metavar="SCENE_OR_FILE",
+        help="show what a scene, a file or a folder of files holds, suggest a scene.toml for it, and stop",
+    )
+    group.add_argument(
         "--predict", metavar="SCENE", help="map a scene with the model of --restore and stop; needs no labels"
     )
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
 
 def _add_data(group):
-    group.add_argument("--dataset", metavar="NAME", help=f"scene: {', '.join(SCENES)}; case, - and _ do not matter")
+    group.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"scene: {', '.join(SCENES)}, or one of your own: "
+        "a folder in --folder, or a path, with a scene.toml; case, - and _ do not matter",
+    )
     group.add_argument("--folder", type=Path, default=Path("Datasets"), help="data root, one subfolder per scene")
     group.add_argument("--train_set", type=Path, metavar="FILE", help="fixed training mask (.mat with TR)")
     group.add_argument("--test_set", type=Path, metavar="FILE", help="fixed test mask (.mat with TE)")

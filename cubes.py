@@ -106,6 +106,12 @@ def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None
     return replace(spec, shape=tuple(shape), wavelengths=wavelengths, rgb_bands=rgb_bands)
 
 
+def find_orders(shape: tuple[int, int, int], wanted: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Give the orders of the axes of `shape` that begin as `wanted` (rows, columns, perhaps bands), as it is first."""
+    orders = itertools.permutations(range(3))
+    return [order for order in orders if tuple(shape[axis] for axis in order)[: len(wanted)] == tuple(wanted)]
+
+
 def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None) -> np.ndarray:
     """Bring the axes to rows, columns, bands where what is known of the shape leaves one way only."""
     wanted = spec.shape or plane
@@ -113,11 +119,7 @@ def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None) ->
         raise InputError(f"{path}: the cube has two axes, {cube.shape}; is this the label map?")
     if cube.ndim != 3 or wanted is None or cube.shape[: len(wanted)] == wanted:
         return cube
-    orders = [
-        order
-        for order in itertools.permutations(range(3))
-        if tuple(cube.shape[axis] for axis in order)[: len(wanted)] == wanted
-    ]
+    orders = find_orders(cube.shape, wanted)
     stored = [", ".join(AXES[order.index(axis)] for axis in range(3)) for order in orders]
     if len(orders) > 1:
         raise InputError(

@@ -178,7 +178,11 @@ def announce(job: Job) -> None:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write config.json, from which --resume makes the run again."""
-    arguments = {name: value for name, value in vars(job.args).items() if name not in ("download", "predict", "resume")}
+    arguments = {
+        name: value
+        for name, value in vars(job.args).items()
+        if name not in ("describe", "download", "predict", "resume")
+    }
     content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)
 

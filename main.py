@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import experiment
 from arguments import parse
 from datasets import fixed_masks, load_scene
+from describe import describe
 from doctor import examine
 from download import download
 from mapping import map_scene
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("visdom", "urllib3", "websocket", "matplotlib"):
+    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
                 fetch(args)
             elif args.doctor:
                 return show_machine(args)
+            elif args.describe is not None:
+                print("\n".join(describe(args.describe, args.folder)))
             elif args.predict is not None:
                 predict_scene(args)
             elif args.resume is not None:

@@ -13,7 +13,7 @@ EVERYTHING |= {"arguments", "preprocessing", "readers", "reporting", "scenes", "
 EVERYTHING |= {"cubes", "describe", "description", "envi", "georeference", "rasters", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
-    "experiment": EVERYTHING - {"arguments", "doctor", "download"},
+    "experiment": EVERYTHING - {"arguments", "describe", "doctor", "download"},
     "arguments": {"engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "doctor": {"scenes", "selective_scan"},
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
@@ -22,7 +22,7 @@ ALLOWED = {
     "datasets": {"cubes", "description", "rasters", "readers", "scenes", "simulate", "splits", "trained", "utils"},
     "cubes": {"description", "georeference", "rasters", "readers", "scenes", "utils"},
     "description": {"scenes", "utils"},
-    "describe": {"cubes", "datasets", "description", "rasters", "readers", "scenes", "utils"},
+    "describe": {"cubes", "datasets", "description", "georeference", "rasters", "readers", "scenes", "utils"},
     "download": {"readers", "scenes", "utils"},
     "models": {"selective_scan"},
     "reporting": {"metrics", "utils"},

@@ -227,7 +227,7 @@ def test_the_files_own_no_data_value_is_used_and_masks_leave_such_pixels_out(hom
 
 def write_envi(path, cube, place=None):
     spectral.io.envi.save_image(
-        str(path), cube, ext="", interleave="bsq", metadata={"map info": place} if place else {}
+        str(path), cube, ext="", force=True, interleave="bsq", metadata={"map info": place} if place else {}
     )
 
 
@@ -237,11 +237,12 @@ def houston(tmp_path, monkeypatch, cube, gt, place=None, **facts):
     from dataclasses import replace
 
     spec = scenes.SCENES["Houston2018"]
-    assert (spec.shape, spec.n_dropped) == ((601, 2384, 48), 2)
+    assert spec.n_dropped == 2
     shape = (*cube.shape[:2], cube.shape[2] - 2)
     monkeypatch.setitem(scenes.SCENES, "Houston2018", replace(spec, shape=shape))
     folder = tmp_path / "Houston2018"
     folder.mkdir(exist_ok=True)
+    (folder / spec.cube_file).unlink(missing_ok=True)
     write_envi(folder / "2018_IEEE_GRSS_DFC_HSI_TR.hdr", cube, place)
     (folder / "2018_IEEE_GRSS_DFC_HSI_TR.hdr").rename(folder / spec.cube_file)
     if "transform" in facts:
