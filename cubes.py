@@ -134,11 +134,14 @@ def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None) ->
 
 def _fill(cube: np.ndarray, nodata: float | None, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """As float32, with the spectra of empty pixels replaced; and which pixels have data."""
-    missing = np.isnan(cube) if cube.dtype.kind == "f" else np.zeros(cube.shape, bool)
+    n_partly, empty = 0, np.zeros(cube.shape[:2], bool)
+    if cube.dtype.kind == "f":
+        empty = np.isnan(cube[..., 0])
+        empty[empty] = np.isnan(cube[empty]).all(axis=1)
     if nodata is not None and not np.isnan(nodata):
-        missing |= cube == (cube.dtype.type(nodata) if cube.dtype.kind == "f" else nodata)
-    empty = missing.all(axis=2)
-    n_partly = int((missing.any(axis=2) & ~empty).sum()) if nodata is not None and not np.isnan(nodata) else 0
+        marked = cube == (cube.dtype.type(nodata) if cube.dtype.kind == "f" else nodata)
+        wholly = marked.all(axis=2)
+        empty, n_partly = empty | wholly, int((marked.any(axis=2) & ~wholly).sum())
     cube = np.array(cube, np.float32, order="C")
     if n_partly:
         log.info(

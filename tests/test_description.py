@@ -109,6 +109,9 @@ def test_every_entry_is_used(home):
         ('name = "indian_pines"', "line 4: 'name' is that of a scene of the catalogue"),
         ("name", r"is no valid TOML: .*\(at line 4"),
         ("cube = 'b.npy'", r"is no valid TOML: .*\(at line 4"),
+        (f"nodata = {'9' * 5000}", "is no valid TOML"),
+        (f"wavelengths = {'[' * 5000}", "is no valid TOML"),
+        (f"nodata = 1{'0' * 400}", "line 4: 'nodata' must be number"),
         ("[table]\na = 1", "line 4: 'table' is unknown"),
     ],
 )
