@@ -8,7 +8,7 @@ import numpy as np
 
 from cubes import check_labels, complete, fit_labels, read_cube, read_file, read_gt
 from description import find_spec
-from rasters import Raster, open_raster
+from rasters import ARRAYS, Raster, open_raster
 from readers import describe
 from scenes import MASK_KEYS, SceneSpec
 from simulate import simulate
@@ -63,11 +63,13 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
         raise InputError(f"{spec.described} names no ground truth; add `gt`, or give --train_set and --test_set")
     if gt_file is not None and (need_gt or spec.described or gt_file.is_file()):
         gt, gt_raster = read_gt(_there(gt_file, spec), spec)
-    if need_cube or spec.shape is None:
+    as_arrays = cube_file.suffix.lower() in ARRAYS
+    if need_cube or (spec.shape is None and as_arrays):
         cube, valid, raster = read_cube(_there(cube_file, spec), spec, None if gt is None else gt.shape)
         spec = complete(spec, cube.shape, raster)
-    elif gt is not None and gt_raster is not None and cube_file.is_file():
-        raster = open_raster(cube_file)
+    elif spec.shape is None or (gt is not None and cube_file.is_file() and not as_arrays):
+        raster = open_raster(_there(cube_file, spec))  # for its shape and its place alone
+        spec = complete(spec, raster.shape, raster)
     if gt is not None:
         gt = fit_labels(gt, gt_raster, raster, gt_file, spec)
         gt = gt if valid is None else np.where(valid, gt, 0)

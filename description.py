@@ -60,8 +60,8 @@ def find_spec(name: str, folder: Path) -> SceneSpec:
             ) from error
         if _plain(name).startswith(AUGMENTED):
             raise InputError(
-                f"{name} is a scene of your own: put its files and a scene.toml that names them (README.md says how) "
-                f"into {Path(folder) / name}"
+                f"{name} is not published in a stable form; put a {FILE} into {Path(folder) / name} that names the "
+                'cube and your larger training mask (README.md, "A scene of your own", has one)'
             ) from error
         more = f"; described in {folder}: {', '.join(own)}" if own else ""
         raise InputError(f"{error}{more}") from error

@@ -68,13 +68,33 @@ def test_a_scene_is_found_by_name_by_path_and_by_folder(home):
 
 def test_an_unknown_scene_lists_those_described_as_well(home):
     refuses(home, r"unknown scene 'Moon'; choose from IndianPines, .*; described in .*data: My-Scene", name="Moon")
-    refuses(home, r"Augmented_PaviaU is a scene of your own: put its files and a scene.toml", name="Augmented_PaviaU")
+    refuses(home, r"put a scene.toml into .*data/Augmented_PaviaU that names", name="Augmented_PaviaU")
     refuses(home, r"no-where/scene.toml: no such file; `python main.py --describe", name="no-where/scene.toml")
 
 
-def test_an_augmented_scene_is_a_described_one(home):
-    home.rename(home.parent / "Augmented_IndianPines")
-    assert load(home, "augmented-indian_pines").spec.name == "Augmented_IndianPines"
+def test_an_augmented_scene_takes_its_cube_and_ground_truth_from_its_neighbour(home):
+    augmented = home.parent / "Augmented_IndianPines"
+    augmented.mkdir()
+    train = np.where(np.arange(9)[:, None] < 6, GT, 0)
+    scipy.io.savemat(augmented / "TRAIN_GT.mat", {"TR": train})
+    scipy.io.savemat(augmented / "TEST_GT.mat", {"TE": GT - train})
+    describe(augmented, cube="../My-Scene/cube.npy", gt="../My-Scene/gt.npy")
+    scene = load(home, "augmented-indian_pines")
+    assert scene.spec.name == "Augmented_IndianPines"
+    np.testing.assert_array_equal(scene.cube, CUBE)
+    split = load_split(*fixed_masks(scene.spec, home.parent), scene)
+    np.testing.assert_array_equal(split.train, train)
+    assert split.notes == ("more pixels train than test; are the masks swapped?",)
+
+
+def test_without_its_cube_a_scene_of_a_lazy_format_is_not_read(home):
+    spectral.io.envi.save_image(str(home / "c.hdr"), CUBE, ext="img")
+    describe(home, cube="c.hdr")
+    scene = load(home, need_cube=False)
+    assert (scene.spec.shape, scene.cube, scene.valid) == ((9, 12, 4), None, None)
+    np.testing.assert_array_equal(scene.gt, GT)
+    (home / "c.hdr").unlink()
+    refuses(home, r"c\.hdr is missing, which", need_cube=False)
 
 
 def test_every_entry_is_used(home):
