@@ -91,8 +91,15 @@ def _add_data(group):
         "a folder in --folder, or a path, with a scene.toml; case, - and _ do not matter",
     )
     group.add_argument("--folder", type=Path, default=Path("Datasets"), help="data root, one subfolder per scene")
-    group.add_argument("--train_set", type=Path, metavar="FILE", help="fixed training mask (.mat with TR)")
-    group.add_argument("--test_set", type=Path, metavar="FILE", help="fixed test mask (.mat with TE)")
+    group.add_argument(
+        "--train_set",
+        type=Path,
+        metavar="FILE",
+        help="fixed training mask: the array TR, or the only label map in the file",
+    )
+    group.add_argument(
+        "--test_set", type=Path, metavar="FILE", help="fixed test mask: the array TE, or the only label map in the file"
+    )
     group.add_argument(
         "--sampling_mode",
         choices=("random", "fixed", "disjoint"),

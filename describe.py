@@ -27,8 +27,9 @@ class Values:
     """Figures of an image's values, gathered block by block.
 
     Attributes:
-        low, high: least and greatest finite value of each band, (n_bands,); NaN where a band has none.
-        n_nan, n_infinite: how many values are so.
+        low, high: least and greatest finite value of each band, the no-data value left out, (n_bands,); NaN where a
+            band has none.
+        n_nan, n_infinite, n_nodata: how many values are so.
         counts: pixels by value where the image can be a label map (one band of whole numbers from 0 on); else None.
     """
 
@@ -36,6 +37,7 @@ class Values:
     high: np.ndarray
     n_nan: int
     n_infinite: int
+    n_nodata: int
     counts: dict[int, int] | None
 
 
@@ -43,7 +45,8 @@ def survey(raster: Raster) -> Values:
     """Go through an image once, a few rows at a time."""
     height, width, n_bands = raster.shape
     low, high = np.full(n_bands, np.inf), np.full(n_bands, -np.inf)
-    n_nan = n_infinite = 0
+    n_nan = n_infinite = n_nodata = 0
+    marked = raster.nodata is not None and n_bands > 1 and not math.isnan(raster.nodata)
     counts = {} if n_bands == 1 else None
     step = max(1, _BLOCK // (width * n_bands * raster.dtype.itemsize))
     for start in range(0, height, step):
@@ -51,15 +54,19 @@ def survey(raster: Raster) -> Values:
         if raster.dtype.kind == "f":
             n_nan += int(np.isnan(block).sum())
             n_infinite += int(np.isinf(block).sum())
-            finite = np.isfinite(block)
-            lows, highs = np.where(finite, block, np.inf), np.where(finite, block, -np.inf)
+        if raster.dtype.kind == "f" or marked:
+            used = np.isfinite(block)
+            if marked:
+                nodata = block == (raster.dtype.type(raster.nodata) if raster.dtype.kind == "f" else raster.nodata)
+                n_nodata, used = n_nodata + int(nodata.sum()), used & ~nodata
+            lows, highs = np.where(used, block, np.inf), np.where(used, block, -np.inf)
         else:
             lows = highs = block
         low, high = np.minimum(low, lows.min((0, 1))), np.maximum(high, highs.max((0, 1)))
         if counts is not None:
             counts = _count(counts, block)
     none = low > high
-    return Values(np.where(none, np.nan, low), np.where(none, np.nan, high), n_nan, n_infinite, counts)
+    return Values(np.where(none, np.nan, low), np.where(none, np.nan, high), n_nan, n_infinite, n_nodata, counts)
 
 
 def _count(counts: dict[int, int], block: np.ndarray) -> dict[int, int] | None:
@@ -84,6 +91,8 @@ def describe(name: str, folder: Path) -> list[str]:
         InputError: no such scene or file, or one that cannot be read.
     """
     path = Path(name)
+    if path.suffix.lower() in _IMAGES and not path.exists():
+        raise InputError(f"{path}: no such file")
     if path.is_file() and path.suffix.lower() != ".toml":
         return _describe_file(path)
     if path.is_dir() and not (path / FILE).is_file():
@@ -145,7 +154,8 @@ def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
     wavelengths = (spec.wavelengths if spec else None) or raster.wavelengths
     if wavelengths and n_bands > 1:
         lines.append(f"  wavelengths   {min(wavelengths):g} to {max(wavelengths):g} nm")
-    lines.append(f"  no data       {'no value given' if raster.nodata is None else f'{raster.nodata:g}'}")
+    count = f", {values.n_nodata} values" if n_bands > 1 else ""
+    lines.append(f"  no data       {'no value given' if raster.nodata is None else f'{raster.nodata:g}{count}'}")
     transform, crs = transform_of(raster.georeference), crs_of(raster.georeference)
     if raster.georeference is not None:
         lines.append(f"  place         transform {transform}, {(crs or 'no coordinate system')[:60]}")
@@ -209,7 +219,9 @@ def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
     path, key, raster = max(cubes, key=lambda image: math.prod(image[2].shape))
     truth, counts, n_bands = None, None, raster.shape[2]
     for image in labels:
-        orders = find_orders(raster.shape, image[2].shape[:2])
+        finer = [image[2].shape[axis] / raster.shape[axis] for axis in (0, 1)]
+        finer = min(finer) > 1 and all(factor.is_integer() for factor in finer)  # which a run brings to the cube's grid
+        orders = [(0, 1, 2)] if finer else find_orders(raster.shape, image[2].shape[:2])
         counts = survey(image[2]).counts if orders else None
         if counts and max(counts) > 0 and min(counts) >= 0 and _certain(orders, path):
             truth, n_bands = image, raster.shape[orders[0][2]]

@@ -58,6 +58,10 @@ def find_spec(name: str, folder: Path) -> SceneSpec:
             raise InputError(
                 f"{path}: no such file; `python main.py --describe FILE` suggests what to write"
             ) from error
+        if path.is_file():
+            raise InputError(
+                f"{path} is a file, not a scene; `python main.py --describe {path}` suggests a {FILE} for it"
+            ) from error
         if _plain(name).startswith(AUGMENTED):
             raise InputError(
                 f"{name} is not published in a stable form; put a {FILE} into {Path(folder) / name} that names the "

@@ -111,6 +111,23 @@ def test_what_is_odd_in_a_cube_is_counted(tmp_path):
     assert f"range         {finite.min():g} to {finite.max():g}" in text
 
 
+def test_values_of_pixels_without_data_are_counted_and_left_out_of_the_range(tmp_path):
+    cube = CUBE.astype(np.int32)
+    cube[:2, 0] = -9999
+    spectral.io.envi.save_image(str(tmp_path / "c.hdr"), cube, metadata={"data ignore value": -9999})
+    text = "\n".join(describe(str(tmp_path / "c.hdr"), tmp_path))
+    rest = np.delete(cube.reshape(-1, 4), [0, 12], axis=0)
+    assert f"range         {rest.min():g} to {rest.max():g}" in text
+    assert "no data       -9999, 8 values" in text
+
+
+def test_a_finer_label_map_is_suggested_as_well(tmp_path):
+    np.save(tmp_path / "cube.npy", CUBE)
+    np.save(tmp_path / "gt.npy", np.kron(GT, np.ones((2, 2), np.uint8)))
+    save_suggestion(describe(str(tmp_path), tmp_path), tmp_path)
+    np.testing.assert_array_equal(load_scene(str(tmp_path), tmp_path).gt, GT)
+
+
 def test_a_survey_in_blocks_equals_one_at_once(tmp_path, monkeypatch):
     cube = RNG.integers(-500, 500, (23, 5, 3)).astype(np.int16)
     np.save(tmp_path / "c.npy", cube)
@@ -160,6 +177,10 @@ def test_what_cannot_be_described_is_refused(tmp_path, capsys):
     with pytest.raises(InputError, match=r"holds no scene.toml and no file of a format that is read"):
         describe(str(tmp_path), tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"b\.hdr: no such file"):
+        describe(str(tmp_path / "b.hdr"), tmp_path)
+    with pytest.raises(InputError, match=r"a\.jpg is a file, not a scene; `python main\.py --describe"):
+        load_scene(str(tmp_path / "a.jpg"), tmp_path)
     with pytest.raises(InputError, match=r"\.jpg is none of the formats"):
         describe(str(tmp_path / "a.jpg"), tmp_path)
     assert main(["--describe", "PaviaU", "--epoch", "3"]) == 2
