@@ -49,6 +49,7 @@ FOR_PREDICT = {
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
+    "describe": {"folder"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
     "resume": {"cuda", "visdom", "scan_backend"},
     "audit": SPLIT_FLAGS
@@ -87,6 +88,11 @@ def _add_modes(group):
     group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
     group.add_argument("--doctor", action="store_true", help="show what this machine can run, check the scan, and stop")
     group.add_argument(
+        "--describe",
+        metavar="SCENE_OR_FILE",
+        help="show what a scene, a file or a folder of files holds, suggest a scene.toml for it, and stop",
+    )
+    group.add_argument(
         "--predict",
         metavar="SCENE",
         help="map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore and stop; needs no labels",
@@ -103,10 +109,22 @@ def _add_modes(group):
 
 
 def _add_data(group):
-    group.add_argument("--dataset", metavar="NAME", help=f"scene: {', '.join(SCENES)}; case, - and _ do not matter")
+    group.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"scene: {', '.join(SCENES)}, or one of your own: "
+        "a folder in --folder, or a path, with a scene.toml; case, - and _ do not matter",
+    )
     group.add_argument("--folder", type=Path, default=Path("Datasets"), help="data root, one subfolder per scene")
-    group.add_argument("--train_set", type=Path, metavar="FILE", help="fixed training mask (.mat with TR)")
-    group.add_argument("--test_set", type=Path, metavar="FILE", help="fixed test mask (.mat with TE)")
+    group.add_argument(
+        "--train_set",
+        type=Path,
+        metavar="FILE",
+        help="fixed training mask: the array TR, or the only label map in the file",
+    )
+    group.add_argument(
+        "--test_set", type=Path, metavar="FILE", help="fixed test mask: the array TE, or the only label map in the file"
+    )
     group.add_argument(
         "--sampling_mode",
         choices=("random", "fixed", "disjoint", "buffered"),

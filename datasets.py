@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from readers import describe, read_arrays
-from scenes import MASK_KEYS, SceneSpec, find_scene
+from cubes import check_labels, complete, fit_labels, read_cube, read_file, read_gt
+from description import find_spec
+from rasters import ARRAYS, Raster, open_raster
+from readers import describe
+from scenes import MASK_KEYS, SceneSpec
 from simulate import simulate
 from splits import Split, check_classes, split_disjoint, split_per_class, split_random
 from utils import InputError
@@ -26,11 +29,15 @@ class Scene:
         spec: its facts.
         cube: (H, W, n_bands) float32, or None where not asked for.
         gt: (H, W) int64, 0 = unlabelled, 1..K, or None where the file is absent.
+        valid: which pixels have data, (H, W) bool; None where all have, or the cube was not asked for.
+        raster: the cube's file, which knows its place; None where the format holds arrays alone.
     """
 
     spec: SceneSpec
     cube: np.ndarray | None
     gt: np.ndarray | None
+    valid: np.ndarray | None = None
+    raster: Raster | None = None
 
 
 def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool = False) -> Scene:
@@ -44,35 +51,53 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
     Raises:
         InputError: an unknown name (the choices are named), a missing, unreadable or unfit file, NaN in the cube.
     """
-    spec = _find_spec(name)
+    spec = find_spec(name, folder)
     if spec.name == SIMULATED:
         cube, gt = simulate(0, shape=spec.shape, n_classes=spec.n_classes)
         return Scene(spec, cube.astype(np.float32) if need_cube else None, gt.astype(np.int64))
     home = Path(folder) / spec.folder
-    cube = gt = None
-    if need_cube:
-        cube = _read_cube(home / spec.cube_file, spec)
-    if need_gt or (home / spec.gt_file).is_file():
-        gt = _read_gt(home / spec.gt_file, spec)
-    return Scene(spec, cube, gt)
+    cube = gt = valid = raster = None
+    cube_file = home / spec.cube_file
+    gt_file = None if spec.gt_file is None else home / spec.gt_file
+    if gt_file is None and need_gt:
+        raise InputError(f"{spec.described} names no ground truth; add `gt`, or give --train_set and --test_set")
+    if gt_file is not None and (need_gt or spec.described or gt_file.is_file()):
+        gt, gt_raster = read_gt(_there(gt_file, spec), spec)
+    as_arrays = cube_file.suffix.lower() in ARRAYS
+    if need_cube or (spec.shape is None and as_arrays):
+        cube, valid, raster = read_cube(_there(cube_file, spec), spec, None if gt is None else gt.shape)
+        spec = complete(spec, cube.shape, raster)
+    elif spec.shape is None or (gt is not None and cube_file.is_file() and not as_arrays):
+        raster = open_raster(_there(cube_file, spec))  # for its shape and its place alone
+        spec = complete(spec, raster.shape, raster)
+    if gt is not None:
+        gt = fit_labels(gt, gt_raster, raster, gt_file, spec)
+        gt = gt if valid is None else np.where(valid, gt, 0)
+    return Scene(spec, cube if need_cube else None, gt, valid, raster)
 
 
-def _find_spec(name: str) -> SceneSpec:
-    try:
-        return find_scene(name)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def _there(path: Path, spec: SceneSpec) -> Path:
+    if not path.is_file():
+        raise InputError(_where_from(spec, path))
+    return path
 
 
 def has_cube(name: str, folder: Path) -> bool:
     """Whether a scene's cube is there; InputError for an unknown scene."""
-    spec = _find_spec(name)
+    spec = find_spec(name, folder)
     return spec.cube_file is None or (Path(folder) / spec.folder / spec.cube_file).is_file()
 
 
-def fixed_masks(name: str, folder: Path) -> tuple[Path, Path] | None:
-    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat where they are; InputError where one is missing."""
-    paths = tuple(Path(folder) / _find_spec(name).folder / file for file in MASK_KEYS)
+def fixed_masks(name: str | SceneSpec, folder: Path) -> tuple[Path, Path] | None:
+    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat where they are; InputError where one is missing.
+
+    A description that names its masks has them; they must be there.
+    """
+    spec = name if isinstance(name, SceneSpec) else find_spec(name, folder)
+    paths = tuple(Path(folder) / spec.folder / file for file in spec.mask_files or MASK_KEYS)
+    for path in paths if spec.mask_files else ():
+        if not path.is_file():
+            raise InputError(_where_from(spec, path))
     there = [path for path in paths if path.is_file()]
     if len(there) == 1:
         raise InputError(
@@ -97,6 +122,10 @@ def load_split(train_file: Path, test_file: Path, scene: Scene, faults: list[str
     """
     train, train_note = _read_mask(Path(train_file), "TR", scene.spec, faults)
     test, test_note = _read_mask(Path(test_file), "TE", scene.spec, faults)
+    empty_note = ""
+    if scene.valid is not None and (n_empty := int((((train > 0) | (test > 0)) & ~scene.valid).sum())):
+        train, test = np.where(scene.valid, train, 0), np.where(scene.valid, test, 0)
+        empty_note = f"{n_empty} pixels of the masks have no data and were left out"
     overlap = int(((train > 0) & (test > 0)).sum())
     if overlap:
         sentence = (
@@ -111,7 +140,13 @@ def load_split(train_file: Path, test_file: Path, scene: Scene, faults: list[str
         names, note = scene.spec.class_names, ""
     colours = dict(zip(scene.spec.class_names, scene.spec.palette, strict=True))
     more = "" if (train > 0).sum() <= (test > 0).sum() else "more pixels train than test; are the masks swapped?"
-    notes = [note, more, *dict.fromkeys((train_note, test_note)), *_coverage(np.maximum(train, test), names, scene)]
+    notes = [
+        note,
+        more,
+        empty_note,
+        *dict.fromkeys((train_note, test_note)),
+        *_coverage(np.maximum(train, test), names, scene),
+    ]
     split = Split(train, test, names, tuple(colours[name] for name in names), "fixed masks")
     try:
         check_classes(split)
@@ -126,16 +161,9 @@ def _refuse(error: InputError, faults: list[str] | None) -> None:
     faults.append(str(error))
 
 
-def _find_array(arrays: dict, key: str | None, path: Path, wanted: str) -> np.ndarray:
-    """Take an array by its catalogued name, or the only one in the file."""
-    if key in arrays:
-        return arrays[key]
-    if key is not None and key.split(".")[-1] in arrays:  # the plain copy of a struct's field
-        return arrays[key.split(".")[-1]]
-    raise InputError(f"{path} has no variable {key!r} for {wanted}; it holds {describe(arrays)}")
-
-
 def _where_from(spec: SceneSpec, path: Path) -> str:
+    if spec.described is not None:
+        return f"{path} is missing, which {spec.described} names; put it there or mend the entry"
     how = (
         f"`python main.py --download {spec.name}` fetches it"
         if path.name in spec.urls
@@ -144,40 +172,9 @@ def _where_from(spec: SceneSpec, path: Path) -> str:
     return f"{path} is missing: {how}; or copy it there from elsewhere"
 
 
-def _read_cube(path: Path, spec: SceneSpec) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(_where_from(spec, path))
-    if path.suffix.lower() != ".mat":
-        raise InputError(f"{path}: this version reads .mat files; convert the scene to one with the variable 'cube'")
-    cube = _find_array(read_arrays(path), spec.cube_key, path, "the cube")
-    if cube.shape != spec.shape:
-        raise InputError(f"{path}: the cube is {cube.shape}, but {spec.name} is {spec.shape} (rows, columns, bands)")
-    cube = cube.astype(np.float32)
-    bad = ~np.isfinite(cube)
-    if bad.any():
-        row, column, band = np.argwhere(bad)[0]
-        raise InputError(
-            f"{path}: {int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, "
-            f"band {band} (from 0); replace them or drop the bands"
-        )
-    return cube
-
-
-def _read_gt(path: Path, spec: SceneSpec) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(_where_from(spec, path))
-    if path.suffix.lower() != ".mat":
-        raise InputError(f"{path}: this version reads .mat files; convert the ground truth to one")
-    gt = _find_array(read_arrays(path), spec.gt_key, path, "the ground truth")
-    gt = np.where(gt < 1, 0, gt) if spec.gt_key and "." in spec.gt_key else gt  # Gulfport marks unlabelled by -1
-    if gt.shape != spec.shape[:2]:
-        raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
-    return _labels(gt, path, spec)
-
-
 def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) -> tuple[np.ndarray, str]:
     """A fixed mask (H, W), and what was mended."""
-    arrays = read_arrays(path)
+    arrays, _ = read_file(path)
     shape = spec.shape[:2]
     other = {"TR": "TE", "TE": "TR"}[key]
     if key in arrays:
@@ -204,22 +201,10 @@ def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) 
             sentence = f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it"
             _refuse(InputError(sentence), faults)
         mask, note = mask.T, f"the masks of {spec.name} are stored {shape[::-1]} and were transposed to {shape}"
-    mask = _labels(mask, path, spec)
+    mask = check_labels(mask, path, spec)
     if not mask.any():
         raise InputError(f"{path} has no labelled pixel")
     return mask, note
-
-
-def _labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
-    """Check that an array holds class ids 0..K; (H, W) int64."""
-    if not np.isfinite(array).all() or (array != np.round(array)).any():
-        raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
-    if array.min() < 0 or array.max() > spec.n_classes:
-        raise InputError(
-            f"{path}: labels run from {array.min():g} to {array.max():g}, but {spec.name} has the classes 1 to "
-            f"{spec.n_classes} and 0 for unlabelled"
-        )
-    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tuple[str, ...], str]:

@@ -16,6 +16,8 @@ PACKAGES = {
     "numpy": "",
     "scipy": "reads .mat files",
     "h5py": "reads .mat files of version 7.3",
+    "spectral": "reads ENVI files",
+    "rasterio": "reads and writes GeoTIFF (an extra: pip install rasterio)",
     "matplotlib": "draws",
     "visdom": "shows a run live",
 }

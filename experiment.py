@@ -50,6 +50,7 @@ class Job:
     seed: int
     scene: Scene
     split: Split
+    masks: str  # SHA-256 of training and test pixels as read or drawn, before any are held out or skipped
     preprocessing: Preprocessing
     cube: torch.Tensor  # (H, W, n_bands), normalised, on the device
     model: PatchClassifier
@@ -67,6 +68,7 @@ class Job:
         return {
             "cube": fingerprint(self.scene.cube),
             "ground_truth": fingerprint(self.scene.gt),
+            "masks": self.masks,
             "split": self.split.fingerprint,
         }
 
@@ -114,12 +116,18 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
     seed_everything(seed)
     rng = np.random.default_rng(seed)
     split = make_split(args, scene, seed, rng)
+    masks = split.fingerprint
     if args.val_fraction:
         split = splits.hold_out(split, args.val_fraction, rng)
     if args.border == "skip":
         split = splits.skip_border(split, args.patch_size // 2)
     preprocessing = fit_preprocessing(
-        scene.cube, split.train, normalize=args.normalize, fit_on=args.fit_on, n_components=args.pca
+        scene.cube,
+        split.train,
+        normalize=args.normalize,
+        fit_on=args.fit_on,
+        n_components=args.pca,
+        valid=scene.valid,
     )
     sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
     try:
@@ -139,7 +147,7 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
     recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
     augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
     cube = torch.from_numpy(preprocessing(scene.cube)).to(device)
-    return Job(args, options, seed, scene, split, preprocessing, cube, model, recipe, augmentation)
+    return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation)
 
 
 def announce(job: Job) -> None:
@@ -158,7 +166,11 @@ def announce(job: Job) -> None:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write config.json, from which --resume makes the run again."""
-    arguments = {name: value for name, value in vars(job.args).items() if name not in ("download", "predict", "resume")}
+    arguments = {
+        name: value
+        for name, value in vars(job.args).items()
+        if name not in ("describe", "download", "predict", "resume")
+    }
     content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)
 
@@ -191,6 +203,7 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
             precision=args.precision,
             progress=Progress("mapping", "px"),
         )
+        labels = labels if job.scene.valid is None else np.where(job.scene.valid, labels, labels.dtype.type(0))
         seconds = {"train": sum(record["seconds"] for record in history.records)}
         seconds["predict"] = time.perf_counter() - started
         monitor.maps({"prediction": visualize.colour_map(labels, split.palette)})

@@ -72,6 +72,23 @@ def map_info_of(georeference: dict | None) -> dict:
     return entries
 
 
+def same_system(one: dict, other: dict) -> bool:
+    """Whether two rasters' coordinates may be compared; one that does not say its system has the other's."""
+    first, second = crs_of(one), crs_of(other)
+    if first is None or second is None or first == second:
+        return True
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+    except ImportError:  # two spellings that only this package could compare
+        return False
+    try:
+        first, second = CRS.from_user_input(first), CRS.from_user_input(second)
+    except CRSError:
+        return False
+    return first == second or first.to_dict() == second.to_dict() != {}
+
+
 def _rotation(info):
     for word in info:
         if str(word).replace(" ", "").lower().startswith("rotation="):

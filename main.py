@@ -13,6 +13,7 @@ import experiment
 from arguments import parse
 from audit import audit
 from datasets import load_scene
+from describe import describe
 from doctor import examine
 from download import download
 from new_scene import map_new_scene, scene_raster
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("visdom", "urllib3", "websocket", "matplotlib"):
+    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
                 return show_machine(args)
             elif args.audit:
                 print("\n".join(audit(args)))
+            elif args.describe is not None:
+                print("\n".join(describe(args.describe, args.folder)))
             elif args.predict is not None:
                 predict_scene(args)
             elif args.resume is not None:
@@ -100,15 +103,15 @@ def train_runs(args: Namespace, options: dict) -> None:
     """Train and evaluate --runs runs on one scene, which is read once."""
     device = choose_device(args.cuda)
     scene = load_scene(args.dataset, args.folder, need_gt=draws_split(args))
-    args.dataset = scene.spec.name
-    log.info("%s: %d x %d pixels, %d bands; %s on %s", args.dataset, *scene.cube.shape, args.model, device)
+    args.dataset = scene.spec.described or scene.spec.name
+    log.info("%s: %d x %d pixels, %d bands; %s on %s", scene.spec.name, *scene.cube.shape, args.model, device)
     outcomes, told = [], None
     for seed in range(args.seed, args.seed + args.runs):
         job = experiment.prepare(args, options, seed, scene, device)
         if job.split.method != told:  # of several runs the first, or each where each tests another fold
             experiment.announce(job)
             told = job.split.method
-        folder = results.make_run_folder(args.output, args.model, args.dataset, seed)
+        folder = results.make_run_folder(args.output, args.model, scene.spec.name, seed)
         experiment.write_config(job, folder)
         outcomes.append(experiment.run(job, folder))
     if len(outcomes) > 1:
@@ -133,7 +136,7 @@ def resume(args: Namespace, options: dict) -> None:
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()} | changed
     scene = load_scene(earlier.dataset, earlier.folder)
     job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
-    if job.fingerprints() != config["protocol"]["fingerprints"]:
+    if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     experiment.announce(job)
     last = folder / "last.pt"

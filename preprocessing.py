@@ -59,7 +59,13 @@ class Preprocessing:
 
 
 def fit_preprocessing(
-    cube: np.ndarray, train: np.ndarray, *, normalize: str = "zscore", fit_on: str = "scene", n_components: int = 0
+    cube: np.ndarray,
+    train: np.ndarray,
+    *,
+    normalize: str = "zscore",
+    fit_on: str = "scene",
+    n_components: int = 0,
+    valid: np.ndarray | None = None,
 ) -> Preprocessing:
     """Fit normalisation and, if asked, a principal component analysis.
 
@@ -69,10 +75,12 @@ def fit_preprocessing(
         normalize: zscore (mean 0, standard deviation 1 per band), minmax (0 to 1 per band), or none.
         fit_on: all pixels of the scene (sees the test pixels' spectra, not their labels), or the training pixels alone.
         n_components: principal components to keep, whitened; 0 keeps the bands.
+        valid: pixels with data, (H, W) bool, the others being left out of the scene; None where all have.
     Raises:
         InputError: a band that is constant on those pixels, or more components than vary there.
     """
-    spectra = cube.reshape(-1, cube.shape[2]) if fit_on == "scene" else cube[train > 0]
+    everywhere = cube.reshape(-1, cube.shape[2]) if valid is None else cube[valid]
+    spectra = everywhere if fit_on == "scene" else cube[train > 0]
     n_bands = spectra.shape[1]
     low, high = spectra.min(0), spectra.max(0)
     constant = np.flatnonzero(low == high)

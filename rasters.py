@@ -49,6 +49,12 @@ class Raster:
     key: str | None = None
     _read: Callable[[int, int], np.ndarray] = field(default=None, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, array: np.ndarray, path: Path, key: str | None = None) -> "Raster":
+        """Take an array of two or three axes for an image."""
+        cube = array if array.ndim == 3 else array[:, :, None]
+        return cls(path, cube.shape, cube.dtype.newbyteorder("="), key=key, _read=lambda start, stop: cube[start:stop])
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Read the rows start .. stop - 1; (stop - start, W, n_bands) of `dtype`, InputError where they are damaged."""
         if not 0 <= start <= stop <= self.shape[0]:
@@ -122,7 +128,7 @@ def _open_geotiff(path: Path) -> Raster:
         raise InputError(f"{path}: no such file")
 
     def damaged(error):
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = str(error.__cause__ or error).splitlines()[0].replace(f"'{path}'", "it")
         return InputError(f"{path} is not a readable GeoTIFF ({reason}); fetch or copy it again")
 
     try:
@@ -164,13 +170,7 @@ def _geotiff_wavelengths(image) -> tuple[float, ...] | None:
 
 
 def _open_array(path: Path, key: str | None) -> Raster:
-    arrays = read_arrays(path)
-    array = _choose(arrays, key, path)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    return Raster(
-        path, array.shape, array.dtype.newbyteorder("="), key=key, _read=lambda start, stop: array[start:stop]
-    )
+    return Raster.of(_choose(read_arrays(path), key, path), path, key)
 
 
 def _choose(arrays: dict[str, np.ndarray], key: str | None, path: Path) -> np.ndarray:

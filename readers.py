@@ -45,7 +45,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = _read_hdf5(path) if h5py.is_hdf5(path) else _read_classic(path)
     except Exception as error:  # a damaged or foreign file can fail in any way inside scipy and h5py
         kind = suffix if (suffix := path.suffix.lower()) in (".npy", ".npz") else ".mat"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} is not a readable {kind} file ({reason}); fetch or copy it again") from error
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
     if not arrays:

@@ -38,7 +38,7 @@ def make_split(
         home = args.folder / scene.spec.folder
         masks = [home / p if not p.is_file() and (home / p).is_file() else p for p in (args.train_set, args.test_set)]
         return load_split(*masks, scene, faults)
-    in_folder = fixed_masks(scene.spec.name, args.folder) if args.sampling_mode is None else None
+    in_folder = fixed_masks(scene.spec, args.folder) if args.sampling_mode is None else None
     if in_folder is not None:
         if args.training_sample is not None:
             raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")

@@ -46,24 +46,34 @@ class SceneSpec:
         urls: file name -> address, only of what can be fetched without a form.
         sums: file name -> SHA-256, where known.
         masks: the published fixed masks.
-        folder: subfolder of the data root.
+        folder: subfolder of the data root; of a described scene the whole path of its folder.
+        n_dropped: last bands of the file that are not used.
+        described: path of the scene.toml that describes it; then shape and rgb_bands are None until the cube is opened.
+        mask_files: training and test mask that its description names.
+        wavelengths: of the bands, in nm.
+        nodata: value of the pixels without data.
     """
 
     name: str
     cube_file: str | None
     cube_key: str | None
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] | None
     gt_file: str | None
     gt_key: str | None
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...] | None
     palette: tuple[str, ...]
-    rgb_bands: tuple[int, int, int]
+    rgb_bands: tuple[int, int, int] | None
     source: str
     urls: dict[str, str]
     sums: dict[str, str]
     masks: MaskSpec | None
     folder: str
+    n_dropped: int = 0
+    described: str | None = None
+    mask_files: tuple[str, str] | None = None
+    wavelengths: tuple[float, ...] | None = None
+    nodata: float | None = None
 
     @property
     def n_classes(self) -> int:
@@ -87,12 +97,12 @@ def _masks(table, transposed=False):
     return MaskSpec(*_columns(table, 2), transposed)
 
 
-def _scene(name, files, shape, rgb_bands, classes, source, *, counted=True, urls=None, sums=None, masks=None):
+def _scene(name, files, shape, rgb_bands, classes, source, *, counted=True, urls=None, sums=None, masks=None, **more):
     names, *counts = _columns(classes, int(counted))
     cube, gt = files
     facts = (name, *cube, shape, *gt)
     legend = (names, counts[0] if counts else None, PALETTE[: len(names)])
-    return SceneSpec(*facts, *legend, rgb_bands, source, urls or {}, sums or {}, masks, folder=name)
+    return SceneSpec(*facts, *legend, rgb_bands, source, urls or {}, sums or {}, masks, name, **more)
 
 
 def _ehu(*paths):
@@ -221,6 +231,7 @@ _SCENES = (
         "that need the form at https://machinelearning.ee.uh.edu/"
         "2018-ieee-grss-data-fusion-challenge-fusion-of-multispectral-lidar-and-hyperspectral-data/",
         counted=False,  # the ground truth's grid is finer than the cube's, so the counts depend on the resampling
+        n_dropped=2,
     ),
     _scene(
         "MississippiGulfport",

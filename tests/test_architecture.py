@@ -8,23 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERYTHING = {
-    "arguments",
-    "audit",
-    "buffered",
-    "checks",
-    "datasets",
-    "doctor",
-    "download",
-    "engine",
-    "envi",
-    "experiment",
-}
-EVERYTHING |= {"georeference", "mapping", "metrics", "models", "new_scene", "patches", "preprocessing", "rasters"}
-EVERYTHING |= {"readers", "reporting", "sampling", "scenes", "selective_scan", "simulate", "splits", "trained", "utils"}
+EVERYTHING = {"arguments", "audit", "buffered", "checks", "cubes", "datasets", "describe", "description", "doctor"}
+EVERYTHING |= {"download", "engine", "envi", "experiment", "georeference", "mapping", "metrics", "models", "new_scene"}
+EVERYTHING |= {"patches", "preprocessing", "rasters", "readers", "reporting", "sampling", "scenes", "selective_scan"}
+EVERYTHING |= {"simulate", "splits", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
-    "experiment": EVERYTHING - {"arguments", "doctor", "download", "new_scene"},
+    "experiment": EVERYTHING - {"arguments", "describe", "doctor", "download", "new_scene"},
     "arguments": {"checks", "engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "checks": {"models", "utils"},
     "doctor": {"scenes", "selective_scan"},
@@ -35,7 +25,10 @@ ALLOWED = {
     "new_scene": {"datasets", "mapping", "preprocessing", "rasters", "reporting", "trained", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},
-    "datasets": {"readers", "scenes", "simulate", "splits", "trained", "utils"},
+    "datasets": {"cubes", "description", "rasters", "readers", "scenes", "simulate", "splits", "trained", "utils"},
+    "cubes": {"description", "georeference", "rasters", "readers", "scenes", "utils"},
+    "description": {"scenes", "utils"},
+    "describe": {"cubes", "datasets", "description", "georeference", "rasters", "readers", "scenes", "utils"},
     "download": {"readers", "scenes", "utils"},
     "models": {"selective_scan"},
     "reporting": {"metrics", "utils"},

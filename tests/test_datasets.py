@@ -364,23 +364,36 @@ def test_ground_truth_and_cube_in_each_others_place_are_refused(tiny_scene):
     tiny_scene.write("Tiny_gt.mat", tiny=tiny_scene.cube)
     with pytest.raises(InputError, match=r"no variable 'tiny_gt' for the ground truth; it holds tiny \(9, 12, 4\)"):
         tiny_scene.load(need_cube=False)
+    tiny_scene.write("Tiny_gt.mat", tiny_gt=tiny_scene.gt)
     tiny_scene.write("Tiny.mat", tiny_gt=tiny_scene.gt)
     with pytest.raises(InputError, match=r"no variable 'tiny' for the cube; it holds tiny_gt \(9, 12\)"):
         tiny_scene.load()
 
 
-def test_a_cube_with_the_bands_first_or_transposed_is_refused(tiny_scene):
-    for axes in ((2, 0, 1), (1, 0, 2)):
-        tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube.transpose(axes))
-        with pytest.raises(InputError, match=r"the cube is \(.*\), but Tiny is \(9, 12, 4\) \(rows, columns, bands\)"):
-            tiny_scene.load()
+@pytest.mark.parametrize(("axes", "names"), [((2, 0, 1), "bands, rows, columns"), ((1, 0, 2), "columns, rows, bands")])
+def test_a_cube_whose_axes_can_only_be_turned_one_way_is_turned_and_said_so(tiny_scene, caplog, axes, names):
+    caplog.set_level("INFO")
+    tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube.transpose(axes))
+    np.testing.assert_array_equal(tiny_scene.load().cube, tiny_scene.cube)
+    assert f"Tiny.mat: its axes are {names}" in caplog.text
 
 
-def test_formats_that_are_not_read_yet_are_refused(tiny_scene):
-    tiny_scene.change(cube_file="tiny.HDR", gt_file="tiny.tif")
-    for file in ("tiny.HDR", "tiny.tif"):
-        (tiny_scene.folder / "Tiny" / file).write_bytes(b"ENVI")
-    with pytest.raises(InputError, match=r"tiny\.HDR: this version reads \.mat files"):
+def test_a_cube_whose_axes_could_be_turned_two_ways_is_refused_with_both(tiny_scene):
+    tiny_scene.change(shape=(9, 9, 4))
+    tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube[:, :9].transpose(2, 0, 1))
+    with pytest.raises(InputError, match=r"could be \(bands, rows, columns\) or \(bands, columns, rows\); save it as"):
+        tiny_scene.load(need_gt=False)
+    tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube[:, :8])
+    with pytest.raises(InputError, match=r"the cube is \(9, 8, 4\), but Tiny is \(9, 9, 4\) \(rows, columns, bands\)"):
         tiny_scene.load()
-    with pytest.raises(InputError, match=r"tiny\.tif: this version reads \.mat files"):
+
+
+def test_a_damaged_file_of_another_format_is_refused_by_name(tiny_scene):
+    tiny_scene.change(cube_file="tiny.HDR")
+    (tiny_scene.folder / "Tiny" / "tiny.HDR").write_bytes(b"ENVI")
+    with pytest.raises(InputError, match=r"tiny\.HDR: its data file is missing"):
+        tiny_scene.load()
+    tiny_scene.change(gt_file="tiny.tif")
+    (tiny_scene.folder / "Tiny" / "tiny.tif").write_bytes(b"II")
+    with pytest.raises(InputError, match=r"tiny\.tif is not a readable GeoTIFF|rasterio"):
         tiny_scene.load(need_cube=False)

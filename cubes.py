@@ -1,0 +1,227 @@
+"""A scene's cube and label maps as read: any format, turned to (rows, columns, bands), brought to the same grid."""
+
+import itertools
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from description import choose_rgb
+from georeference import same_system, transform_of
+from rasters import ARRAYS, Raster, open_raster
+from readers import describe, read_arrays
+from scenes import SceneSpec
+from utils import InputError
+
+log = logging.getLogger(__name__)
+AXES = ("rows", "columns", "bands")
+
+
+def read_file(path: Path) -> tuple[dict[str, np.ndarray], Raster | None]:
+    """Read a file of any format.
+
+    Returns:
+        Arrays by name, (H, W) where there is one band; and, where the format knows more than arrays, its raster.
+    Raises:
+        InputError: see `rasters.open_raster` and `readers.read_arrays`.
+    """
+    if path.suffix.lower() in ARRAYS:
+        return read_arrays(path), None
+    raster = open_raster(path)
+    array = raster.rows(0, raster.shape[0])
+    return {path.stem: array[..., 0] if raster.shape[2] == 1 else array}, raster
+
+
+def pick(arrays: dict, key: str | None, path: Path, wanted: str, n_axes: int) -> np.ndarray:
+    """Take an array by its name, or, without one, the file's only image of so many axes."""
+    if key in arrays:
+        return arrays[key]
+    if key is None:
+        fitting = [array for array in arrays.values() if array.ndim == n_axes and min(array.shape) > 1]
+        if len(arrays) == 1 or len(fitting) == 1:
+            return fitting[0] if fitting else next(iter(arrays.values()))
+        raise InputError(
+            f"{path} holds {len(fitting) or 'no'} arrays of {n_axes} axes for {wanted}, {describe(arrays)}; name the "
+            "variable"
+        )
+    if key.split(".")[-1] in arrays:  # the plain copy of a struct's field
+        return arrays[key.split(".")[-1]]
+    raise InputError(f"{path} has no variable {key!r} for {wanted}; it holds {describe(arrays)}")
+
+
+def read_cube(path: Path, spec: SceneSpec, plane: tuple | None) -> tuple[np.ndarray, np.ndarray | None, Raster | None]:
+    """Read a scene's cube.
+
+    A pixel whose bands all hold the no-data value (or are NaN) is empty. It gets the spectrum of the nearest pixel with
+    data, as if the scene were mirrored there: no value of no meaning enters a window, and whoever fits a normalisation
+    leaves these pixels out.
+
+    Args:
+        path: its file.
+        spec: the scene; its shape, where it is known, decides the order of the axes.
+        plane: (H, W) of the ground truth, which decides where the shape is not known; or None.
+    Returns:
+        The cube (H, W, n_bands) float32; which pixels have data, (H, W) bool, or None where all have; its raster.
+    Raises:
+        InputError: a file that cannot be read, axes or bands that do not fit, NaN in pixels that have data.
+    """
+    arrays, raster = read_file(path)
+    cube = pick(arrays, spec.cube_key if raster is None else path.stem, path, "the cube", 3)
+    cube = cube[:, :, None] if raster is not None and cube.ndim == 2 else cube
+    if raster is None:
+        cube = _turn(cube, path, spec, plane)
+    if spec.shape is not None:
+        if spec.n_dropped and cube.ndim == 3 and cube.shape[2] == spec.shape[2] + spec.n_dropped:
+            cube = cube[:, :, : spec.shape[2]]
+            log.info("%s: the last %d bands are left out", path.name, spec.n_dropped)
+        if cube.shape != spec.shape:
+            raise InputError(
+                f"{path}: the cube is {cube.shape}, but {spec.name} is {spec.shape} (rows, columns, bands)"
+            )
+    nodata = spec.nodata if spec.nodata is not None else raster.nodata if raster else None
+    cube, valid = _fill(cube, nodata, path)
+    bad = ~np.isfinite(cube)
+    if bad.any():
+        row, column, band = np.argwhere(bad)[0]
+        raise InputError(
+            f"{path}: {int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, "
+            f"band {band} (from 0); replace them or drop the bands"
+        )
+    return cube, valid, raster
+
+
+def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None) -> SceneSpec:
+    """Add to the facts of a described scene what its cube tells: shape, wavelengths, bands for a picture."""
+    if spec.described is None:
+        return spec
+    n_bands = shape[2]
+    wavelengths = spec.wavelengths or (raster.wavelengths if raster else None)
+    if wavelengths is not None and len(wavelengths) != n_bands:
+        raise InputError(f"{spec.described}: {len(wavelengths)} wavelengths, but the cube has {n_bands} bands")
+    rgb_bands = spec.rgb_bands or choose_rgb(n_bands, wavelengths)
+    if max(rgb_bands) >= n_bands:
+        raise InputError(f"{spec.described}: 'rgb_bands' counts from 0, and the cube has {n_bands} bands")
+    return replace(spec, shape=tuple(shape), wavelengths=wavelengths, rgb_bands=rgb_bands)
+
+
+def find_orders(shape: tuple[int, int, int], wanted: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Give the orders of the axes of `shape` that begin as `wanted` (rows, columns, perhaps bands), as it is first."""
+    orders = itertools.permutations(range(3))
+    return [order for order in orders if tuple(shape[axis] for axis in order)[: len(wanted)] == tuple(wanted)]
+
+
+def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None) -> np.ndarray:
+    """Bring the axes to rows, columns, bands where what is known of the shape leaves one way only."""
+    wanted = spec.shape or plane
+    if cube.ndim == 2 and spec.described is not None:
+        raise InputError(f"{path}: the cube has two axes, {cube.shape}; is this the label map?")
+    if cube.ndim != 3 or wanted is None or cube.shape[: len(wanted)] == wanted:
+        return cube
+    orders = find_orders(cube.shape, wanted)
+    stored = [", ".join(AXES[order.index(axis)] for axis in range(3)) for order in orders]
+    if len(orders) > 1:
+        raise InputError(
+            f"{path}: the cube is {cube.shape} and {spec.name} {wanted}; its axes could be "
+            f"({') or ('.join(stored)}); save it as (rows, columns, bands)"
+        )
+    if not orders:
+        return cube
+    log.info("%s: its axes are %s %s and were turned to rows, columns, bands", path.name, stored[0], cube.shape)
+    return cube.transpose(orders[0])
+
+
+def _fill(cube: np.ndarray, nodata: float | None, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """As float32, with the spectra of empty pixels replaced; and which pixels have data."""
+    n_partly, empty = 0, np.zeros(cube.shape[:2], bool)
+    if cube.dtype.kind == "f":
+        empty = np.isnan(cube[..., 0])
+        empty[empty] = np.isnan(cube[empty]).all(axis=1)
+    if nodata is not None and not np.isnan(nodata):
+        marked = cube == (cube.dtype.type(nodata) if cube.dtype.kind == "f" else nodata)
+        wholly = marked.all(axis=2)
+        empty, n_partly = empty | wholly, int((marked.any(axis=2) & ~wholly).sum())
+    cube = np.array(cube, np.float32, order="C")
+    if n_partly:
+        log.info(
+            "%s: %d pixels hold the no-data value %g in some bands only; it is kept there", path.name, n_partly, nodata
+        )
+    if empty.all():
+        raise InputError(f"{path}: no pixel has data (no-data value {nodata}); is the value right?")
+    if not empty.any():
+        return cube, None
+    nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    cube[empty] = cube[tuple(nearest[:, empty])]
+    log.info("%s: %d pixels have no data; they count as unlabelled", path.name, int(empty.sum()))
+    return cube, ~empty
+
+
+def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
+    """Read a scene's ground truth as it is stored; the array, and its raster where the format has one."""
+    arrays, raster = read_file(path)
+    gt = pick(arrays, spec.gt_key if raster is None else path.stem, path, "the ground truth", 2)
+    gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
+    if raster is not None and raster.nodata is not None:
+        gt = np.where(gt == raster.nodata, 0, gt)
+    return gt, raster
+
+
+def fit_labels(gt: np.ndarray, raster: Raster | None, like: Raster | None, path: Path, spec: SceneSpec) -> np.ndarray:
+    """Bring a ground truth to the grid of the cube and check it.
+
+    Args:
+        gt, raster: as from `read_gt`.
+        like: the cube's raster, where it has one.
+        path: its file, for a message.
+        spec: the scene, with its shape.
+    Returns:
+        (H, W) int64, 0 = unlabelled.
+    Raises:
+        InputError: another grid, labels that the scene does not have.
+    """
+    if gt.ndim == 2 and gt.shape != spec.shape[:2]:
+        gt = _to_grid(gt, raster, like, spec, path)
+    if gt.shape != spec.shape[:2]:
+        raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
+    return check_labels(gt, path, spec)
+
+
+def _to_grid(gt: np.ndarray, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path) -> np.ndarray:
+    """Take the label under each cube pixel's centre, by the map where both files have a place, else by factors."""
+    shape = spec.shape[:2]
+    from_, to = (transform_of(each.georeference if each else None) for each in (raster, like))
+    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
+    if from_ is not None and to is not None and same_system(raster.georeference, like.georeference):
+        (a, b, c, d, e, f), (x, y) = to, np.meshgrid(columns, rows)
+        east, north = a * x + b * y + c, d * x + e * y + f
+        a, b, c, d, e, f = from_
+        east, north, area = east - c, north - f, a * e - b * d
+        # Centres on an edge between two pixels go to the one right of it or below, whatever the rounding.
+        j, i = ((e * east - b * north) / area + 1e-6, (a * north - d * east) / area + 1e-6)
+        i, j = np.floor(i).astype(np.int64), np.floor(j).astype(np.int64)
+        inside = (i >= 0) & (i < gt.shape[0]) & (j >= 0) & (j < gt.shape[1])
+        if inside.any():
+            found = np.zeros(shape, gt.dtype)
+            found[inside] = gt[i[inside], j[inside]]
+            how = f"by their places on the map; {inside.mean():.1%} of the cube lies under it"
+            log.info("%s: %s brought to the cube's grid %s, %s", path.name, gt.shape, shape, how)
+            return found
+        raise InputError(f"{path} and the cube of {spec.name} do not overlap on the map; is it of the same place?")
+    factors = [gt.shape[axis] // shape[axis] for axis in (0, 1)]
+    if min(factors) < 1 or any(gt.shape[axis] != factors[axis] * shape[axis] for axis in (0, 1)):
+        return gt
+    log.info("%s: %s brought to the cube's grid %s, the nearest of %d x %d", path.name, gt.shape, shape, *factors)
+    return gt[np.ix_((rows * factors[0]).astype(int), (columns * factors[1]).astype(int))]
+
+
+def check_labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
+    """Check that an array holds class ids 0..K; (H, W) int64."""
+    if not np.isfinite(array).all() or (array != np.round(array)).any():
+        raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
+    if array.min() < 0 or array.max() > spec.n_classes:
+        raise InputError(
+            f"{path}: labels run from {array.min():g} to {array.max():g}, but {spec.name} has the classes 1 to "
+            f"{spec.n_classes} and 0 for unlabelled"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)

@@ -1,0 +1,265 @@
+"""What a scene or a file holds: shapes, ranges, bands, place, classes; and a scene.toml that would describe it."""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cubes import find_orders
+from datasets import fixed_masks, load_scene
+from description import FILE, choose_rgb, find_spec
+from georeference import crs_of, transform_of
+from rasters import ARRAYS, GEOTIFF, Raster, open_raster
+from readers import read_arrays
+from scenes import MASK_KEYS, SceneSpec, find_scene
+from utils import InputError
+
+_BLOCK = 1 << 24  # bytes read at a time
+_MOST_LABELS = 256
+_IMAGES = (*ARRAYS, *GEOTIFF, ".hdr")
+
+
+@dataclass(frozen=True)
+class Values:
+    """Figures of an image's values, gathered block by block.
+
+    Attributes:
+        low, high: least and greatest finite value of each band, the no-data value left out, (n_bands,); NaN where a
+            band has none.
+        n_nan, n_infinite, n_nodata: how many values are so.
+        counts: pixels by value where the image can be a label map (one band of whole numbers from 0 on); else None.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    n_nan: int
+    n_infinite: int
+    n_nodata: int
+    counts: dict[int, int] | None
+
+
+def survey(raster: Raster) -> Values:
+    """Go through an image once, a few rows at a time."""
+    height, width, n_bands = raster.shape
+    low, high = np.full(n_bands, np.inf), np.full(n_bands, -np.inf)
+    n_nan = n_infinite = n_nodata = 0
+    marked = raster.nodata is not None and n_bands > 1 and not math.isnan(raster.nodata)
+    counts = {} if n_bands == 1 else None
+    step = max(1, _BLOCK // (width * n_bands * raster.dtype.itemsize))
+    for start in range(0, height, step):
+        block = raster.rows(start, min(start + step, height))
+        if raster.dtype.kind == "f":
+            n_nan += int(np.isnan(block).sum())
+            n_infinite += int(np.isinf(block).sum())
+        if raster.dtype.kind == "f" or marked:
+            used = np.isfinite(block)
+            if marked:
+                nodata = block == (raster.dtype.type(raster.nodata) if raster.dtype.kind == "f" else raster.nodata)
+                n_nodata, used = n_nodata + int(nodata.sum()), used & ~nodata
+            lows, highs = np.where(used, block, np.inf), np.where(used, block, -np.inf)
+        else:
+            lows = highs = block
+        low, high = np.minimum(low, lows.min((0, 1))), np.maximum(high, highs.max((0, 1)))
+        if counts is not None:
+            counts = _count(counts, block)
+    none = low > high
+    return Values(np.where(none, np.nan, low), np.where(none, np.nan, high), n_nan, n_infinite, n_nodata, counts)
+
+
+def _count(counts: dict[int, int], block: np.ndarray) -> dict[int, int] | None:
+    """Add a block to the pixels by value; None once the image is no label map."""
+    values, numbers = np.unique(block, return_counts=True)
+    if len(values) > _MOST_LABELS or not np.isfinite(values).all() or (values != np.round(values)).any():
+        return None
+    for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+        counts[int(value)] = counts.get(int(value), 0) + number
+    return counts if len(counts) <= _MOST_LABELS and max(counts) < 2**16 else None
+
+
+def describe(name: str, folder: Path) -> list[str]:
+    """Describe a scene or a file.
+
+    Args:
+        name: a scene of the catalogue, a scene of one's own, a path to a scene.toml, or a file of any format.
+        folder: data root.
+    Returns:
+        Lines to show. For a bare file the last ones, from "# scene.toml" on, are a description that can be saved.
+    Raises:
+        InputError: no such scene or file, or one that cannot be read.
+    """
+    path = Path(name)
+    if path.suffix.lower() in _IMAGES and not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_file() and path.suffix.lower() != ".toml":
+        return _describe_file(path)
+    if path.is_dir() and not (path / FILE).is_file():
+        return _describe_folder(path)
+    spec = find_spec(name, folder)
+    home = Path(folder) / spec.folder
+    lines = [f"{spec.name}: {spec.source}"]
+    for file, key, title in ((spec.cube_file, spec.cube_key, "cube"), (spec.gt_file, spec.gt_key, "ground truth")):
+        if file is None:
+            lines.append(f"{title}: no file")
+        elif not (home / file).is_file():
+            lines.append(f"{title}: {home / file} is missing")
+        else:
+            lines += ["", f"{title}: {home / file}", *_image_lines(_open(home / file, key), spec)]
+    masks = fixed_masks(spec, folder)
+    lines += ["", f"fixed masks: {', '.join(map(str, masks)) if masks else 'none'}"]
+    return lines + _scene_lines(spec, name, folder)
+
+
+def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
+    """Classes with their counts as a run sees them; or what keeps a run from reading the scene."""
+    try:
+        scene = load_scene(name, folder, need_cube=False)
+    except InputError as error:
+        return ["", f"A run could not read it: {error}"]
+    lines = [f"as read: {' x '.join(map(str, scene.spec.shape))} (rows, columns, bands)"]
+    if scene.valid is not None:
+        lines.append(f"pixels without data: {int((~scene.valid).sum())}")
+    counts = None if scene.gt is None else np.bincount(scene.gt.ravel(), minlength=spec.n_classes + 1)[1:]
+    lines += ["", f"{spec.n_classes} classes" + ("" if counts is None else f", {int(counts.sum()):,} labelled pixels")]
+    for i, title in enumerate(spec.class_names):
+        lines.append(f"{i + 1:4d}  {title}" + ("" if counts is None else f"  {int(counts[i]):,}"))
+    return lines
+
+
+def _open(path: Path, key: str | None) -> Raster:
+    """Open an image; a variable that is a plain copy of a struct's field is found by the field's name."""
+    try:
+        return open_raster(path, key)
+    except InputError:
+        if key is None or "." not in key:
+            raise
+        return open_raster(path, key.split(".")[-1])
+
+
+def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
+    height, width, n_bands = raster.shape
+    values = survey(raster)
+    size = height * width * n_bands * raster.dtype.itemsize / 2**20
+    lines = [f"  shape         {height} x {width} x {n_bands} (rows, columns, bands), {raster.dtype}, {size:.1f} MiB"]
+    if np.isfinite(values.low).any():
+        lines.append(f"  range         {np.nanmin(values.low):g} to {np.nanmax(values.high):g}")
+    if raster.dtype.kind == "f":
+        lines.append(f"  not a number  {values.n_nan} NaN, {values.n_infinite} infinite")
+    if n_bands > 1:
+        constant = np.flatnonzero((values.low == values.high) | np.isnan(values.low))
+        shown = ", ".join(map(str, constant[:20])) + (", ..." if len(constant) > 20 else "")
+        lines.append(f"  constant      {f'{len(constant)} bands (from 0): {shown}' if len(constant) else 'no band'}")
+    wavelengths = (spec.wavelengths if spec else None) or raster.wavelengths
+    if wavelengths and n_bands > 1:
+        lines.append(f"  wavelengths   {min(wavelengths):g} to {max(wavelengths):g} nm")
+    count = f", {values.n_nodata} values" if n_bands > 1 else ""
+    lines.append(f"  no data       {'no value given' if raster.nodata is None else f'{raster.nodata:g}{count}'}")
+    transform, crs = transform_of(raster.georeference), crs_of(raster.georeference)
+    if raster.georeference is not None:
+        lines.append(f"  place         transform {transform}, {(crs or 'no coordinate system')[:60]}")
+    else:
+        lines.append("  place         none in the file")
+    if values.counts and min(values.counts) >= -1 and max(values.counts) > 0:
+        shown = ", ".join(f"{value}: {number:,}" for value, number in sorted(values.counts.items()))
+        lines.append(f"  pixels by value  {shown}")
+    return lines
+
+
+def _images(path: Path) -> list[tuple[str | None, Raster]]:
+    """The images in a file, with the variable's name where there are several."""
+    if path.suffix.lower() not in (".mat", ".npz"):
+        return [(None, open_raster(path))]
+    found = {name: array for name, array in read_arrays(path).items() if array.ndim in (2, 3) and min(array.shape) > 1}
+    if not found:
+        return [(None, open_raster(path))]  # which says what is wrong
+    return [(name, Raster.of(array, path, name)) for name, array in found.items()]
+
+
+def _describe_file(path: Path) -> list[str]:
+    lines, images = [], _images(path)
+    for key, raster in images:
+        lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
+    siblings = [each for each in _files(path.parent) if each.resolve() != raster.path.resolve() and each != path]
+    return lines + _suggest(path.parent, [(path, *image) for image in images], siblings)
+
+
+def _describe_folder(home: Path) -> list[str]:
+    files = _files(home)
+    if not files:
+        raise InputError(f"{home} holds no {FILE} and no file of a format that is read ({', '.join(_IMAGES)})")
+    lines, images = [], []
+    for path in files:
+        found = _images(path)
+        images += [(path, *image) for image in found]
+        for key, raster in found:
+            lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
+    return lines + _suggest(home, images, [])
+
+
+def _files(home: Path) -> list[Path]:
+    return [path for path in sorted(home.iterdir()) if path.suffix.lower() in _IMAGES and path.name not in MASK_KEYS]
+
+
+def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
+    """A scene.toml of the largest cube, and of the label map of its size among the images or in the files beside it."""
+    cubes = [image for image in images if image[2].shape[2] > 1]
+    labels = [image for image in images if image[2].shape[2] == 1]
+    if not cubes or not labels:
+        for path in siblings:
+            try:
+                found = [(path, *image) for image in _images(path)]
+            except InputError:
+                continue
+            cubes += [image for image in found if image[2].shape[2] > 1] if not labels or not cubes else []
+            labels += [image for image in found if image[2].shape[2] == 1]
+    if not cubes:
+        return ["No cube is here, so that no scene.toml can be suggested."]
+    path, key, raster = max(cubes, key=lambda image: math.prod(image[2].shape))
+    truth, counts, n_bands = None, None, raster.shape[2]
+    for image in labels:
+        finer = [image[2].shape[axis] / raster.shape[axis] for axis in (0, 1)]
+        finer = min(finer) > 1 and all(factor.is_integer() for factor in finer)  # which a run brings to the cube's grid
+        orders = [(0, 1, 2)] if finer else find_orders(raster.shape, image[2].shape[:2])
+        counts = survey(image[2]).counts if orders else None
+        if counts and max(counts) > 0 and min(counts) >= 0 and _certain(orders, path):
+            truth, n_bands = image, raster.shape[orders[0][2]]
+            break
+    lines = ["# scene.toml", f"name = {_quoted(_own_name(home))}", f"cube = {_quoted(path.name)}"]
+    lines += [f"cube_key = {_quoted(key)}"] if key else []
+    if truth is None:
+        lines += [
+            "# no label map of the cube's size was found; add:",
+            '# gt = "FILE"',
+            '# class_names = ["...", "..."]',
+        ]
+    else:
+        lines += [f"gt = {_quoted(truth[0].name)}", *([f"gt_key = {_quoted(truth[1])}"] if truth[1] else [])]
+        names = truth[2].class_names or ()
+        names = (*names, *(f"class {i}" for i in range(len(names) + 1, max(counts) + 1)))
+        lines.append(f"class_names = [{', '.join(map(_quoted, names))}]")
+    lines.append(f"rgb_bands = {list(choose_rgb(n_bands, raster.wavelengths))}  # from 0: red, green, blue")
+    if raster.wavelengths is None:
+        lines.append("# wavelengths = [...]  # of the bands, in nm")
+    if raster.nodata is None:
+        lines.append("# nodata = 0  # the value of pixels without data, where there is one")
+    return [*lines, f"# Save these lines as {home / FILE}, then: python main.py --dataset {home}"]
+
+
+def _certain(orders: list, path: Path) -> bool:
+    """Whether a run would take the axes as one of these orders says."""
+    return orders[0] == (0, 1, 2) or (len(orders) == 1 and path.suffix.lower() in ARRAYS)
+
+
+def _own_name(home: Path) -> str:
+    """A name after the folder, with the letters that a name may have, and none of the catalogue's."""
+    name = re.sub(r"[^\w .+-]", "_", home.resolve().name).lstrip(" .+-") or "scene"
+    try:
+        return f"{find_scene(name).name}-own"
+    except ValueError:
+        return name[:100]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
