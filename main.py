@@ -148,11 +148,13 @@ def resume(args: Namespace, options: dict) -> None:
 def predict_scene(args: Namespace) -> None:
     """Map a scene or a file with a trained model; no labels and no training data are needed."""
     path = Path(args.predict)
-    is_file = path.is_file() or path.suffix != ""
-    raster = open_raster(path, args.key) if is_file else scene_raster(args.predict, args.folder)
+    if path.is_file() or path.suffix:
+        raster, name = open_raster(path, args.key), path.stem
+    else:
+        raster, name = scene_raster(args.predict, args.folder)
     folder = map_new_scene(
         raster,
-        path.stem if is_file else find_scene(args.predict).name,
+        name,
         args.restore,
         args.output,
         choose_device(args.cuda),
@@ -161,7 +163,7 @@ def predict_scene(args: Namespace) -> None:
         resample=args.resample,
         probabilities=args.probabilities,
         block_rows=args.block_rows,
-        geotiff=args.map_format == "geotiff" or (args.map_format is None and path.suffix.lower() in GEOTIFF),
+        geotiff=args.map_format == "geotiff" or (args.map_format is None and raster.path.suffix.lower() in GEOTIFF),
     )
     log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 

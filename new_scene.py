@@ -1,16 +1,16 @@
 """Map a scene with a trained network, block by block, into a folder; what was cut off goes on where it stopped."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from datasets import load_scene
+from datasets import find_spec, load_scene
 from mapping import Grid, label_type, map_blocks
 from preprocessing import Preprocessing
-from rasters import Raster, write_bands, write_labels
+from rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
 from reporting import results, visualize
 from reporting.monitor import Progress
 from trained import load_trained
@@ -114,11 +114,18 @@ class RowReader:
         return out
 
 
-def scene_raster(name: str, folder: Path) -> Raster:
-    """A scene by its name, as a raster in memory."""
+def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
+    """A scene by its name: its file where that is all of it, else what is read of it; and the name as it is written."""
+    spec = find_spec(name, folder)
+    path = Path(folder) / spec.folder / (spec.cube_file or "")
+    if path.is_file() and path.suffix.lower() not in ARRAYS:
+        raster = open_raster(path, spec.cube_key)
+        if spec.shape in (None, raster.shape):
+            facts = {"nodata": spec.nodata, "wavelengths": spec.wavelengths}
+            return replace(raster, **{fact: value for fact, value in facts.items() if value is not None}), spec.name
     scene = load_scene(name, folder)
-    path = Path(folder) / scene.spec.folder / (scene.spec.cube_file or "")
-    return Raster(path, scene.cube.shape, scene.cube.dtype, _read=lambda start, stop: scene.cube[start:stop])
+    cube = scene.cube if scene.valid is None else np.where(scene.valid[:, :, None], scene.cube, np.float32(np.nan))
+    return replace(Raster.of(cube, path), wavelengths=scene.spec.wavelengths), spec.name
 
 
 def map_new_scene(
@@ -240,7 +247,9 @@ def _flush(*arrays: np.memmap | None) -> None:
 
 
 def _identity(raster: Raster) -> dict:
-    """Which file it is, without reading it all."""
+    """Which file it is, without reading it all; a simulated scene is in none."""
+    if not raster.path.is_file():
+        return {"path": str(raster.path)}
     state = raster.path.stat()
     return {"path": str(raster.path.resolve()), "bytes": state.st_size, "modified": state.st_mtime_ns}
 
