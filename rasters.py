@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 GEOTIFF, ARRAYS = (".tif", ".tiff"), (".npy", ".npz", ".mat")
 FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), .npy, .npz, .mat"
 _BLOCK = 1 << 24  # bytes written at a time
+_SQUEEZED = 20_000  # more than any compression of a GeoTIFF that holds an image makes of it
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def _open_geotiff(path: Path) -> Raster:
             raise damaged(error) from error
 
     shape, dtype = (image.height, image.width, image.count), np.result_type(*kinds)
+    if math.prod(shape) * dtype.itemsize > _SQUEEZED * path.stat().st_size:
+        raise InputError(f"{path} claims to be {shape}, which a file of its size cannot hold; fetch or copy it again")
     return Raster(path, shape, dtype, wavelengths, nodata, where if placed else None, _read=read)
 
 

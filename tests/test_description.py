@@ -14,7 +14,7 @@ from datasets import fixed_masks, load_scene, load_split
 from description import choose_rgb, colours, read_description
 from main import main
 from preprocessing import fit_preprocessing
-from utils import InputError
+from utils import InputError, fingerprint
 
 RNG = np.random.default_rng(0)
 GT = np.repeat([0, 1, 2, 3], 3)[None].repeat(9, 0).astype(np.uint8)  # (9, 12)
@@ -379,3 +379,19 @@ def test_a_description_opens_no_other_file(home):
     assert (spec.shape, spec.rgb_bands) == (None, None)
     with pytest.raises(InputError, match="no such file"):
         read_cube(home / "cube.npy", spec, None)
+
+
+def test_a_result_carries_the_sums_of_cube_ground_truth_and_masks_as_read(home, tmp_path):
+    train = np.where(np.arange(9)[:, None] < 4, GT, 0)
+    np.save(home / "t.npy", train)
+    np.save(home / "e.npy", GT - train)
+    describe(home, train="t.npy", test="e.npy")
+    small = ["--model", "CNN", "--patch_size", "3", "--epoch", "1", "--visdom", "off", "--cuda", "-1"]
+    where = ["--dataset", "myscene", "--folder", str(home.parent), "--output", str(tmp_path / "runs")]
+    assert main([*small, *where, "--val_fraction", "0.5", "--border", "skip"]) == 0
+    (run,) = (tmp_path / "runs" / "CNN" / "My-Scene").iterdir()
+    found = json.loads((run / "metrics.json").read_text())["protocol"]["fingerprints"]
+    assert found["cube"] == fingerprint(CUBE.astype(np.float32))
+    assert found["ground_truth"] == fingerprint(GT.astype(np.int64))
+    assert found["masks"] == fingerprint(train.astype(np.int64), (GT - train).astype(np.int64), None)
+    assert found["split"] != found["masks"]

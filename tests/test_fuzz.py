@@ -1,10 +1,13 @@
-"""Thousands of damaged .mat, .npy, .npz, .hdr and .toml files: a clean result or one sentence, in little memory."""
+"""Thousands of damaged .mat, .npy, .npz, .hdr, .tif and .toml files: a clean result or one sentence, little memory."""
 
 import multiprocessing
 import os
+import struct
 import time
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -211,9 +214,29 @@ def test_damaged_envi_headers(tmp_path):
 
 
 @forks
+def test_damaged_geotiffs(tmp_path):
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    path = tmp_path / "a.tif"
+    facts = {"height": 3, "width": 4, "count": 5, "dtype": "uint16", "crs": "EPSG:32633", "compress": "deflate"}
+    facts["transform"] = rasterio.Affine(10, 0, 5e5, 0, -10, 4e6)
+    with rasterio.open(path, "w", driver="GTiff", **facts) as image:
+        image.write(ARRAYS["cube"].transpose(2, 0, 1))
+    in_a_process_of_its_own(path, use_raster, path.read_bytes())
+
+
+@forks
 def test_damaged_descriptions(tmp_path):
     tally = in_a_process_of_its_own(tmp_path / "scene.toml", use_description, TOML.encode(), 2 * N_EACH)
     assert tally["read"] > 20
+
+
+def test_a_geotiffs_size_that_is_claimed_and_not_there_is_refused(tmp_path):
+    pytest.importorskip("rasterio", reason="rasterio is not installed")
+    entries = {256: 2**31 - 1, 257: 10, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 10, 279: 100}
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4))
+    with pytest.raises(InputError, match=r"a\.tif claims to be \(10, 2147483647, 1\)"):
+        open_raster(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -221,11 +244,6 @@ def test_damaged_descriptions(tmp_path):
     [("v4", 2**31 - 1), ("v5", 2**30), ("v7.3", 2**40), ("npz", 2**40), ("npy", 2**40), ("hdr", 2**30)],
 )
 def test_a_size_that_is_claimed_and_not_there_is_refused_before_anything_is_allocated(tmp_path, kind, claim):
-    import struct
-    import zipfile
-
-    import h5py
-
     path = tmp_path / {"npz": "a.npz", "npy": "a.npy", "hdr": "a.hdr"}.get(kind, "a.mat")
     header = (
         b"\x93NUMPY\x01\x00v\x00"

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 
 from readers import describe, read_arrays
 from utils import InputError
@@ -118,6 +119,24 @@ def test_files_of_machines_with_the_other_byte_order_are_read(tmp_path):
 def test_version_4_is_read(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {"gt": ARRAYS["gt"].astype(float)}, format="4")
     np.testing.assert_array_equal(read_arrays(tmp_path / "a.mat")["gt"], ARRAYS["gt"])
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i4", "i2", "u2", "u1"])
+def test_version_4_is_read_as_scipy_reads_it_in_either_byte_order(tmp_path, dtype):
+    array = RNG.integers(0, 100, (4, 3)).astype(dtype)
+    path = tmp_path / "a.mat"
+    sparse = scipy.sparse.csc_array(np.eye(3))
+    others = {"words": "some text", "sparse": sparse, "complex": np.ones((2, 2)) * 1j}
+    scipy.io.savemat(path, others | {"x": array, "y": array.T}, format="4")
+    found = read_arrays(path)
+    assert found.keys() == {"x", "y"}
+    for name in found:
+        np.testing.assert_array_equal(found[name], scipy.io.loadmat(path)[name])
+        assert found[name].dtype == np.dtype(dtype)
+    digit = ["f8", "f4", "i4", "i2", "u2", "u1"].index(dtype)
+    head = struct.pack(">5i", 1000 + 10 * digit, 4, 3, 0, 2) + b"x\0"
+    path.write_bytes(head + array.astype(f">{dtype}").tobytes(order="F"))
+    np.testing.assert_array_equal(read_arrays(path)["x"], array)
 
 
 @every_version
