@@ -52,6 +52,7 @@ MODES = {  # the flags that a mode without training takes
     "describe": {"folder"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
     "resume": {"cuda", "visdom", "scan_backend"},
+    "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
     "audit": SPLIT_FLAGS
     | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed", "normalize", "fit_on", "pca", "output"},
 }
@@ -102,6 +103,12 @@ def _add_modes(group):
         action="store_true",
         help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
         "with --output DIR write audit.json and audit.png there",
+    )
+    group.add_argument(
+        "--augment",
+        type=float,
+        metavar="FACTOR",
+        help="write the scene of --dataset as Augmented_NAME, with FACTOR times the training pixels, and stop",
     )
     for name, keywords in FOR_PREDICT.items():
         group.add_argument(f"--{name}", **keywords)
@@ -266,7 +273,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         args.visdom = None  # as the run had it
     if args.audit and "output" not in given:
         args.output = None
-    if args.audit or not given & set(MODES):
+    if args.augment is not None and not 1 < args.augment < float("inf"):
+        raise InputError(f"--augment must be above 1, the factor of training pixels, not {args.augment:g}")
+    if args.audit or args.augment is not None or not given & set(MODES):
         check_split(args, given)
     if not given & set(MODES):
         unused = sorted(given & FOR_PREDICT.keys())

@@ -64,8 +64,8 @@ def find_spec(name: str, folder: Path) -> SceneSpec:
             ) from error
         if _plain(name).startswith(AUGMENTED):
             raise InputError(
-                f"{name} is not published in a stable form; put a {FILE} into {Path(folder) / name} that names the "
-                'cube and your larger training mask (README.md, "A scene of your own", has one)'
+                f"{name} is not published in a stable form; `python main.py --augment 2 --dataset NAME` writes one, or "
+                f"put a {FILE} into {Path(folder) / name} that names the cube and your larger training mask"
             ) from error
         more = f"; described in {folder}: {', '.join(own)}" if own else ""
         raise InputError(f"{error}{more}") from error

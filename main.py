@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import experiment
 from arguments import parse
 from audit import audit
+from augment import augment
 from datasets import load_scene
 from describe import describe
 from doctor import examine
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
                 return show_machine(args)
             elif args.audit:
                 print("\n".join(audit(args)))
+            elif args.augment is not None:
+                log.info("%s holds scene.toml and its masks; --dataset %s uses it", home := augment(args), home.name)
             elif args.describe is not None:
                 print("\n".join(describe(args.describe, args.folder)))
             elif args.predict is not None:

@@ -8,16 +8,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERYTHING = {"arguments", "audit", "buffered", "checks", "cubes", "datasets", "describe", "description", "doctor"}
+EVERYTHING = {
+    "arguments",
+    "audit",
+    "augment",
+    "buffered",
+    "checks",
+    "cubes",
+    "datasets",
+    "describe",
+    "description",
+    "doctor",
+}
 EVERYTHING |= {"download", "engine", "envi", "experiment", "georeference", "mapping", "metrics", "models", "new_scene"}
 EVERYTHING |= {"patches", "preprocessing", "rasters", "readers", "reporting", "sampling", "scenes", "selective_scan"}
 EVERYTHING |= {"simulate", "splits", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
-    "experiment": EVERYTHING - {"arguments", "describe", "doctor", "download", "new_scene"},
+    "experiment": EVERYTHING - {"arguments", "augment", "describe", "doctor", "download", "new_scene"},
     "arguments": {"checks", "engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "checks": {"models", "utils"},
     "doctor": {"scenes", "selective_scan"},
+    "augment": {"datasets", "description", "sampling", "scenes", "splits", "utils"},
     "audit": {"datasets", "reporting", "sampling", "splits", "utils"},
     "sampling": {"buffered", "datasets", "splits", "utils"},
     "buffered": {"splits", "utils"},
