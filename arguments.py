@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from checks import SPLIT_FLAGS, check_least, check_split, check_training
+from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training
 from engine import PRECISIONS
 from models import MODELS
 from models.options import CHOICES, MiMOptions
@@ -285,4 +285,5 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
     check_least(args, block_rows=1, test_stride=1)
+    check_output(args)
     return args, options

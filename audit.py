@@ -181,7 +181,8 @@ def sentences(findings: dict) -> list[str]:
         "a class."
     ]
     told += [f"FAULT: {fault}." for fault in findings["faults"]]
-    told += [f"{note[0].upper()}{note[1:]}." for note in findings["notes"]]
+    notes = (f"{note[0].upper()}{note[1:]}" for note in findings["notes"])
+    told += [note if note.endswith("?") else f"{note}." for note in notes]
     if findings["n_ground_truth"] is None:
         told.append("There is no ground truth here to compare the masks with.")
     else:

@@ -16,6 +16,13 @@ def check_least(args, **bounds) -> None:
             raise InputError(f"--{name} must be at least {least}, not {getattr(args, name)}")
 
 
+def check_output(args) -> None:
+    """The folder that results go to is none that a file stands for."""
+    for path in () if args.output is None else (args.output, *args.output.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--output {args.output}: {path} is a file; name a folder")
+
+
 def check_split(args, given: set[str]) -> None:
     """Scene, split and normalisation."""
     if args.dataset is None:
@@ -27,8 +34,7 @@ def check_split(args, given: set[str]) -> None:
         raise InputError(
             f"--patch_size must be odd and at least 1, so that a patch has a centre, not {args.patch_size}"
         )
-    if args.output is not None and args.output.exists() and not args.output.is_dir():
-        raise InputError(f"--output {args.output} is a file; name a folder")
+    check_output(args)
     if (args.train_set is None) != (args.test_set is None):
         raise InputError("--train_set and --test_set go together; give both or neither")
     drawn = sorted(given & SPLIT_FLAGS, key=list(vars(args)).index)

@@ -161,6 +161,7 @@ def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     """Read a scene's ground truth as it is stored; the array, and its raster where the format has one."""
     arrays, raster = read_file(path)
     gt = pick(arrays, spec.gt_key if raster is None else path.stem, path, "the ground truth", 2)
+    gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
     gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
     if raster is not None and raster.nodata is not None:
         gt = np.where(gt == raster.nodata, 0, gt)

@@ -191,7 +191,11 @@ def _describe_folder(home: Path) -> list[str]:
         raise InputError(f"{home} holds no {FILE} and no file of a format that is read ({', '.join(_IMAGES)})")
     lines, images = [], []
     for path in files:
-        found = _images(path)
+        try:
+            found = _images(path)
+        except InputError as error:
+            lines += [str(error), ""]
+            continue
         images += [(path, *image) for image in found]
         for key, raster in found:
             lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
@@ -204,7 +208,7 @@ def _files(home: Path) -> list[Path]:
 
 def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
     """A scene.toml of the largest cube, and of the label map of its size among the images or in the files beside it."""
-    cubes = [image for image in images if image[2].shape[2] > 1]
+    cubes = own = [image for image in images if image[2].shape[2] > 1]
     labels = [image for image in images if image[2].shape[2] == 1]
     if not cubes or not labels:
         for path in siblings:
@@ -212,17 +216,20 @@ def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
                 found = [(path, *image) for image in _images(path)]
             except InputError:
                 continue
-            cubes += [image for image in found if image[2].shape[2] > 1] if not labels or not cubes else []
+            cubes = cubes if own else cubes + [image for image in found if image[2].shape[2] > 1]
             labels += [image for image in found if image[2].shape[2] == 1]
     if not cubes:
         return ["No cube is here, so that no scene.toml can be suggested."]
-    path, key, raster = max(cubes, key=lambda image: math.prod(image[2].shape))
+    planes = {image[2].shape[:2] for image in labels}
+    path, key, raster = max(cubes, key=lambda image: (image[2].shape[:2] in planes, math.prod(image[2].shape)))
     truth, counts, n_bands = None, None, raster.shape[2]
     for image in labels:
         finer = [image[2].shape[axis] / raster.shape[axis] for axis in (0, 1)]
         finer = min(finer) > 1 and all(factor.is_integer() for factor in finer)  # which a run brings to the cube's grid
         orders = [(0, 1, 2)] if finer else find_orders(raster.shape, image[2].shape[:2])
         counts = survey(image[2]).counts if orders else None
+        if counts and image[2].nodata is not None:
+            counts = {value: number for value, number in counts.items() if value != image[2].nodata}
         if counts and max(counts) > 0 and min(counts) >= 0 and _certain(orders, path):
             truth, n_bands = image, raster.shape[orders[0][2]]
             break

@@ -208,7 +208,8 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         seconds["predict"] = time.perf_counter() - started
         monitor.maps({"prediction": visualize.colour_map(labels, split.palette)})
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(folder) from interrupt
+        hint = f"`python main.py --resume {folder}` goes on after the last finished epoch"
+        raise KeyboardInterrupt(hint) from interrupt
     finally:
         monitor.close()
     return _report(job, folder, labels, seconds)

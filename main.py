@@ -18,7 +18,7 @@ from describe import describe
 from doctor import examine
 from download import download
 from new_scene import map_new_scene, scene_raster
-from rasters import GEOTIFF, open_raster
+from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
 from sampling import draws_split
 from scenes import find_scene
@@ -60,15 +60,14 @@ def main(argv: list[str] | None = None) -> int:
                 train_runs(args, options)
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\n")  # after what stood in the bar's line
-        hint = (
-            f"; `python main.py --resume {interrupt}` goes on after the last finished epoch" if str(interrupt) else ""
-        )
-        return _fail(f"interrupted{hint}", 130)
+        return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to go on
     except (InputError, FloatingPointError) as error:
         return _fail(str(error))
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
+        if error.errno in (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR) and error.filename:
+            return _fail(f"{error.filename} cannot be written or read ({error.strerror}); name another file or folder")
         return _fail(str(error))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
@@ -151,7 +150,7 @@ def resume(args: Namespace, options: dict) -> None:
 def predict_scene(args: Namespace) -> None:
     """Map a scene or a file with a trained model; no labels and no training data are needed."""
     path = Path(args.predict)
-    if path.is_file() or path.suffix:
+    if path.suffix.lower() != ".toml" and (path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS)):
         raster, name = open_raster(path, args.key), path.stem
     else:
         raster, name = scene_raster(args.predict, args.folder)

@@ -1,13 +1,18 @@
 """Map a scene with a trained network, block by block, into a folder; what was cut off goes on where it stopped."""
 
+import json
 import logging
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from datasets import find_spec, load_scene
+from envi import find_pair
 from mapping import Grid, label_type, map_blocks
 from preprocessing import Preprocessing
 from rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
@@ -16,7 +21,8 @@ from reporting.monitor import Progress
 from trained import load_trained
 from utils import InputError, fingerprint_file
 
-PROGRESS = "progress.json"
+PROGRESS, LOCK = "progress.json", "in-use.lock"
+DATA, NO_DATA = 1, 2
 PICTURE_SIDE = 4000  # pixels; larger maps are thinned out for the picture
 log = logging.getLogger(__name__)
 
@@ -75,7 +81,10 @@ def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | N
         return Bands(lower, share)
     if raster.shape[2] != n_bands:
         hint = "; --resample interpolates" if wavelengths and theirs else ""
-        raise InputError(f"{raster.path} has {raster.shape[2]} bands, the network was trained on {n_bands}{hint}")
+        raise InputError(
+            f"{raster.path} has another number of bands, {raster.shape[2]}, than the network was trained on, "
+            f"{n_bands}{hint}"
+        )
     if wavelengths is not None and theirs is not None:
         apart = np.abs(np.subtract(wavelengths, theirs))
         spacing = np.median(np.diff(sorted(wavelengths))) if n_bands > 1 else 1
@@ -95,12 +104,12 @@ class RowReader:
         raster: the scene.
         bands: its bands to the network's.
         preprocessing: the network's own.
-        missing: (H, W) bool, set as rows are read: pixels of which every band is the raster's no-data value or NaN, or
-            any is not finite once normalised.
+        known: (H, W) uint8, set to DATA or NO_DATA as rows are read: no data are pixels of which every band is the
+            raster's no-data value, or any is not finite once normalised.
     """
 
-    def __init__(self, raster: Raster, bands: Bands, preprocessing: Preprocessing, missing: np.ndarray):
-        self.raster, self.bands, self.preprocessing, self.missing = raster, bands, preprocessing, missing
+    def __init__(self, raster: Raster, bands: Bands, preprocessing: Preprocessing, known: np.ndarray):
+        self.raster, self.bands, self.preprocessing, self.known = raster, bands, preprocessing, known
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop, (stop - start, W, n_bands) float32."""
@@ -110,8 +119,14 @@ class RowReader:
         if self.raster.nodata is not None:
             absent |= (raw == self.raster.nodata).all(-1)
         out[absent] = 0
-        self.missing[start:stop] = absent
+        self.known[start:stop] = np.where(absent, NO_DATA, DATA)
         return out
+
+    def without_data(self, row: int) -> np.ndarray:
+        """Which pixels of a row have no data, (W,) bool; the row is read if it has not been."""
+        if not self.known[row].all():
+            self(row, row + 1)
+        return self.known[row] == NO_DATA
 
 
 def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
@@ -170,94 +185,122 @@ def map_new_scene(
         raise InputError(f"{raster.path}: {error}") from error
     job = {"checkpoint": fingerprint_file(checkpoint_path), "scene": _identity(raster), "stride": stride}
     job |= {"precision": precision, "resample": resample, "probabilities": probabilities}
-    folder, done = _unfinished(output / "predict" / name, job)
-    if folder is None:
-        folder = results.make_folder(output / "predict" / name)
-        results.write_json(folder / PROGRESS, {"job": job, "done": 0})
-    else:
+    job = json.loads(json.dumps(job))  # as it comes back from a file
+    parts = {"labels": ((len(grid),), label_type(model.n_classes)), "known": (grid.shape, np.uint8)}
+    if probabilities:
+        parts["shares"] = ((len(grid), model.n_classes), np.float32)
+    folder, done, lock = _open_folder(output / "predict" / name, job, parts)
+    if done:
         log.info("going on in %s after %s of %s pixels", folder, f"{done:,}", f"{len(grid):,}")
-    labels = _array(folder / "labels.part", (len(grid),), label_type(model.n_classes))
-    shares = _array(folder / "shares.part", (len(grid), model.n_classes), np.float32) if probabilities else None
     progress = Progress("mapping", "px")
-    progress(done, len(grid))
-    missing = _array(folder / "missing.part", grid.shape, bool)
-    read = RowReader(raster, bands, preprocessing, missing)
-    options = {"start": done, "block_rows": block_rows, "precision": precision}
-    for first, block in map_blocks(model, read, grid, device, **options):
-        last = first + len(block)
-        here = tuple(grid.pixels(first, last).T)
-        labels[first:last] = np.where(missing[here], 0, block.argmax(1) + 1)
-        if shares is not None:
-            shares[first:last] = block
-        _flush(labels, shares, missing)
-        results.write_json(folder / PROGRESS, {"job": job, "done": last})
-        progress(last - max(first, done), len(grid))
-        labels, shares = _reopened(labels), _reopened(shares)  # written pages leave the memory
-    _write_outputs(folder, raster, name, checkpoint, grid, labels, shares, geotiff=geotiff)
+    try:
+        arrays = {part: _array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
+        read = RowReader(raster, bands, preprocessing, arrays["known"])
+        progress(done, len(grid))
+        options = {"start": done, "block_rows": block_rows, "precision": precision}
+        for first, block in map_blocks(model, read, grid, device, **options):
+            last = first + len(block)
+            arrays["labels"][first:last] = block.argmax(1) + 1
+            if probabilities:
+                arrays["shares"][first:last] = block
+            for array in arrays.values():
+                array.flush()
+            results.write_json(folder / PROGRESS, {"job": job, "done": last})
+            progress(last - max(first, done), len(grid))
+            done = last
+            arrays = {part: _array(folder / f"{part}.part", *facts) for part, facts in parts.items()}  # pages leave
+            read.known = arrays["known"]
+        _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt("the same command goes on where it stopped") from interrupt
+    except BaseException:
+        if not done:
+            shutil.rmtree(folder)
+        raise
+    finally:
+        progress.close()
+        lock.release()
+    (folder / LOCK).unlink(missing_ok=True)
     return folder
 
 
-def _write_outputs(folder, raster, name, checkpoint, grid, labels, shares, *, geotiff) -> None:
-    suffix = ".tif" if geotiff else ".hdr"
+def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> None:
+    suffix, raster = ".tif" if geotiff else ".hdr", read.raster
     classes, palette = checkpoint["class_names"], checkpoint["palette"]
-    full = _spread(folder / "labels.full", grid, labels)
-    write_labels(folder / f"map{suffix}", full, classes, palette, raster)
-    results.write_array(folder / "prediction.npy", full)
+    labels = _full(folder / "labels.full", grid, arrays["labels"], read)
+    write_labels(folder / f"map{suffix}", labels, classes, palette, raster)
+    results.write_array(folder / "prediction.npy", labels)
     thin = -(-max(grid.shape) // PICTURE_SIDE)
     title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {name}"
-    visualize.save_label_map(folder / "map.png", np.array(full[::thin, ::thin]), classes, palette, title)
-    if shares is not None:
-        full = _spread(folder / "shares.full", grid, shares)
-        write_bands(folder / f"probabilities{suffix}", full, classes, raster)
+    visualize.save_label_map(folder / "map.png", np.array(labels[::thin, ::thin]), classes, palette, title)
+    if "shares" in arrays:
+        shares = _full(folder / "shares.full", grid, arrays["shares"], read)
+        write_bands(folder / f"probabilities{suffix}", shares, classes, raster)
         entropy = _array(folder / "entropy.full", (*grid.shape, 1), np.float32)
         for row in range(grid.shape[0]):
-            p = np.asarray(full[row])
+            p = np.asarray(shares[row])
             entropy[row, :, 0] = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
         write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster)
-    for part in (*folder.glob("*.part"), *folder.glob("*.full"), folder / PROGRESS):
+    (folder / PROGRESS).unlink()  # first: from here on nothing goes on in this folder
+    for part in (*folder.glob("*.part"), *folder.glob("*.full")):
         part.unlink()
 
 
-def _spread(path: Path, grid: Grid, values: np.ndarray) -> np.ndarray:
-    """Values by number as an image of the whole scene, on disk where they are not one already."""
-    shape = (*grid.shape, *values.shape[1:])
-    if len(grid) == grid.shape[0] * grid.shape[1]:
-        return values.reshape(shape)
-    image = _array(path, shape, values.dtype)
+def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader) -> np.ndarray:
+    """Values by number as an image of the whole scene, on disk; 0 where there is no data."""
+    image = _array(path, (*grid.shape, *values.shape[1:]), values.dtype)
     for row in range(grid.shape[0]):
-        image[row : row + 1] = grid.spread(values, row, row + 1)
+        image[row] = grid.spread(values, row, row + 1)[0]
+        image[row, read.without_data(row)] = 0
     return image
 
 
 def _array(path: Path, shape: tuple[int, ...], dtype) -> np.memmap:
-    """An array in a file, begun with zeros or gone on with."""
+    """An array in a file, gone on with if it is there; its room on the disk is taken at once."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    there = path.is_file() and path.stat().st_size == size
-    return np.memmap(path, dtype, "r+" if there else "w+", shape=shape)
+    if not _is_of_size(path, size):
+        with path.open("wb") as file:
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
-def _reopened(array: np.memmap | None) -> np.memmap | None:
-    return None if array is None else np.memmap(array.filename, array.dtype, "r+", shape=array.shape)
-
-
-def _flush(*arrays: np.memmap | None) -> None:
-    for array in arrays:
-        if array is not None:
-            array.flush()
+def _is_of_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _identity(raster: Raster) -> dict:
-    """Which file it is, without reading it all; a simulated scene is in none."""
-    if not raster.path.is_file():
-        return {"path": str(raster.path)}
-    state = raster.path.stat()
-    return {"path": str(raster.path.resolve()), "bytes": state.st_size, "modified": state.st_mtime_ns}
+    """Which scene it is and how it is read, without reading it all; a simulated scene is in no file."""
+    pair = find_pair(raster.path) if raster.path.is_file() else None
+    files = pair or ((raster.path,) if raster.path.is_file() else ())
+    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    facts = {"key": raster.key, "nodata": raster.nodata, "wavelengths": raster.wavelengths, "shape": raster.shape}
+    return {"name": str(raster.path), "files": states} | facts
 
 
-def _unfinished(home: Path, job: dict) -> tuple[Path | None, int]:
-    """The newest folder in which this very job was cut off, and how many pixels it had done."""
+def _open_folder(home: Path, job: dict, parts: dict) -> tuple[Path, int, FileLock]:
+    """The newest folder where this very job was cut off, or a new one; with the pixels done, held by a lock."""
     for path in sorted(home.glob(f"*/{PROGRESS}"), reverse=True):
-        state = results.read_json(path)
-        if state.get("job") == job:
-            return path.parent, state["done"]
-    return None, 0
+        lock = FileLock(path.parent / LOCK, timeout=0)
+        try:
+            lock.acquire()
+            state = results.read_json(path)
+            sizes = {part: int(np.prod(shape)) * np.dtype(kind).itemsize for part, (shape, kind) in parts.items()}
+            whole = all(_is_of_size(path.parent / f"{part}.part", size) for part, size in sizes.items())
+            if whole and isinstance(state, dict) and state.get("job") == job and isinstance(state.get("done"), int):
+                return path.parent, state["done"], lock
+            lock.release()
+        except Timeout:  # another process is mapping there
+            continue
+        except InputError:  # not ours, or damaged
+            lock.release()
+    folder = results.make_folder(home)
+    lock = FileLock(folder / LOCK, timeout=0)
+    lock.acquire()
+    results.write_json(folder / PROGRESS, {"job": job, "done": 0})
+    return folder, 0, lock

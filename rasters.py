@@ -74,13 +74,15 @@ def open_raster(path: Path, key: str | None = None) -> Raster:
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if key is not None and suffix not in ARRAYS:
+        raise InputError(f"{path} has no variables, of which {key!r} could be one; leave the key out")
     if suffix in GEOTIFF:
         return _open_geotiff(path)
     if suffix in ARRAYS:
         return _open_array(path, key)
     header = find_pair(path)
     if header is None:
-        raise InputError(f"{path}: {suffix or 'no suffix'} is none of the formats that are read: {FORMATS}")
+        raise InputError(f"{path}: this is none of the formats that are read: {FORMATS}")
     return _open_envi(*header)
 
 
@@ -182,10 +184,13 @@ def _choose(arrays: dict[str, np.ndarray], key: str | None, path: Path) -> np.nd
             raise InputError(f"{path} has no variable {key!r}; it holds {describe(arrays)}")
         fitting = [arrays[key]]
     else:
-        images = [array for array in arrays.values() if min(array.shape, default=0) > 1]
+        images = [array for array in arrays.values() if min(array.shape[:2], default=0) > 1]
         fitting = [array for array in images if array.ndim == 3] or [array for array in images if array.ndim == 2]
         if len(fitting) > 1:
-            raise InputError(f"{path} holds more than one image, {describe(arrays)}; name the variable")
+            raise InputError(
+                f"{path} holds more than one image, {describe(arrays)}; name the variable (--key, or cube_key or "
+                "gt_key in a scene.toml)"
+            )
     if not fitting or fitting[0].ndim not in (2, 3) or not fitting[0].size:
         raise InputError(f"{path} holds no image of two or three axes; it holds {describe(arrays)}")
     return fitting[0]

@@ -89,6 +89,11 @@ class Progress:
         if self.bar.n >= total:
             self.bar.close()
 
+    def close(self) -> None:
+        """Leave the bar as it is, where the work was cut off."""
+        if self.bar is not None:
+            self.bar.close()
+
 
 class JsonLog(Monitor):
     """A line of JSON per epoch, readable while the run goes on; begun with the records of earlier epochs."""

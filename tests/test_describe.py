@@ -181,7 +181,7 @@ def test_what_cannot_be_described_is_refused(tmp_path, capsys):
         describe(str(tmp_path / "b.hdr"), tmp_path)
     with pytest.raises(InputError, match=r"a\.jpg is a file, not a scene; `python main\.py --describe"):
         load_scene(str(tmp_path / "a.jpg"), tmp_path)
-    with pytest.raises(InputError, match=r"\.jpg is none of the formats"):
+    with pytest.raises(InputError, match=r"\.jpg: this is none of the formats"):
         describe(str(tmp_path / "a.jpg"), tmp_path)
     assert main(["--describe", "PaviaU", "--epoch", "3"]) == 2
     assert "--describe does not use --epoch" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Mapping block by block: the same result whatever the blocks, in flat memory, and with bands, gaps and places kept."""
 
+import errno
 import json
 import re
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import engine
 import main
@@ -109,7 +111,7 @@ def test_bands_are_interpolated_at_the_wavelengths_of_the_network():
 @pytest.mark.parametrize(
     ("theirs", "n_bands", "ours", "resample", "message"),
     [
-        (None, 5, None, False, "has 4 bands, the network was trained on 5"),
+        (None, 5, None, False, "another number of bands, 4, than the network was trained on, 5"),
         ((1.0, 2, 3, 4), 5, (1.0, 2, 3, 4, 5), False, "--resample interpolates"),
         ((400.0, 500, 600, 700), 4, (400.0, 500, 600, 760), False, "band 3 .* 700 nm, the network's at 760 nm"),
         (None, 4, (1.0, 2, 3, 4), True, "scene has none; leave it out"),
@@ -204,6 +206,95 @@ def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene
     rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
     assert rc == 0
     assert len(folders) == 2
+
+
+def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
+    """The folder of a mapping that was cut off after some blocks."""
+    monkeypatch.setattr(engine, "PREDICT_BATCH", 4)
+    calls, read = [], new_scene.RowReader.__call__
+
+    def killed(self, start, stop):
+        calls.append(start)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return read(self, start, stop)
+
+    monkeypatch.setattr(new_scene.RowReader, "__call__", killed)
+    rc, (folder,) = predict(scene_file, trained, tmp_path, "--block_rows", "1", *more)
+    monkeypatch.undo()
+    assert rc == 130
+    return folder
+
+
+def test_a_folder_in_which_another_process_maps_is_left_alone(trained, scene_file, tmp_path, monkeypatch):
+    folder = cut_off(scene_file, trained, tmp_path, monkeypatch)
+    with FileLock(folder / new_scene.LOCK):
+        rc, folders = predict(scene_file, trained, tmp_path)
+    assert rc == 0
+    assert len(folders) == 2
+    assert not (folder / "map.hdr").exists()
+
+
+@pytest.mark.parametrize("change", ["labels.part", "progress.json", "img", "key"])
+def test_what_is_damaged_or_of_another_scene_is_not_gone_on_with(
+    trained, tiny_scene, scene_file, tmp_path, monkeypatch, change
+):
+    more = ()
+    if change == "key":
+        scene_file, more = tmp_path / "two.npz", ("--key", "first")
+        np.savez(scene_file, first=tiny_scene.cube, second=tiny_scene.cube[::-1])
+    folder = cut_off(scene_file, trained, tmp_path, monkeypatch, *more)
+    if change == "labels.part":
+        (folder / change).write_bytes(b"")
+    elif change == "progress.json":
+        (folder / change).write_text("[]")
+    elif change == "img":
+        data = scene_file.with_suffix(".img")
+        data.write_bytes(data.read_bytes()[::-1])
+    more = ("--key", "second") if change == "key" else ()
+    rc, folders = predict(scene_file, trained, tmp_path, *more)
+    assert rc == 0
+    assert len(folders) == 2
+    raster = open_raster(scene_file, "second" if change == "key" else None)
+    whole = tmp_path / "again"
+    assert predict(scene_file, trained, whole, *more)[0] == 0
+    (expected,) = (whole / "out" / "predict").glob("*/*")
+    assert raster.shape == tiny_scene.cube.shape
+    assert np.array_equal(np.load(folders[1] / "prediction.npy"), np.load(expected / "prediction.npy"))
+
+
+def test_a_mapping_that_fails_at_once_leaves_nothing(trained, scene_file, tmp_path, monkeypatch, capsys):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(new_scene.os, "posix_fallocate", no_space, raising=False)
+    rc, folders = predict(scene_file, trained, tmp_path)
+    assert (rc, folders) == (2, [])
+    assert "no space is left on the disk for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stride", ["1", "4"])
+def test_without_data_there_is_no_label_no_probability_and_no_entropy(trained, tiny_scene, tmp_path, stride):
+    cube = tiny_scene.cube.astype(np.float32)
+    cube[1:6, 2:7] = np.nan
+    np.save(tmp_path / "hole.npy", cube)
+    rc, (folder,) = predict(tmp_path / "hole.npy", trained, tmp_path, "--test_stride", stride, "--probabilities")
+    assert rc == 0
+    hole = np.isnan(cube).all(-1)
+    assert np.array_equal(np.load(folder / "prediction.npy") == 0, hole)
+    for name in ("probabilities", "entropy"):
+        assert np.array_equal((open_raster(folder / f"{name}.hdr").rows(0, 9) == 0).all(-1), hole)
+
+
+def test_a_scene_is_mapped_by_the_path_of_its_description(trained, tiny_scene, tmp_path):
+    home = tmp_path / "my.scene"
+    home.mkdir()
+    np.save(home / "cube.npy", tiny_scene.cube)
+    (home / "scene.toml").write_text('cube = "cube.npy"\nclass_names = ["a", "b", "c"]\n')
+    for path in (home, home / "scene.toml"):
+        rc, folders = predict(path, trained, tmp_path)
+        assert rc == 0
+        assert np.array_equal(np.load(folders[-1] / "prediction.npy"), np.load(trained / "prediction.npy"))
 
 
 def test_pixels_without_data_are_left_unlabelled(trained, tiny_scene, tmp_path):

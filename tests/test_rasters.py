@@ -166,7 +166,7 @@ def test_missing_or_ambiguous_data_files_and_unknown_suffixes_are_refused(tmp_pa
     refuses("its data file is missing; put scene or scene.img", path)
     refuses("absent.hdr: no such file", tmp_path / "absent.hdr")
     (tmp_path / "a.jpg").write_bytes(b"")
-    refuses(r"\.jpg is none of the formats that are read: ENVI .*GeoTIFF", tmp_path / "a.jpg")
+    refuses(r"\.jpg: this is none of the formats that are read: ENVI .*GeoTIFF", tmp_path / "a.jpg")
 
 
 def test_few_rows_of_a_big_file_take_little_memory(tmp_path):
