@@ -19,7 +19,7 @@ from rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
 from reporting import results, visualize
 from reporting.monitor import Progress
 from trained import load_trained
-from utils import InputError, fingerprint_file
+from utils import InputError, describe_machine, fingerprint_file
 
 PROGRESS, LOCK = "progress.json", "in-use.lock"
 DATA, NO_DATA = 1, 2
@@ -172,7 +172,7 @@ def map_new_scene(
         block_rows: rows at a time, about; the result does not depend on it.
         geotiff: write GeoTIFF instead of ENVI.
     Returns:
-        The folder, with prediction.npy, map.png, and map.hdr or map.tif, placed as the raster is; with `probabilities`
+        The folder, with mapping.json (what it rests on), prediction.npy, map.png, and map.hdr or map.tif, placed as the raster is; with `probabilities`
         also probabilities and entropy.
     Raises:
         InputError: a checkpoint, bands or sizes that do not fit.
@@ -210,6 +210,10 @@ def map_new_scene(
             done = last
             arrays = {part: _array(folder / f"{part}.part", *facts) for part, facts in parts.items()}  # pages leave
             read.known = arrays["known"]
+        facts = job | {"network": checkpoint["model"], "trained_on": checkpoint["scene"]}
+        facts |= {"class_names": checkpoint["class_names"], "machine": describe_machine(device)}
+        facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
+        results.write_json(folder / "mapping.json", facts)
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("the same command goes on where it stopped") from interrupt

@@ -1,6 +1,7 @@
 """Mapping block by block: the same result whatever the blocks, in flat memory, and with bands, gaps and places kept."""
 
 import errno
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -168,7 +169,13 @@ def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, s
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
     entropy = open_raster(folder / f"entropy{suffix}").rows(0, 9)[:, :, 0]
     np.testing.assert_allclose(entropy, -(shares * np.log(shares)).sum(-1), atol=1e-5)
-    kept = {"map.png", "prediction.npy"} | {f"{name}{suffix}" for name in ("map", "probabilities", "entropy")}
+    facts = json.loads((folder / "mapping.json").read_text())
+    data = scene_file.with_suffix(".img")
+    assert facts["fingerprints"][str(data)] == hashlib.sha256(data.read_bytes()).hexdigest()
+    assert facts["checkpoint"] == hashlib.sha256((trained / "last.pt").read_bytes()).hexdigest()
+    kept = {"map.png", "mapping.json", "prediction.npy"} | {
+        f"{name}{suffix}" for name in ("map", "probabilities", "entropy")
+    }
     assert {path.name for path in folder.iterdir() if path.suffix != ".img"} == kept
 
 
