@@ -172,8 +172,8 @@ def map_new_scene(
         block_rows: rows at a time, about; the result does not depend on it.
         geotiff: write GeoTIFF instead of ENVI.
     Returns:
-        The folder, with mapping.json (what it rests on), prediction.npy, map.png, and map.hdr or map.tif, placed as the raster is; with `probabilities`
-        also probabilities and entropy.
+        The folder, with mapping.json (what the map rests on), prediction.npy, map.png, and map.hdr or map.tif, placed
+        as the raster is; with `probabilities` also probabilities and entropy.
     Raises:
         InputError: a checkpoint, bands or sizes that do not fit.
     """

@@ -34,7 +34,7 @@ ALLOWED = {
     "sampling": {"buffered", "datasets", "splits", "utils"},
     "buffered": {"splits", "utils"},
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
-    "new_scene": {"datasets", "mapping", "preprocessing", "rasters", "reporting", "trained", "utils"},
+    "new_scene": {"datasets", "envi", "mapping", "preprocessing", "rasters", "reporting", "trained", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},
     "datasets": {"cubes", "description", "rasters", "readers", "scenes", "simulate", "splits", "trained", "utils"},
