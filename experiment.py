@@ -225,7 +225,7 @@ def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
         "class_names": split.class_names,
         "palette": split.palette,
         "scene": spec.name,
-        "wavelengths": getattr(spec, "wavelengths", None),
+        "wavelengths": spec.wavelengths,
         "border": job.args.border,
     }
     return lambda name, state: save_checkpoint(folder / f"{name}.pt", {**facts, "state": state})
