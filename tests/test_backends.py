@@ -67,6 +67,11 @@ def ones(batch=1, length=2):
     return x, x, -x[0, :1], x, x
 
 
+@pytest.mark.skipif(not COMPILERS or sys.platform == "win32", reason="there is no C++ compiler")
+def test_with_a_compiler_the_cpp_back_end_is_built_and_none_of_its_tests_skips():
+    assert cpu.fault() is None
+
+
 @needs_cpu
 @pytest.mark.parametrize("batch", [1, 3, 65, 200])
 def test_the_number_of_threads_does_not_change_a_bit(batch):
