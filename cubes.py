@@ -51,7 +51,9 @@ def pick(arrays: dict, key: str | None, path: Path, wanted: str, n_axes: int) ->
     raise InputError(f"{path} has no variable {key!r} for {wanted}; it holds {describe(arrays)}")
 
 
-def read_cube(path: Path, spec: SceneSpec, plane: tuple | None) -> tuple[np.ndarray, np.ndarray | None, Raster | None]:
+def read_cube(
+    path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str] | None = None
+) -> tuple[np.ndarray, np.ndarray | None, Raster | None]:
     """Read a scene's cube.
 
     A pixel whose bands all hold the no-data value (or are NaN) is empty. It gets the spectrum of the nearest pixel with
@@ -62,6 +64,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None) -> tuple[np.ndar
         path: its file.
         spec: the scene; its shape, where it is known, decides the order of the axes.
         plane: (H, W) of the ground truth, which decides where the shape is not known; or None.
+        notes: gets a sentence on whatever was mended, which is logged as well.
     Returns:
         The cube (H, W, n_bands) float32; which pixels have data, (H, W) bool, or None where all have; its raster.
     Raises:
@@ -71,17 +74,17 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None) -> tuple[np.ndar
     cube = pick(arrays, spec.cube_key if raster is None else path.stem, path, "the cube", 3)
     cube = cube[:, :, None] if raster is not None and cube.ndim == 2 else cube
     if raster is None:
-        cube = _turn(cube, path, spec, plane)
+        cube = _turn(cube, path, spec, plane, notes)
     if spec.shape is not None:
         if spec.n_dropped and cube.ndim == 3 and cube.shape[2] == spec.shape[2] + spec.n_dropped:
             cube = cube[:, :, : spec.shape[2]]
-            log.info("%s: the last %d bands are left out", path.name, spec.n_dropped)
+            _note(notes, f"{path.name}: the last {spec.n_dropped} bands are left out")
         if cube.shape != spec.shape:
             raise InputError(
                 f"{path}: the cube is {cube.shape}, but {spec.name} is {spec.shape} (rows, columns, bands)"
             )
     nodata = spec.nodata if spec.nodata is not None else raster.nodata if raster else None
-    cube, valid = _fill(cube, nodata, path)
+    cube, valid = _fill(cube, nodata, path, notes)
     bad = ~np.isfinite(cube)
     if bad.any():
         row, column, band = np.argwhere(bad)[0]
@@ -90,6 +93,12 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None) -> tuple[np.ndar
             f"band {band} (from 0); replace them or drop the bands"
         )
     return cube, valid, raster
+
+
+def _note(notes: list[str] | None, sentence: str) -> None:
+    log.info("%s", sentence)
+    if notes is not None:
+        notes.append(sentence)
 
 
 def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None) -> SceneSpec:
@@ -112,7 +121,7 @@ def find_orders(shape: tuple[int, int, int], wanted: tuple[int, ...]) -> list[tu
     return [order for order in orders if tuple(shape[axis] for axis in order)[: len(wanted)] == tuple(wanted)]
 
 
-def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None) -> np.ndarray:
+def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None, notes: list | None) -> np.ndarray:
     """Bring the axes to rows, columns, bands where what is known of the shape leaves one way only."""
     wanted = spec.shape or plane
     if cube.ndim == 2 and spec.described is not None:
@@ -128,11 +137,13 @@ def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None) ->
         )
     if not orders:
         return cube
-    log.info("%s: its axes are %s %s and were turned to rows, columns, bands", path.name, stored[0], cube.shape)
+    _note(notes, f"{path.name}: its axes are {stored[0]} {cube.shape} and were turned to rows, columns, bands")
     return cube.transpose(orders[0])
 
 
-def _fill(cube: np.ndarray, nodata: float | None, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _fill(
+    cube: np.ndarray, nodata: float | None, path: Path, notes: list | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """As float32, with the spectra of empty pixels replaced; and which pixels have data."""
     n_partly, empty = 0, np.zeros(cube.shape[:2], bool)
     if cube.dtype.kind == "f":
@@ -144,16 +155,15 @@ def _fill(cube: np.ndarray, nodata: float | None, path: Path) -> tuple[np.ndarra
         empty, n_partly = empty | wholly, int((marked.any(axis=2) & ~wholly).sum())
     cube = np.array(cube, np.float32, order="C")
     if n_partly:
-        log.info(
-            "%s: %d pixels hold the no-data value %g in some bands only; it is kept there", path.name, n_partly, nodata
-        )
+        where = "in some bands only; it is kept there"
+        _note(notes, f"{path.name}: {n_partly} pixels hold the no-data value {nodata:g} {where}")
     if empty.all():
         raise InputError(f"{path}: no pixel has data (no-data value {nodata}); is the value right?")
     if not empty.any():
         return cube, None
     nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
     cube[empty] = cube[tuple(nearest[:, empty])]
-    log.info("%s: %d pixels have no data; they count as unlabelled", path.name, int(empty.sum()))
+    _note(notes, f"{path.name}: {int(empty.sum())} pixels have no data; they count as unlabelled")
     return cube, ~empty
 
 
@@ -168,7 +178,14 @@ def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     return gt, raster
 
 
-def fit_labels(gt: np.ndarray, raster: Raster | None, like: Raster | None, path: Path, spec: SceneSpec) -> np.ndarray:
+def fit_labels(
+    gt: np.ndarray,
+    raster: Raster | None,
+    like: Raster | None,
+    path: Path,
+    spec: SceneSpec,
+    notes: list[str] | None = None,
+) -> np.ndarray:
     """Bring a ground truth to the grid of the cube and check it.
 
     Args:
@@ -176,19 +193,20 @@ def fit_labels(gt: np.ndarray, raster: Raster | None, like: Raster | None, path:
         like: the cube's raster, where it has one.
         path: its file, for a message.
         spec: the scene, with its shape.
+        notes: as for `read_cube`.
     Returns:
         (H, W) int64, 0 = unlabelled.
     Raises:
         InputError: another grid, labels that the scene does not have.
     """
     if gt.ndim == 2 and gt.shape != spec.shape[:2]:
-        gt = _to_grid(gt, raster, like, spec, path)
+        gt = _to_grid(gt, raster, like, spec, path, notes)
     if gt.shape != spec.shape[:2]:
         raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
     return check_labels(gt, path, spec)
 
 
-def _to_grid(gt: np.ndarray, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path) -> np.ndarray:
+def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path, notes) -> np.ndarray:
     """Take the label under each cube pixel's centre, by the map where both files have a place, else by factors."""
     shape = spec.shape[:2]
     from_, to = (transform_of(each.georeference if each else None) for each in (raster, like))
@@ -206,13 +224,14 @@ def _to_grid(gt: np.ndarray, raster: Raster | None, like: Raster | None, spec: S
             found = np.zeros(shape, gt.dtype)
             found[inside] = gt[i[inside], j[inside]]
             how = f"by their places on the map; {inside.mean():.1%} of the cube lies under it"
-            log.info("%s: %s brought to the cube's grid %s, %s", path.name, gt.shape, shape, how)
+            _note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {how}")
             return found
         raise InputError(f"{path} and the cube of {spec.name} do not overlap on the map; is it of the same place?")
     factors = [gt.shape[axis] // shape[axis] for axis in (0, 1)]
     if min(factors) < 1 or any(gt.shape[axis] != factors[axis] * shape[axis] for axis in (0, 1)):
         return gt
-    log.info("%s: %s brought to the cube's grid %s, the nearest of %d x %d", path.name, gt.shape, shape, *factors)
+    finer = f"the nearest of {factors[0]} x {factors[1]}"
+    _note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {finer}")
     return gt[np.ix_((rows * factors[0]).astype(int), (columns * factors[1]).astype(int))]
 
 

@@ -31,6 +31,7 @@ class Scene:
         gt: (H, W) int64, 0 = unlabelled, 1..K, or None where the file is absent.
         valid: which pixels have data, (H, W) bool; None where all have, or the cube was not asked for.
         raster: the cube's file, which knows its place; None where the format holds arrays alone.
+        notes: what was mended in reading, one sentence each.
     """
 
     spec: SceneSpec
@@ -38,6 +39,7 @@ class Scene:
     gt: np.ndarray | None
     valid: np.ndarray | None = None
     raster: Raster | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool = False) -> Scene:
@@ -57,6 +59,7 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
         return Scene(spec, cube.astype(np.float32) if need_cube else None, gt.astype(np.int64))
     home = Path(folder) / spec.folder
     cube = gt = valid = raster = None
+    notes: list[str] = []
     cube_file = home / spec.cube_file
     gt_file = None if spec.gt_file is None else home / spec.gt_file
     if gt_file is None and need_gt:
@@ -65,15 +68,15 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
         gt, gt_raster = read_gt(_there(gt_file, spec), spec)
     as_arrays = cube_file.suffix.lower() in ARRAYS
     if need_cube or (spec.shape is None and as_arrays):
-        cube, valid, raster = read_cube(_there(cube_file, spec), spec, None if gt is None else gt.shape)
+        cube, valid, raster = read_cube(_there(cube_file, spec), spec, None if gt is None else gt.shape, notes)
         spec = complete(spec, cube.shape, raster)
     elif spec.shape is None or (gt is not None and cube_file.is_file() and not as_arrays):
         raster = open_raster(_there(cube_file, spec))  # for its shape and its place alone
         spec = complete(spec, raster.shape, raster)
     if gt is not None:
-        gt = fit_labels(gt, gt_raster, raster, gt_file, spec)
+        gt = fit_labels(gt, gt_raster, raster, gt_file, spec, notes)
         gt = gt if valid is None else np.where(valid, gt, 0)
-    return Scene(spec, cube if need_cube else None, gt, valid, raster)
+    return Scene(spec, cube if need_cube else None, gt, valid, raster, tuple(notes))
 
 
 def _there(path: Path, spec: SceneSpec) -> Path:

@@ -80,7 +80,7 @@ class Job:
             "scene": self.scene.spec.name,
             "fingerprints": self.fingerprints(),
             "split": split.method,
-            "notes": split.notes,
+            "notes": (*self.scene.notes, *split.notes),
             "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
             "normalize": args.normalize,
             "fit_on": args.fit_on,
@@ -146,7 +146,10 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
         weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
     recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
     augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
-    cube = torch.from_numpy(preprocessing(scene.cube)).to(device)
+    cube = preprocessing(scene.cube)
+    if scene.valid is not None:
+        cube[~scene.valid] = 0  # as when a new scene is mapped
+    cube = torch.from_numpy(cube).to(device)
     return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation)
 
 

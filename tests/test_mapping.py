@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 import engine
+import experiment
 import main
 import new_scene
 from mapping import Grid, map_blocks, map_scene
@@ -291,6 +292,31 @@ def test_without_data_there_is_no_label_no_probability_and_no_entropy(trained, t
     assert np.array_equal(np.load(folder / "prediction.npy") == 0, hole)
     for name in ("probabilities", "entropy"):
         assert np.array_equal((open_raster(folder / f"{name}.hdr").rows(0, 9) == 0).all(-1), hole)
+
+
+def test_beside_a_gap_a_run_and_a_mapping_of_its_scene_agree(tiny_scene, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        experiment, "map_scene", lambda model, cube, **more: seen.append(cube) or map_scene(model, cube, **more)
+    )
+    home, cube, gt = tmp_path / "Gaps", tiny_scene.cube.astype(np.float32), tiny_scene.gt
+    home.mkdir()
+    cube[2:5, 2:9] = -9999
+    np.save(home / "cube.npy", cube)
+    np.save(home / "gt.npy", gt)
+    text = 'cube = "cube.npy"\ngt = "gt.npy"\nclass_names = ["a", "b", "c"]\nnodata = -9999\n'
+    (home / "scene.toml").write_text(text)
+    command = ["--dataset", str(home), "--model", "CNN", "--patch_size", "5", "--epoch", "3", "--visdom", "off"]
+    assert (
+        main.main([*command, "--training_sample", "0.3", "--sampling_mode", "random", "--output", str(tmp_path)]) == 0
+    )
+    (run,) = (tmp_path / "CNN" / "Gaps").iterdir()
+    rc, (folder,) = predict(home, run, tmp_path)
+    assert rc == 0
+    assert np.array_equal(np.load(folder / "prediction.npy"), np.load(run / "prediction.npy"))
+    assert (seen[0][2:5, 2:9] == 0).all() and (seen[0] == 0).all(-1).sum() == 21  # as RowReader has it
+    notes = json.loads((run / "metrics.json").read_text())["protocol"]["notes"]
+    assert "cube.npy: 21 pixels have no data; they count as unlabelled" in notes
 
 
 def test_a_scene_is_mapped_by_the_path_of_its_description(trained, tiny_scene, tmp_path):
