@@ -180,42 +180,6 @@ def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, s
     assert {path.name for path in folder.iterdir() if path.suffix != ".img"} == kept
 
 
-def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, scene_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "PREDICT_BATCH", 4)
-    options = ("--probabilities", "--block_rows", "1")
-    assert predict(scene_file, trained, tmp_path / "whole", *options)[0] == 0
-    calls, read = [], new_scene.RowReader.__call__
-
-    def killed(self, start, stop):
-        calls.append(start)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return read(self, start, stop)
-
-    monkeypatch.setattr(new_scene.RowReader, "__call__", killed)
-    rc, (folder,) = predict(scene_file, trained, tmp_path, *options)
-    assert rc == 130
-    done = json.loads((folder / "progress.json").read_text())["done"]
-    assert 0 < done < 108
-    assert not (folder / "map.hdr").exists()
-    monkeypatch.setattr(new_scene.RowReader, "__call__", read)
-    rc, folders = predict(scene_file, trained, tmp_path, *options)
-    assert rc == 0
-    assert folders == [folder]
-    (whole,) = (tmp_path / "whole" / "out" / "predict").glob("*/*")
-    for name in ("prediction.npy", "map.img", "probabilities.img", "entropy.img"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(new_scene, "_write_outputs", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert predict(scene_file, trained, tmp_path)[0] == 130
-    monkeypatch.undo()
-    rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
-    assert rc == 0
-    assert len(folders) == 2
-
-
 def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
     """The folder of a mapping that was cut off after some blocks."""
     monkeypatch.setattr(engine, "PREDICT_BATCH", 4)
@@ -227,11 +191,34 @@ def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
             raise KeyboardInterrupt
         return read(self, start, stop)
 
-    monkeypatch.setattr(new_scene.RowReader, "__call__", killed)
-    rc, (folder,) = predict(scene_file, trained, tmp_path, "--block_rows", "1", *more)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(new_scene.RowReader, "__call__", killed)
+        rc, (folder,) = predict(scene_file, trained, tmp_path, "--block_rows", "1", *more)
     assert rc == 130
     return folder
+
+
+def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, scene_file, tmp_path, monkeypatch):
+    folder = cut_off(scene_file, trained, tmp_path, monkeypatch, "--probabilities")
+    done = json.loads((folder / "progress.json").read_text())["done"]
+    assert 0 < done < 108
+    assert not (folder / "map.hdr").exists()
+    rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
+    assert rc == 0
+    assert folders == [folder]
+    rc, (whole,) = predict(scene_file, trained, tmp_path / "whole", "--probabilities")
+    assert rc == 0
+    for name in ("prediction.npy", "map.img", "probabilities.img", "entropy.img"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(new_scene, "_write_outputs", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert predict(scene_file, trained, tmp_path)[0] == 130
+    monkeypatch.undo()
+    rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
+    assert rc == 0
+    assert len(folders) == 2
 
 
 def test_a_folder_in_which_another_process_maps_is_left_alone(trained, scene_file, tmp_path, monkeypatch):
