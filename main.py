@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to go on
     except (InputError, FloatingPointError) as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
