@@ -32,11 +32,14 @@ class GaussianDecay(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """(..., L, channels) in and out."""
-        weight = self.index_weight
-        if self.by_feature:
-            difference = y - y[..., self.centre : self.centre + 1, :]
-            weight = weight * _gaussian(torch.linalg.vector_norm(difference, dim=-1)).unsqueeze(-1)
-        return y * weight
+        return y * self.weights(y)
+
+    def weights(self, y: Tensor) -> Tensor:
+        """The mask, in (0, 1] and 1 at the centre: (L, 1), or (..., L, 1) where it depends on the features."""
+        if not self.by_feature:
+            return self.index_weight
+        difference = y - y[..., self.centre : self.centre + 1, :]
+        return self.index_weight * _gaussian(torch.linalg.vector_norm(difference, dim=-1)).unsqueeze(-1)
 
 
 def _gaussian(distance: Tensor) -> Tensor:
@@ -91,8 +94,12 @@ class TokenLearner(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """(..., L, channels) to (..., S, channels)."""
         y = self.attention(y)
-        share = self.score(y).softmax(dim=-2)  # (..., L, S)
+        share = self.shares(y)
         return self.value(share.transpose(-2, -1) @ y)  # U2 after the average: the same, on S tokens instead of L
+
+    def shares(self, y: Tensor) -> Tensor:
+        """How much of each position is in each token, from what the attention gives: (..., L, S), 1 in sum over L."""
+        return self.score(y).softmax(dim=-2)
 
 
 class TokenFuser(nn.Module):
