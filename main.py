@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import experiment
 from arguments import parse
 from audit import audit
 from augment import augment
@@ -18,6 +17,8 @@ from datasets import load_scene
 from describe import describe
 from doctor import examine
 from download import download
+from experiment import run
+from job import announce, prepare, write_config
 from new_scene import map_new_scene, scene_raster
 from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
@@ -112,13 +113,13 @@ def train_runs(args: Namespace, options: dict) -> None:
     log.info("%s: %d x %d pixels, %d bands; %s on %s", scene.spec.name, *scene.cube.shape, args.model, device)
     outcomes, told = [], None
     for seed in range(args.seed, args.seed + args.runs):
-        job = experiment.prepare(args, options, seed, scene, device)
+        job = prepare(args, options, seed, scene, device)
         if job.split.method != told:  # of several runs the first, or each where each tests another fold
-            experiment.announce(job)
+            announce(job)
             told = job.split.method
         folder = results.make_run_folder(args.output, args.model, scene.spec.name, seed)
-        experiment.write_config(job, folder)
-        outcomes.append(experiment.run(job, folder))
+        write_config(job, folder)
+        outcomes.append(run(job, folder))
     if len(outcomes) > 1:
         print(results.summary(outcomes))
 
@@ -140,14 +141,14 @@ def resume(args: Namespace, options: dict) -> None:
     changed, options = options, config["options"]
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()} | changed
     scene = load_scene(earlier.dataset, earlier.folder)
-    job = experiment.prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
+    job = prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
     if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
-    experiment.announce(job)
+    announce(job)
     last = folder / "last.pt"
     state = load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
     log.info("going on after epoch %d", len(state["history"]["records"]) if state else 0)
-    experiment.run(job, folder, state)
+    run(job, folder, state)
 
 
 def predict_scene(args: Namespace) -> None:

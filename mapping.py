@@ -75,8 +75,8 @@ def map_scene(
     also: np.ndarray | None = None,
     precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Predict the label map of a scene.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the label map of a scene, and how sure the network is.
 
     Args:
         model: the network; left as it was found.
@@ -87,7 +87,8 @@ def map_scene(
         precision: a key of `engine.PRECISIONS`.
         progress: called with the number of pixels just predicted and the number of all.
     Returns:
-        (H, W) uint8, or uint16 from 256 classes on; 1..K.
+        Labels 1..K, (H, W) uint8, or uint16 from 256 classes on; and their probabilities, (H, W) float32. Both are 0
+        where nothing is predicted.
     """
     grid = Grid.of(tuple(cube.shape[:2]), model.patch_size, stride=stride, border=border)
     inside = np.zeros(grid.shape, dtype=bool)
@@ -96,10 +97,18 @@ def map_scene(
     wanted[np.ix_(grid.rows, grid.columns)] = True
     pixels = torch.from_numpy(np.argwhere(wanted))
     report = None if progress is None else lambda n: progress(n, len(pixels))
+    shares = engine.predict(
+        model, cube, pixels=pixels, probabilities=True, precision=precision, progress=report
+    ).numpy()
     labels = np.zeros(grid.shape, dtype=label_type(model.n_classes))
-    labels[wanted] = engine.predict(model, cube, pixels=pixels, precision=precision, progress=report).numpy()
-    spread = grid.spread(labels[np.ix_(grid.rows, grid.columns)].reshape(-1), 0, grid.shape[0])
-    return np.where(wanted, labels, spread)
+    labels[wanted] = shares.argmax(1) + 1
+    confidence = np.zeros(grid.shape, dtype=np.float32)
+    confidence[wanted] = shares.max(1)
+    crossings = np.ix_(grid.rows, grid.columns)
+    return tuple(
+        np.where(wanted, values, grid.spread(values[crossings].reshape(-1), 0, grid.shape[0]))
+        for values in (labels, confidence)
+    )
 
 
 def label_type(n_classes: int) -> type:

@@ -1,12 +1,9 @@
-"""Where a run is watched: progress bar, JSONL log, visdom. All have the same three methods."""
+"""Where a run is watched: the bar on the terminal and the log. All monitors have the same methods."""
 
 import json
 import logging
-import math
-import queue
 import sys
-import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,9 @@ from tqdm import tqdm
 
 from utils import write_atomically
 
-log = logging.getLogger(__name__)
+PASSES_OF_STEP = 4  # a patch's share of a training step takes as long as about so many predictions
+LINE_EVERY = 30.0  # seconds between two lines where nobody watches
+log = logging.getLogger("mim")
 
 
 class Monitor:
@@ -25,6 +24,12 @@ class Monitor:
 
     def maps(self, images: dict[str, np.ndarray]) -> None:
         """Take note of pictures by title, each (H, W, 3) uint8."""
+
+    def mapping(self, n: int, total: int) -> None:
+        """Take note of n more pixels of the final map, of so many in total."""
+
+    def result(self, labels: np.ndarray, confusion: np.ndarray) -> None:
+        """Take note of the final label map, (H, W) 0..K, and the test pixels' confusion matrix, (K, K)."""
 
     def close(self) -> None:
         """No more will come."""
@@ -44,53 +49,100 @@ class Monitors(Monitor):
         for monitor in self.monitors:
             monitor.maps(images)
 
+    def mapping(self, n: int, total: int) -> None:
+        for monitor in self.monitors:
+            monitor.mapping(n, total)
+
+    def result(self, labels: np.ndarray, confusion: np.ndarray) -> None:
+        for monitor in self.monitors:
+            monitor.result(labels, confusion)
+
     def close(self) -> None:
         for monitor in self.monitors:
             monitor.close()
 
 
 class ProgressBar(Monitor):
-    """One bar over the epochs; in a file or a pipe it writes a line now and then instead."""
+    """One bar over the whole run, training and mapping, with loss, accuracy and time left; lines where nobody watches.
 
-    def __init__(self, n_epochs: int, first: int = 0):
-        self.bar = progress_bar(n_epochs, "training", "epoch", first)
+    Args:
+        n_epochs: epochs of the run.
+        n_train: training pixels.
+        n_map: pixels that the final map predicts, about.
+        first: epochs done before.
+    """
+
+    def __init__(self, n_epochs: int, n_train: int, n_map: int, first: int = 0):
+        self.n_epochs, self.work = n_epochs, PASSES_OF_STEP * n_train
+        self.bar = Bar(n_epochs * self.work + n_map, first * self.work)
+        self.mapped = 0
 
     def epoch(self, record: dict, model) -> None:
-        shown = {"loss": f"{record['loss']:.3f}", "train": f"{100 * record['train_accuracy']:.1f} %"}
+        said = f"epoch {record['epoch']}/{self.n_epochs}, loss {record['loss']:.3f}"
+        said += f", train {100 * record['train_accuracy']:.1f} %"
         if record["val_accuracy"] is not None:
-            shown["val"] = f"{100 * record['val_accuracy']:.1f} %"
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
-        if self.bar.n >= self.bar.total:
-            self.bar.close()  # what comes after training has bars of its own
+            said += f", val {100 * record['val_accuracy']:.1f} %"
+        self.bar.advance(self.work, said)
+
+    def mapping(self, n: int, total: int) -> None:
+        self.mapped += n
+        self.bar.total = self.n_epochs * self.work + total
+        self.bar.advance(n, f"mapping {self.mapped:,}/{total:,} pixels")
 
     def close(self) -> None:
         self.bar.close()
-
-
-def progress_bar(total: int, what: str, unit: str, first: int = 0) -> tqdm:
-    """A tqdm bar that draws seldom where nobody watches."""
-    interval = 0.2 if sys.stderr.isatty() else 20
-    return tqdm(
-        total=total, initial=first, desc=what, unit=unit, mininterval=interval, dynamic_ncols=True, smoothing=0.05
-    )
 
 
 class Progress:
     """A bar of a total that is known at the first call: progress(done just now, total)."""
 
     def __init__(self, what: str, unit: str):
-        self.what, self.unit = what, unit
-        self.bar = None
+        self.what, self.unit, self.done, self.bar = what, unit, 0, None
 
     def __call__(self, n: int, total: int) -> None:
-        self.bar = self.bar or progress_bar(total, self.what, self.unit)
-        self.bar.update(n)
-        if self.bar.n >= total:
-            self.bar.close()
+        self.bar = self.bar or Bar(total)
+        self.done += n
+        self.bar.advance(n, f"{self.what} {self.done:,}/{total:,} {self.unit}")
+        if self.done >= total:
+            self.close()
 
     def close(self) -> None:
         """Leave the bar as it is, where the work was cut off."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Bar:
+    """Work done of a total, with the time left: a bar on a terminal, now and then a line in a file or a pipe."""
+
+    def __init__(self, total: int, first: int = 0):
+        self.total, self.done = total, first
+        self.first, self.started, self.told = first, time.monotonic(), time.monotonic()
+        self.said = ""
+        self.bar = None
+        if sys.stderr.isatty():
+            shape = "{percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
+            self.bar = tqdm(
+                total=total, initial=first, bar_format=shape, mininterval=0.2, dynamic_ncols=True, smoothing=0.05
+            )
+
+    def advance(self, n: int, said: str) -> None:
+        """Add n to the work that is done, and say what it was."""
+        self.done, self.said = self.done + n, said
+        if self.bar is not None:
+            self.bar.total = self.total
+            self.bar.set_postfix_str(said, refresh=False)
+            self.bar.update(n)
+        elif time.monotonic() - self.told >= LINE_EVERY:
+            self.told = time.monotonic()
+            log.info("%.0f %%, %s left: %s", 100 * self.done / self.total, self._left(), said)
+
+    def _left(self) -> str:
+        rate = (self.done - self.first) / (time.monotonic() - self.started)
+        return tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+
+    def close(self) -> None:
+        """Leave it as it stands."""
         if self.bar is not None:
             self.bar.close()
 
@@ -105,100 +157,3 @@ class JsonLog(Monitor):
     def epoch(self, record: dict, model) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-
-
-class VisdomMonitor(Monitor):
-    """Curves and maps on a visdom server, sent from a thread of its own so that the run never waits.
-
-    Where visdom is not installed, or its server does not answer or stops answering, one line says so and the run goes
-    on without it.
-
-    Args:
-        url: the server's address, such as http://localhost:8097.
-        environment: name of the run on the server.
-        draw_map: gives the current map from the model, (H, W, 3) uint8, or None for no live map; called every
-            `map_every` epochs.
-        map_every: epochs between two maps.
-    """
-
-    WAIT_AT_END = 5.0  # seconds
-
-    def __init__(self, url: str, environment: str, draw_map: Callable | None = None, map_every: int = 10):
-        self.url, self.environment = url, environment
-        self.draw_map, self.map_every = draw_map, map_every
-        self.tasks: queue.Queue = queue.Queue(maxsize=200)
-        self.gone, self.connected = threading.Event(), threading.Event()
-        self.thread = threading.Thread(target=self._work, daemon=True, name="visdom")
-        self.thread.start()
-
-    def epoch(self, record: dict, model) -> None:
-        if self.gone.is_set():
-            return
-        curves = {"loss": {"total": record["loss"]}, "learning rate": {"lr": record["lr"]}}
-        curves["loss"] |= {f"scale {i + 1}": loss for i, loss in enumerate(record["scale_losses"])}
-        curves["accuracy"] = {"train": record["train_accuracy"], "validation": record["val_accuracy"]}
-        for title, lines in curves.items():
-            for name, value in lines.items():
-                if value is not None and math.isfinite(value):
-                    self._send(_add_point, title, name, record["epoch"], value)
-        if self.draw_map is not None and record["epoch"] % self.map_every == 0:
-            self.maps({"prediction": self.draw_map(model)})
-
-    def maps(self, images: dict[str, np.ndarray]) -> None:
-        for title, image in images.items():
-            self._send(_show_image, title, image)
-
-    def close(self) -> None:
-        self._send(None)
-        self.thread.join(self.WAIT_AT_END)
-        if not self.connected.is_set() and not self.gone.is_set():
-            log.info("the visdom server at %s does not answer; the run went on without", self.url)
-
-    def _send(self, task, *arguments) -> None:
-        """Queue a task; drop it when the server is too slow to keep up."""
-        if not self.gone.is_set():
-            try:
-                self.tasks.put_nowait((task, arguments))
-            except queue.Full:
-                log.debug("visdom is slow: a point or a map was dropped")
-
-    def _work(self) -> None:
-        try:
-            client = _connect(self.url, self.environment)
-            self.connected.set()
-            log.info("visdom shows this run at %s, environment %s", self.url, self.environment)
-            while True:
-                task, arguments = self.tasks.get()
-                if task is None:
-                    return
-                task(client, *arguments)
-        except ImportError:
-            log.info("visdom is not installed; the run goes on without a live view")
-        except Exception as error:  # whatever a server does, the run goes on
-            log.info("no visdom server answers at %s (%s); the run goes on without", self.url, type(error).__name__)
-        finally:
-            self.gone.set()
-
-
-def _connect(url: str, environment: str):
-    from urllib.parse import urlsplit
-
-    from visdom import Visdom
-
-    parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
-    return Visdom(
-        server=f"{parts.scheme}://{parts.hostname}",
-        port=parts.port or 8097,
-        env=environment,
-        raise_exceptions=True,
-        use_incoming_socket=False,
-    )
-
-
-def _add_point(client, title: str, name: str, epoch: int, value: float) -> None:
-    options = {"title": title, "xlabel": "epoch", "showlegend": True}
-    client.line([value], [epoch], win=title, name=name, update="append", opts=options)
-
-
-def _show_image(client, title: str, image: np.ndarray) -> None:
-    client.image(image.transpose(2, 0, 1), win=title, opts={"title": title})

@@ -65,7 +65,7 @@ def test_blocks_agree_with_the_whole_scene_at_once(name, stride, border):
     grid = Grid.of(cube.shape[:2], PATCH, stride=stride, border=border)
     shares, _ = blocks(model, cube, grid, block_rows=4)
     labels = grid.spread(shares.argmax(1) + 1, 0, len(cube))
-    assert np.array_equal(labels, map_scene(model, torch.from_numpy(cube), stride=stride, border=border))
+    assert np.array_equal(labels, map_scene(model, torch.from_numpy(cube), stride=stride, border=border)[0])
     pixels = torch.from_numpy(grid.pixels(0, len(grid)))
     expected = engine.predict(model, torch.from_numpy(cube), pixels=pixels, probabilities=True)
     torch.testing.assert_close(torch.from_numpy(shares), expected, rtol=0, atol=5e-6)

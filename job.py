@@ -1,0 +1,162 @@
+"""One run's settings: everything that can be wrong with it is found here, before a file is written."""
+
+import logging
+from argparse import Namespace
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import engine
+import splits
+from audit import brief, brief_sentence
+from datasets import Scene
+from models import PatchClassifier, create_model
+from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
+from preprocessing import Preprocessing, fit_preprocessing
+from reporting import results
+from sampling import make_split
+from splits import Split
+from trained import check_backend, model_facts, restore_weights
+from utils import InputError, describe_machine, fingerprint, seed_everything
+
+log = logging.getLogger("mim")
+
+
+@dataclass
+class Job:
+    """Everything of one run that is settled before training starts."""
+
+    args: Namespace
+    options: dict
+    seed: int
+    scene: Scene
+    split: Split
+    masks: str  # SHA-256 of training and test pixels as read or drawn, before any are held out or skipped
+    preprocessing: Preprocessing
+    cube: torch.Tensor  # (H, W, n_bands), normalised, on the device
+    model: PatchClassifier
+    recipe: engine.TrainConfig
+    augmentation: Augmentation
+
+    def loader(self, mask: np.ndarray, **options) -> PatchLoader:
+        """Patches and targets of a label map."""
+        pixels, targets = labelled_pixels(torch.from_numpy(mask))
+        sizes = {"patch_size": self.args.patch_size, "batch_size": self.args.batch_size}
+        return PatchLoader(self.cube.permute(2, 0, 1), pixels, targets, **sizes, **options)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of what the result rests on, as read and as used."""
+        return {
+            "cube": fingerprint(self.scene.cube),
+            "ground_truth": fingerprint(self.scene.gt),
+            "masks": self.masks,
+            "split": self.split.fingerprint,
+        }
+
+    @cached_property
+    def protocol(self) -> dict:
+        """What a reader must know to compare the result with another; drawn up once, when the run starts."""
+        args, split = self.args, self.split
+        return {
+            "scene": self.scene.spec.name,
+            "fingerprints": self.fingerprints(),
+            "split": split.method,
+            "notes": (*self.scene.notes, *split.notes),
+            "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
+            "normalize": args.normalize,
+            "fit_on": args.fit_on,
+            "pca": args.pca,
+            "border": args.border,
+            "border_test_pixels_skipped": split.border_skipped,
+            "guard_pixels_dropped": split.guard_dropped,
+            "unlearned_test_pixels_dropped": split.unlearned_dropped,
+            "audit": brief(split, self.scene.cube, args.patch_size),
+            "model": model_facts(args.model, self.model),
+            "recipe": asdict(self.recipe),
+            "augmentation": asdict(self.augmentation),
+            "batch_size": args.batch_size,
+            "seed": self.seed,
+            "weights": args.weights,
+            "restored_from": args.restore,
+            "machine": describe_machine(next(self.model.parameters()).device),
+        }
+
+
+def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: torch.device) -> Job:
+    """Settle split, normalisation and model; what can be wrong is found here, before a file is written.
+
+    Args:
+        args, options: the command line's arguments, and the model's parts among them.
+        seed: of split, weights, order and augmentation.
+        scene: with its cube.
+        device: to run on.
+    Raises:
+        InputError: anything that does not fit.
+    """
+    height, width, _ = scene.cube.shape
+    seed_everything(seed)
+    rng = np.random.default_rng(seed)
+    split = make_split(args, scene, seed, rng)
+    masks = split.fingerprint
+    if args.val_fraction:
+        split = splits.hold_out(split, args.val_fraction, rng)
+    if args.border == "skip":
+        split = splits.skip_border(split, args.patch_size // 2)
+    preprocessing = fit_preprocessing(
+        scene.cube,
+        split.train,
+        normalize=args.normalize,
+        fit_on=args.fit_on,
+        n_components=args.pca,
+        valid=scene.valid,
+    )
+    sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
+    try:
+        check_patch_size(args.patch_size, height, width)
+        model = create_model(args.model, **sizes, **options).to(device)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    check_backend(model, device)
+    if args.restore is not None:
+        restore_weights(model, args.model, args.restore)
+    n_train = int((split.train > 0).sum())
+    if min(args.batch_size, n_train) * args.patch_size**2 < 2:
+        raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
+    weights = None
+    if args.class_balancing:
+        weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
+    recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
+    augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
+    cube = preprocessing(scene.cube)
+    if scene.valid is not None:
+        cube[~scene.valid] = 0  # as when a new scene is mapped
+    cube = torch.from_numpy(cube).to(device)
+    return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation)
+
+
+def announce(job: Job) -> None:
+    """Say once what the runs rest on."""
+    split = job.split
+    n_train, n_test = ((mask > 0).sum() for mask in (split.train, split.test))
+    log.info("split: %s; %d training and %d test pixels, %d classes", split.method, n_train, n_test, split.n_classes)
+    if split.validation is not None:
+        log.info(
+            "validation: %d of the labelled pixels, taken out of the training pixels", (split.validation > 0).sum()
+        )
+    for note in split.notes:
+        log.info("note: %s", note)
+    log.info("%s", brief_sentence(job.protocol["audit"]))
+
+
+def write_config(job: Job, folder: Path) -> None:
+    """Write config.json, from which --resume makes the run again."""
+    arguments = {
+        name: value
+        for name, value in vars(job.args).items()
+        if name not in ("describe", "download", "predict", "resume")
+    }
+    content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
+    results.write_json(folder / "config.json", content)

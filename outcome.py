@@ -1,0 +1,110 @@
+"""What a run leaves: its map scored on the test pixels, the figures, the pictures, and the page."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from audit import distance_to, examine, sentences
+from job import Job
+from mapping import label_type
+from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
+from reporting import results, visualize
+from reporting.run_folder import Run, write_maps
+from utils import count_flops
+
+log = logging.getLogger("mim")
+
+
+def score(job: Job, labels: np.ndarray) -> tuple[Scores, np.ndarray]:
+    """Score a label map, (H, W) 1..K, on the test pixels; gives the confusion matrix (K, K) too."""
+    tested = job.split.test > 0
+    target, prediction = job.split.test[tested] - 1, labels[tested].astype(np.int64) - 1
+    confusion = confusion_matrix(target, prediction, job.split.n_classes)
+    return scores(confusion), confusion
+
+
+def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.ndarray, seconds: dict) -> Scores:
+    """Write what a finished run leaves.
+
+    Args:
+        job: the run.
+        folder: its folder.
+        labels: (H, W) 1..K, 0 where nothing was predicted.
+        confidence: (H, W) float32, probability of the label.
+        seconds: of training and prediction.
+    """
+    args, split = job.args, job.split
+    result, confusion = score(job, labels)
+    tested = split.test > 0
+    by_distance = accuracy_by_distance(labels[tested] == split.test[tested], distance_to(split.train)[tested])
+    patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
+    metrics = results.score_entries(result, confusion, split.class_names) | {
+        "palette": split.palette,
+        "accuracy_by_distance": by_distance,
+        "n_train": int((split.train > 0).sum()),
+        "n_test": int(tested.sum()),
+        "n_parameters": sum(p.numel() for p in job.model.parameters()),
+        "flops_per_patch": count_flops(job.model, patch),
+        "seconds": seconds,
+        "protocol": job.protocol,
+    }
+    findings = examine(split, job.scene, args.patch_size)
+    findings["preprocessing"] = {name: getattr(args, name) for name in ("normalize", "fit_on", "pca")}
+
+    results.write_array(folder / "prediction.npy", labels)
+    validation = np.zeros_like(split.train) if split.validation is None else split.validation
+    masks = {"truth": split.labelled, "train": split.train, "validation": validation, "test": split.test}
+    write_maps(
+        folder,
+        **{name: mask.astype(label_type(split.n_classes)) for name, mask in masks.items()},
+        confidence=confidence.astype(np.float16),
+        false_colour=visualize.false_colour(job.scene.cube, job.scene.spec.rgb_bands),
+    )
+    results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
+    results.write_json(folder / "metrics.json", metrics)
+    show(Run.read(folder))
+    results.append_result(args.output / "results.csv", _row(job, folder, metrics))
+    print(f"{args.model} on {job.scene.spec.name}, seed {job.seed}, {metrics['n_train']:,} training pixels")
+    print(results.table(result, split.class_names))
+    print(results.distance_table(by_distance))
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), args.output / "results.csv")
+    return result
+
+
+def show(run: Run) -> None:
+    """Draw a finished run's pictures and write its page, from its folder alone."""
+    legend = (run.class_names, run.palette)
+    where = f"{run.model} on {run.scene}"
+    truth = run.maps["truth"]
+    visualize.save_label_map(run.folder / "map.png", run.prediction, *legend, where)
+    on_labelled = np.where(truth > 0, run.prediction, 0)
+    visualize.save_label_map(run.folder / "map_labelled.png", on_labelled, *legend, f"{where}: labelled pixels")
+    visualize.save_label_map(run.folder / "ground_truth.png", truth, *legend, f"{run.scene}: ground truth")
+    visualize.save_confusion(run.folder / "confusion.png", np.array(run.metrics["confusion"]), run.class_names)
+    visualize.save_accuracy_by_distance(
+        run.folder / "distance.png",
+        run.metrics["accuracy_by_distance"],
+        f"{where}, patch {run.protocol['model']['patch_size']}",
+    )
+
+
+def _row(job: Job, folder: Path, metrics: dict) -> dict:
+    args = job.args
+    return {
+        "finished": datetime.now().isoformat(timespec="seconds"),
+        "model": args.model,
+        "dataset": job.scene.spec.name,
+        "patch_size": args.patch_size,
+        "seed": job.seed,
+        "epochs": args.epoch,
+        **{name: metrics[name] for name in ("overall_accuracy", "average_accuracy", "kappa")},
+        **{name: metrics[name] for name in ("n_train", "n_test", "n_parameters", "flops_per_patch")},
+        "train_seconds": round(metrics["seconds"]["train"], 2),
+        "predict_seconds": round(metrics["seconds"]["predict"], 2),
+        "split": job.split.method,
+        "split_fingerprint": job.split.fingerprint[:16],
+        "folder": folder,
+    }
