@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import engine
+from conclusion import score, write_outcome
 from job import Job
 from mapping import map_scene
 from metrics import Scores
-from outcome import score, write_outcome
 from trained import CHECKPOINT, model_facts
 from utils import load_checkpoint, save_checkpoint
 from watch import watch

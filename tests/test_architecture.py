@@ -20,17 +20,17 @@ EVERYTHING = {
     "description",
     "doctor",
 }
-EVERYTHING |= {"job", "outcome", "watch"}
+EVERYTHING |= {"job", "conclusion", "watch"}
 EVERYTHING |= {"download", "engine", "envi", "experiment", "georeference", "mapping", "metrics", "models", "new_scene"}
 EVERYTHING |= {"patches", "preprocessing", "rasters", "readers", "reporting", "sampling", "scenes", "selective_scan"}
 EVERYTHING |= {"simulate", "splits", "trained", "utils"}
 ALLOWED = {
     "main": EVERYTHING,
-    "experiment": {"engine", "job", "mapping", "metrics", "outcome", "trained", "utils", "watch"},
+    "experiment": {"engine", "job", "mapping", "metrics", "conclusion", "trained", "utils", "watch"},
     "job": EVERYTHING
     - {"arguments", "augment", "describe", "doctor", "download", "experiment", "new_scene"}
-    - {"outcome"},
-    "outcome": {"audit", "job", "mapping", "metrics", "reporting", "utils"},
+    - {"conclusion"},
+    "conclusion": {"audit", "job", "mapping", "metrics", "reporting", "utils"},
     "watch": {"job", "mapping", "reporting"},
     "arguments": {"checks", "engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "checks": {"models", "utils"},
@@ -133,4 +133,4 @@ def test_print_is_used_for_the_final_table_alone():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
     ]
-    assert set(printing) <= {"main", "outcome"}
+    assert set(printing) <= {"main", "conclusion"}
