@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,9 @@ from utils import write_atomically
 
 PASSES_OF_STEP = 4  # a patch's share of a training step takes as long as about so many predictions
 LINE_EVERY = 30.0  # seconds between two lines where nobody watches
+WIDE = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
+NARROW = "{percentage:3.0f}%, {remaining} left{postfix}"
+WIDE_FROM = 90  # columns of the terminal
 log = logging.getLogger("mim")
 
 
@@ -75,19 +79,18 @@ class ProgressBar(Monitor):
     def __init__(self, n_epochs: int, n_train: int, n_map: int, first: int = 0):
         self.n_epochs, self.work = n_epochs, PASSES_OF_STEP * n_train
         self.bar = Bar(n_epochs * self.work + n_map, first * self.work)
-        self.mapped = 0
+        self.mapped, self.scores = 0, ""
 
     def epoch(self, record: dict, model) -> None:
-        said = f"epoch {record['epoch']}/{self.n_epochs}, loss {record['loss']:.3f}"
-        said += f", train {100 * record['train_accuracy']:.1f} %"
+        self.scores = f"loss {record['loss']:.3f}, train {100 * record['train_accuracy']:.1f} %"
         if record["val_accuracy"] is not None:
-            said += f", val {100 * record['val_accuracy']:.1f} %"
-        self.bar.advance(self.work, said)
+            self.scores += f", val {100 * record['val_accuracy']:.1f} %"
+        self.bar.advance(self.work, f"epoch {record['epoch']}/{self.n_epochs}, {self.scores}")
 
     def mapping(self, n: int, total: int) -> None:
         self.mapped += n
         self.bar.total = self.n_epochs * self.work + total
-        self.bar.advance(n, f"mapping {self.mapped:,}/{total:,} pixels")
+        self.bar.advance(n, f"mapping {100 * self.mapped / total:.0f} %, {self.scores}")
 
     def close(self) -> None:
         self.bar.close()
@@ -118,19 +121,16 @@ class Bar:
     def __init__(self, total: int, first: int = 0):
         self.total, self.done = total, first
         self.first, self.started, self.told = first, time.monotonic(), time.monotonic()
-        self.said = ""
         self.bar = None
         if sys.stderr.isatty():
-            shape = "{percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
-            self.bar = tqdm(
-                total=total, initial=first, bar_format=shape, mininterval=0.2, dynamic_ncols=True, smoothing=0.05
-            )
+            self.bar = tqdm(total=total, initial=first, mininterval=0.2, dynamic_ncols=True, smoothing=0.05)
 
     def advance(self, n: int, said: str) -> None:
         """Add n to the work that is done, and say what it was."""
-        self.done, self.said = self.done + n, said
+        self.done += n
         if self.bar is not None:
             self.bar.total = self.total
+            self.bar.bar_format = WIDE if shutil.get_terminal_size().columns >= WIDE_FROM else NARROW
             self.bar.set_postfix_str(said, refresh=False)
             self.bar.update(n)
         elif time.monotonic() - self.told >= LINE_EVERY:
@@ -138,8 +138,8 @@ class Bar:
             log.info("%.0f %%, %s left: %s", 100 * self.done / self.total, self._left(), said)
 
     def _left(self) -> str:
-        rate = (self.done - self.first) / (time.monotonic() - self.started)
-        return tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+        done, seconds = self.done - self.first, time.monotonic() - self.started
+        return tqdm.format_interval(seconds * (self.total - self.done) / done) if done and seconds else "?"
 
     def close(self) -> None:
         """Leave it as it stands."""
