@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from arguments import parse
@@ -17,15 +18,14 @@ from datasets import load_scene
 from describe import describe
 from doctor import examine
 from download import download
-from experiment import run
-from job import announce, prepare, write_config
+from job import announce, prepare
 from new_scene import map_new_scene, scene_raster
+from ranks import Ranks
 from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
-from sampling import draws_split
 from scenes import find_scene
-from trained import CHECKPOINT
-from utils import InputError, choose_device, load_checkpoint
+from sweep import go_on, train_runs
+from utils import InputError, choose_device
 
 log = logging.getLogger("mim")
 
@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)
+        ranks = Ranks.of_environment()
+        if ranks.world > 1:
+            logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"[rank {ranks.rank}] %(message)s"))
         with logging_redirect_tqdm():
             if args.download is not None:
                 fetch(args)
@@ -55,11 +58,11 @@ def main(argv: list[str] | None = None) -> int:
             elif args.describe is not None:
                 print("\n".join(describe(args.describe, args.folder)))
             elif args.predict is not None:
-                predict_scene(args)
+                predict_scene(args, ranks)
             elif args.resume is not None:
                 resume(args, options)
             else:
-                train_runs(args, options)
+                train_runs(args, options, ranks)
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\n")  # after what stood in the bar's line
         return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to go on
@@ -105,25 +108,6 @@ def show_machine(args: Namespace) -> int:
     return 0 if able else 2
 
 
-def train_runs(args: Namespace, options: dict) -> None:
-    """Train and evaluate --runs runs on one scene, which is read once."""
-    device = choose_device(args.cuda)
-    scene = load_scene(args.dataset, args.folder, need_gt=draws_split(args))
-    args.dataset = scene.spec.described or scene.spec.name
-    log.info("%s: %d x %d pixels, %d bands; %s on %s", scene.spec.name, *scene.cube.shape, args.model, device)
-    outcomes, told = [], None
-    for seed in range(args.seed, args.seed + args.runs):
-        job = prepare(args, options, seed, scene, device)
-        if job.split.method != told:  # of several runs the first, or each where each tests another fold
-            announce(job)
-            told = job.split.method
-        folder = results.make_run_folder(args.output, args.model, scene.spec.name, seed)
-        write_config(job, folder)
-        outcomes.append(run(job, folder))
-    if len(outcomes) > 1:
-        print(results.summary(outcomes))
-
-
 def resume(args: Namespace, options: dict) -> None:
     """Go on with an interrupted run from its last finished epoch."""
     folder = args.resume
@@ -145,13 +129,13 @@ def resume(args: Namespace, options: dict) -> None:
     if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     announce(job)
-    last = folder / "last.pt"
-    state = load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
-    log.info("going on after epoch %d", len(state["history"]["records"]) if state else 0)
-    run(job, folder, state)
+    try:
+        go_on(job, folder)
+    except Timeout as error:
+        raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
 
 
-def predict_scene(args: Namespace) -> None:
+def predict_scene(args: Namespace, ranks: Ranks) -> None:
     """Map a scene or a file with a trained model; no labels and no training data are needed."""
     path = Path(args.predict)
     if path.suffix.lower() != ".toml" and (path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS)):
@@ -163,7 +147,8 @@ def predict_scene(args: Namespace) -> None:
         name,
         args.restore,
         args.output,
-        choose_device(args.cuda),
+        choose_device(args.cuda, ranks.local_rank),
+        ranks,
         stride=args.test_stride,
         precision=args.precision,
         resample=args.resample,
@@ -171,7 +156,8 @@ def predict_scene(args: Namespace) -> None:
         block_rows=args.block_rows,
         geotiff=args.map_format == "geotiff" or (args.map_format is None and raster.path.suffix.lower() in GEOTIFF),
     )
-    log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
+    if ranks.first:
+        log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
 if __name__ == "__main__":

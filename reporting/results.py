@@ -52,6 +52,11 @@ def write_json(path: Path, content: dict) -> None:
     write_atomically(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
+def as_json(content: dict) -> dict:
+    """The content as it comes back from a JSON file."""
+    return json.loads(json.dumps(_plain(content)))
+
+
 def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -132,11 +137,11 @@ def distance_label(entry: dict) -> str:
     return f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
 
 
-def summary(results: list[Scores]) -> str:
-    """One line with mean and standard deviation (n - 1) over several runs, per cent."""
+def summary(results: list[dict]) -> str:
+    """One line with mean and standard deviation (n - 1) over the metrics of several runs, per cent."""
     parts = []
-    for name, attribute in (("OA", "overall_accuracy"), ("AA", "average_accuracy"), ("kappa", "kappa")):
-        values = 100 * np.array([getattr(result, attribute) for result in results])
+    for name, entry in (("OA", "overall_accuracy"), ("AA", "average_accuracy"), ("kappa", "kappa")):
+        values = 100 * np.array([result[entry] for result in results])
         parts.append(f"{name} {values.mean():.2f} +- {values.std(ddof=1):.2f}")
     return f"{len(results)} runs: {', '.join(parts)}"
 
