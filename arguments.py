@@ -13,6 +13,7 @@ from scenes import SCENES
 from selective_scan import BACKENDS
 from utils import InputError
 
+FORMATS = ("text", "csv", "markdown", "latex")
 VISDOM_URL = "http://localhost:8097"
 OPTION_HELP = {
     "dim": "width of the tokens",
@@ -46,10 +47,15 @@ FOR_PREDICT = {
         "help": "--predict: of the maps (default: the file's, else ENVI)",
     },
 }
+FOR_COMPARE = {
+    "format": {"choices": FORMATS, "default": "text", "help": "--compare: of the table"},
+    "mixed_protocols": {"action": "store_true", "help": "--compare: mark different protocols instead of refusing them"},
+}
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
     "describe": {"folder"},
+    "compare": set(FOR_COMPARE),
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
@@ -110,7 +116,15 @@ def _add_modes(group):
         metavar="FACTOR",
         help="write the scene of --dataset as Augmented_NAME, with FACTOR times the training pixels, and stop",
     )
-    for name, keywords in FOR_PREDICT.items():
+    group.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="put runs side by side, as mean and deviation over their seeds, and stop: folders of runs, folders above "
+        "them, metrics.json or results.csv",
+    )
+    for name, keywords in (FOR_PREDICT | FOR_COMPARE).items():
         group.add_argument(f"--{name}", **keywords)
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
@@ -278,9 +292,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     if args.audit or args.augment is not None or not given & set(MODES):
         check_split(args, given)
     if not given & set(MODES):
-        unused = sorted(given & FOR_PREDICT.keys())
-        if unused:
-            raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --predict; leave it out")
+        for mode, flags in (("predict", FOR_PREDICT), ("compare", FOR_COMPARE)):
+            unused = sorted(given & flags.keys())
+            if unused:
+                raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --{mode}; leave it out")
         check_training(args)
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
