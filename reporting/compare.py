@@ -17,7 +17,6 @@ from reporting.methods import (
     differences,
     figure,
     labels,
-    of_class,
     rules,
     seed_and_pixels,
     settings,
@@ -60,20 +59,10 @@ class Comparison:
         """Names of the classes, each once, in the runs' order."""
         return list(dict.fromkeys(name for run in self.runs for name in run.class_names))
 
-    def count(self, name: str) -> str:
-        """Pixels of n_train or n_test: 695, or of runs that differ 620-688."""
-        return span(run.metrics[name] for run in self.runs)
-
-    def class_train(self, class_name: str) -> str:
-        """Training pixels of a class, as `count`; "-" where a run does not tell."""
-        counts = [(run, _class_train(run)) for run in self.runs]
-        if any(each is None for _, each in counts):
-            return "-"
-        return span(of_class(run, each, class_name) or 0 for run, each in counts)
-
-    def class_test(self, class_name: str) -> str:
-        """Test pixels of a class, as `count`."""
-        return span(of_class(run, run.metrics["class_support"], class_name) or 0 for run in self.runs)
+    def pixels(self, class_name: str = "") -> tuple[str, str]:
+        """Training and test pixels of a class, or all: 695, of runs that differ 620-688, where unknown "-"."""
+        of_methods = [method.pixels(class_name) for method in self.methods]
+        return tuple(span(np.concatenate(counts)) for counts in zip(*of_methods, strict=True))
 
 
 def compare(paths: Iterable[Path], *, mixed_protocols: bool = False) -> list[Comparison]:
@@ -177,17 +166,6 @@ def _read(path: Path) -> Run:
     return run
 
 
-def _class_train(run: Run) -> list[int] | None:
-    """Training pixels per class, from audit.json where metrics.json is of an earlier version; None where unknown."""
-    if "class_train" in run.metrics:
-        return run.metrics["class_train"]
-    try:
-        counts = [int(count) for count in run.audit["class_train"]]
-    except (InputError, KeyError, TypeError, ValueError):
-        return None
-    return counts if len(counts) == len(run.class_names) else None
-
-
 def _comparison(scene: str, runs: list[Run], mixed_protocols: bool) -> Comparison:
     groups: dict[str, dict[tuple[int, str], Run]] = {}
     repeated = []
@@ -204,7 +182,7 @@ def _comparison(scene: str, runs: list[Run], mixed_protocols: bool) -> Compariso
     firsts, marked = _protocols(scene, methods, mixed_protocols)
     notes = []
     if len(firsts) > 1:
-        methods, notes = marked, _protocol_notes(firsts)
+        methods, notes = sorted(marked, key=lambda method: method.mark), _protocol_notes(firsts)
     notes += _notes(methods)
     if repeated:
         notes.append(f"of runs with the same settings and seed the last counts, so these do not: {some(repeated)}")
@@ -240,7 +218,7 @@ def _protocol_notes(firsts: list[Method]) -> list[str]:
     for mark, method, each in zip(MARKS, firsts, told, strict=False):
         seed, pixels = min(method.by_seed)
         facts = [f"{name}: {each[name]}" for name in differing] or [f"pixels at seed {seed}: {pixels[:8]}"]
-        n_train, n_test = (span(run.metrics[name] for run in method.runs) for name in ("n_train", "n_test"))
+        n_train, n_test = map(span, method.pixels())
         notes.append(f"({mark}) {'; '.join(facts)}; {n_train} training and {n_test} test pixels")
     return notes
 

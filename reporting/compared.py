@@ -46,14 +46,15 @@ def methods_table(comparison: Comparison) -> Table:
     divisor, unit = _flops_unit(methods)
     scores = [[method.recall(name) for method in methods] for name in names]
     scores += [[method.values(name) for method in methods] for name in SCORES]
-    best = [_best(row) for row in scores]
+    best = [_best(methods, row) for row in scores]
     figures = (*ROWS.values(), "Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)", "Runs")
+    pixels = [comparison.pixels(name) for name in names]
     below = ("",) * len(figures)
     columns = [
         Column(("No.",), (*(str(i + 1) for i in range(len(names))), *below)),
         Column(("Class",), (*names, *figures), words=True),
-        Column(("Train",), (*map(comparison.class_train, names), *below)),
-        Column(("Test",), (*map(comparison.class_test, names), *below)),
+        Column(("Train",), (*(n_train for n_train, _ in pixels), *below)),
+        Column(("Test",), (*(n_test for _, n_test in pixels), *below)),
     ]
     for j, method in enumerate(methods):
         cells = [_per_cent(row[j]) for row in scores] + _costs(method, divisor) + [str(len(method.runs))]
@@ -61,8 +62,7 @@ def methods_table(comparison: Comparison) -> Table:
         columns.append(Column(tuple(method.label.split(", ")), tuple(cells), best=rows, marks=_marks({HEAD: method})))
     title = f"Classification of {_subject(comparison)}: recall of each class, {_figures(comparison)}"
     rules = (len(names), len(names) + len(SCORES))
-    best_of = "row" if len(methods) > 1 else ""
-    return Table(title, _label(comparison), tuple(columns), 4, rules, best_of, comparison.notes)
+    return Table(title, _label(comparison), tuple(columns), 4, rules, _best_of("row", methods), comparison.notes)
 
 
 def overview(comparison: Comparison) -> Table:
@@ -80,12 +80,12 @@ def overview(comparison: Comparison) -> Table:
     ]
     for name, head in ROWS.items():
         values = [method.values(name) for method in methods]
-        columns.append(Column((head,), tuple(map(_per_cent, values)), best=_best(values)))
+        columns.append(Column((head,), tuple(map(_per_cent, values)), best=_best(methods, values)))
     heads = (("Param-", "eters"), ("FLOPs per", f"patch ({unit})"), ("Training", "(s)"), ("Prediction", "(s)"))
     costs = zip(*(_costs(method, divisor) for method in methods), strict=True)
     columns += [Column(head, cells) for head, cells in zip(heads, costs, strict=True)]
     title = f"Overview of {_subject(comparison)}: {_figures(comparison)}"
-    return Table(title, _label(comparison, "overview"), tuple(columns), best_of="column", notes=comparison.notes)
+    return Table(title, _label(comparison, "overview"), tuple(columns), best_of=_best_of("column", methods))
 
 
 def mcnemar_table(comparison: Comparison) -> Table | None:
@@ -96,8 +96,9 @@ def mcnemar_table(comparison: Comparison) -> Table | None:
     pairs = [tuple(runs)]
     if len(runs) > 2:
         first, second = (method.by_seed for method in methods)
-        pairs = [(first[key], second[key]) for key in first if key in second]
-    rows, notes = [], []
+        mixed = methods[0].mark != methods[1].mark  # pixels that train may differ where those that test do not
+        pairs = [(a, b) for i, a in first.items() for j, b in second.items() if i == j or (mixed and i[0] == j[0])]
+    rows, notes = [], [] if pairs else ["McNemar's test is left out: the methods have no seed in common"]
     for pair in pairs:
         try:
             test = mcnemar_of_runs(*pair)
@@ -133,19 +134,23 @@ def wilcoxon_table(comparison: Comparison) -> Table | None:
     adjusted = holm([result.p for result in results])
     notes = []
     if len(tests) < len(pairs):
-        left_out = f"{len(pairs) - len(tests)} of {len(pairs)}" if len(pairs) > 1 else "the only"
-        notes.append(f"Wilcoxon's test leaves out {left_out} pairs of methods, for want of two seeds in common")
+        few = f"{len(pairs) - len(tests)} of {len(pairs)} pairs of methods have" if tests else "no two methods have"
+        notes.append(f"Wilcoxon's test needs several seeds: {few} {'fewer than ' if tests else ''}two in common")
     most = max((n for _, n, _ in tests), default=0)
     least_p = min(1.0, len(tests) * smallest_p(most))
+    listed = range(len(tests))
     if tests and least_p > LEVEL:
         holms = f", {_p(least_p)} after Holm's correction" if len(tests) > 1 else ""
         notes.append(
-            f"with {most} seeds nothing can be significant: the smallest p is 2/2^{most} = {_p(smallest_p(most))}"
-            f"{holms}; p <= {LEVEL} needs {pairs_needed(len(tests))} seeds or more"
+            f"with {most} seeds nothing can be significant: the smallest p is 2/{2**most} = {_p(smallest_p(most))}"
+            f"{holms}; a p of {LEVEL} or less needs {pairs_needed(len(tests))} seeds or more"
         )
-    listed = [i for i in range(len(tests)) if len(tests) <= MOST_PAIRS or adjusted[i] <= LEVEL]
-    if len(listed) < len(tests):
-        notes.append(f"of {len(tests)} pairs of methods {len(listed)} have p <= {LEVEL} after Holm, and are listed")
+    if len(tests) > MOST_PAIRS:
+        listed = [i for i in listed if adjusted[i] <= LEVEL]
+        if least_p <= LEVEL:
+            notes.append(
+                f"of {len(tests)} pairs of methods the {len(listed)} with p of {LEVEL} or less after Holm are listed"
+            )
     rows = [
         (
             name,
@@ -160,7 +165,7 @@ def wilcoxon_table(comparison: Comparison) -> Table | None:
     ]
     title = (
         f"Wilcoxon's signed-rank test on the overall accuracy of {comparison.scene}: runs paired by seed, two-sided, "
-        f"exact; Holm's correction over {len(tests)} pairs of methods"
+        f"exact; Holm's correction over {len(tests)} {'pair' if len(tests) == 1 else 'pairs'} of methods"
     )
     heads = (("Methods",), ("Seeds",), ("difference", "in OA (%)"), ("W",), ("p",), ("p after", "Holm"))
     return _test_table(comparison, title, "Wilcoxon", heads, rows, notes)
@@ -175,29 +180,32 @@ def _test_table(comparison: Comparison, title: str, label: str, heads, rows, not
 
 
 def to_csv(comparisons: list[Comparison]) -> str:
-    """A line per figure of a method; scores are fractions, as in metrics.json, seconds are seconds."""
+    """A line per figure of a method, over its runs; scores are fractions, as in metrics.json.
+
+    The columns n_train and n_test are the pixels of the class, or all, and the mean where the runs differ.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = "scene method protocol figure class class_name class_train class_test mean std n_runs seeds"
+    columns = "scene method protocol seeds n_runs figure class class_name n_train n_test mean std"
     writer.writerow(columns.split())
     for comparison in comparisons:
-        names = comparison.class_names
-        pixels = [(i + 1, n, comparison.class_train(n), comparison.class_test(n)) for i, n in enumerate(names)]
+        classes = comparison.class_names
         for method in comparison.methods:
-            figures = [("recall", *each, method.recall(each[1])) for each in pixels]
-            figures += [(name, "", "", "", "", method.values(name)) for name in (*SCORES, *COSTS)]
-            for *entries, values in figures:
-                spread = ["" if np.isnan(value) else value for value in mean_and_deviation(values)]
-                n_runs = int((~np.isnan(values)).sum())
-                writer.writerow([comparison.scene, method.label, method.mark, *entries, *spread, n_runs, method.seeds])
+            figures = [("recall", i + 1, name, method.recall(name)) for i, name in enumerate(classes)]
+            figures += [(name, "", "", method.values(name)) for name in (*SCORES, *COSTS)]
+            for figure, number, name, values in figures:
+                numbers = (*(mean_and_deviation(n)[0] for n in method.pixels(name)), *mean_and_deviation(values))
+                told = ["" if np.isnan(each) else f"{each:.15g}" for each in numbers]
+                entries = (comparison.scene, method.label, method.mark, method.seeds, len(method.runs))
+                writer.writerow([*entries, figure, number, name, *told])
     return text.getvalue().rstrip("\n")
 
 
 def _subject(comparison: Comparison) -> str:
-    patches = sorted({run.protocol["model"]["patch_size"] for run in comparison.runs})
+    n_train, n_test = comparison.pixels()
     return (
-        f"{comparison.scene} ({comparison.split or 'different splits'}; {comparison.count('n_train')} training and "
-        f"{comparison.count('n_test')} test pixels; patch size {', '.join(map(str, patches))})"
+        f"{comparison.scene} ({comparison.split or 'different splits'}; {n_train} training and "
+        f"{n_test} test pixels; patch size {', '.join(map(str, _patch_sizes(comparison)))})"
     )
 
 
@@ -211,7 +219,14 @@ def _figures(comparison: Comparison) -> str:
 
 
 def _label(comparison: Comparison, *more: str) -> str:
-    return "tab:" + "-".join([*re.findall(r"[A-Za-z0-9]+", comparison.scene), *more])
+    """Scene, split, patch sizes and number of runs, such as tab:IndianPines-fixed-masks-p7-n3."""
+    n_runs = "-".join(str(n) for n in sorted({len(method.runs) for method in comparison.methods}))
+    words = f"{comparison.scene} {comparison.split} p{'-'.join(map(str, _patch_sizes(comparison)))} n{n_runs}"
+    return "tab:" + "-".join([*re.findall(r"[A-Za-z0-9]+", words), *more])
+
+
+def _patch_sizes(comparison: Comparison) -> list[int]:
+    return sorted({run.protocol["model"]["patch_size"] for run in comparison.runs})
 
 
 def _marks(methods: dict[int, Method]) -> dict[int, str]:
@@ -242,12 +257,19 @@ def _spread(values: np.ndarray, digits: str) -> str:
     return f"{mean:{digits}}" if np.isnan(deviation) else f"{mean:{digits}} +- {deviation:{digits}}"
 
 
-def _best(row: list[np.ndarray]) -> frozenset[int]:
-    """Which methods have the highest mean as it is shown; of a single method none."""
+def _best(methods: tuple[Method, ...], row: list[np.ndarray]) -> frozenset[int]:
+    """Which methods have the highest mean, as it is shown, of all methods of their protocol, if there are others."""
     means = np.array([round(100 * mean_and_deviation(values)[0], 2) for values in row])
-    if len(means) < 2 or np.isnan(means).all():
-        return frozenset()
-    return frozenset(np.flatnonzero(means == np.nanmax(means)).tolist())
+    best = set()
+    for mark in {method.mark for method in methods}:
+        peers = [j for j, method in enumerate(methods) if method.mark == mark and not np.isnan(means[j])]
+        if len(peers) > 1:
+            best |= {j for j in peers if means[j] == means[peers].max()}
+    return frozenset(best)
+
+
+def _best_of(line: str, methods: tuple[Method, ...]) -> str:
+    return f"{line} within a protocol" if methods[0].mark else line
 
 
 def _p(p: float) -> str:

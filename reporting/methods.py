@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from reporting.run_folder import Run
+from utils import InputError
 
 SCORES = ("overall_accuracy", "average_accuracy", "kappa")
 COSTS = ("n_parameters", "flops_per_patch", "train_seconds", "predict_seconds")
@@ -64,9 +65,18 @@ class Method:
         recalls = [of_class(run, run.metrics["class_recall"], class_name) for run in self.runs]
         return np.array(recalls, dtype=np.float64)
 
+    def pixels(self, class_name: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """Training and test pixels of a class, or all, in every run, two (n_runs,); NaN where a run does not tell."""
+        if not class_name:
+            return tuple(np.array([figure(run, name) for run in self.runs]) for name in ("n_train", "n_test"))
+        train = [(run, _class_train(run)) for run in self.runs]
+        train = [math.nan if each is None else of_class(run, each, class_name) or 0 for run, each in train]
+        test = [of_class(run, run.metrics["class_support"], class_name) or 0 for run in self.runs]
+        return np.array(train, dtype=np.float64), np.array(test, dtype=np.float64)
+
 
 def figure(run: Run, name: str) -> float:
-    """One of SCORES or COSTS of a run; NaN where it is not defined."""
+    """One of SCORES or COSTS, or another single figure of a run; NaN where it is not defined."""
     part = name.removesuffix("_seconds")
     value = run.metrics[name] if part == name else run.metrics["seconds"][part]
     return math.nan if value is None else float(value)
@@ -75,6 +85,17 @@ def figure(run: Run, name: str) -> float:
 def of_class(run: Run, values: list, class_name: str):
     """The entry of a class, found by its name, in a list per class; None where the run lacks the class."""
     return dict(zip(run.class_names, values, strict=True)).get(class_name)
+
+
+def _class_train(run: Run) -> list[int] | None:
+    """Training pixels per class, from audit.json where metrics.json is of an earlier version; None where unknown."""
+    if "class_train" in run.metrics:
+        return run.metrics["class_train"]
+    try:
+        counts = [int(count) for count in run.audit["class_train"]]
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+    return counts if len(counts) == len(run.class_names) else None
 
 
 def seed_and_pixels(run: Run) -> tuple[int, str]:
@@ -171,10 +192,12 @@ def _words(name: str, value) -> str:
     return words.format(f"{value:g}" if isinstance(value, float) else value)
 
 
-def span(values: Iterable[int]) -> str:
-    """The one value, or the least and the greatest."""
+def span(values: Iterable[float]) -> str:
+    """The one whole number, or the least and the greatest: 695, 620-688; "-" where one is NaN."""
     values = sorted(values)
-    return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,}-{values[-1]:,}"
+    if any(map(math.isnan, values)):
+        return "-"
+    return f"{values[0]:,.0f}" if values[0] == values[-1] else f"{values[0]:,.0f}-{values[-1]:,.0f}"
 
 
 def ranges(numbers: Iterable[int]) -> str:

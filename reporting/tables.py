@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 HEAD = -1  # the row of a column's head
 GAP = 2  # characters between columns
-LATEX_WIDTH = 122  # characters of \scriptsize on the seven inches of a page of two columns
-LATEX_COLUMN = 56  # ... on one of its columns
+LATEX_WIDTH = 145  # characters of \scriptsize on the seven inches of a page of two columns
+LATEX_COLUMN = 68  # ... on one of its columns
 LATEX_LARGE = 80  # ... of \footnotesize on the narrowest page, 345 pt
 MARKDOWN_WIDTH = 150
 LEAST_WORDS = 8  # characters to which a column of words is cut on a narrow terminal
@@ -18,7 +18,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -52,7 +52,7 @@ class Table:
         columns: the first `n_fixed` are repeated where the others do not fit on the page side by side.
         n_fixed: their number.
         rules: rows above which a line is drawn.
-        best_of: what each best figure is the best of, "row" or "column"; "" where none is shown.
+        best_of: what each best figure is the best of, such as "row".
         notes: what stands below it, one sentence each.
     """
 
@@ -61,8 +61,14 @@ class Table:
     columns: tuple[Column, ...]
     n_fixed: int = 1
     rules: tuple[int, ...] = ()
-    best_of: str = ""
+    best_of: str = "row"
     notes: tuple[str, ...] = ()
+
+    def caption(self, legend: str) -> str:
+        """The title, and what the best are marked by where there are any."""
+        return _sentences(
+            self.title, legend.format(self.best_of) if any(column.best for column in self.columns) else ""
+        )
 
 
 def show(table: Table, format: str, width: int) -> str:
@@ -120,11 +126,10 @@ def _sentences(*sentences: str) -> str:
 
 def _text(table: Table, width: int) -> str:
     width = max(width, 30)
-    legend = f"* is the best mean of its {table.best_of}" if table.best_of else ""
-    lines = textwrap.wrap(_sentences(table.title, legend), width)
+    lines = textwrap.wrap(table.caption("* is the best mean of its {}"), width)
     for columns in parts(table, width):
         lines += ["", *_text_part(columns, table.rules, width)]
-    if table.notes:
+    if table.notes and lines:
         lines.append("")
     for note in table.notes:
         lines += textwrap.wrap(_sentences(note), width, initial_indent="- ", subsequent_indent="  ")
@@ -155,20 +160,19 @@ def _text_part(columns: list[Column], rules: tuple[int, ...], width: int) -> lis
 
 
 def _markdown(table: Table, width: int) -> str:
-    legend = f"the best mean of each {table.best_of} is in bold" if table.best_of else ""
-    blocks = [_plus_minus(_escape_markdown(_sentences(table.title, legend)), "±")]
+    blocks = [_escape_markdown(table.caption("the best mean of each {} is in bold"))]
     for columns in parts(table, width):
         heads = [_escape_markdown(" ".join(column.head)) + _sup(column, HEAD) for column in columns]
         dashes = ["---" if column.words else "---:" for column in columns]
         body = [[_markdown_cell(column, row) for column in columns] for row in range(len(columns[0].cells))]
         blocks.append("\n".join(f"| {' | '.join(row)} |" for row in (heads, dashes, *body)))
     if table.notes:
-        blocks.append("\n".join(f"- {_plus_minus(_escape_markdown(_sentences(note)), '±')}" for note in table.notes))
+        blocks.append("\n".join(f"- {_escape_markdown(_sentences(note))}" for note in table.notes))
     return "\n\n".join(block for block in blocks if block)
 
 
 def _markdown_cell(column: Column, row: int) -> str:
-    cell = _plus_minus(_escape_markdown(column.cells[row]), "±")
+    cell = _escape_markdown(column.cells[row])
     return (f"**{cell}**" if row in column.best else cell) + _sup(column, row)
 
 
@@ -177,11 +181,8 @@ def _sup(column: Column, row: int) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]&#~])", r"\\\1", text)
-
-
-def _plus_minus(text: str, sign: str) -> str:
-    return text.replace(" +- ", f" {sign} ")
+    text = re.sub(r"([\\`*_|<>\[\]&#~])", r"\\\1", text)
+    return text.replace(" +- ", " ± ").replace("kappa x 100", "kappa × 100")
 
 
 # LaTeX
@@ -198,9 +199,9 @@ def _latex_part(table: Table, columns: list[Column], part: int, n_parts: int) ->
     room = sum(_width(column) + GAP for column in columns)
     place = "table" if room <= LATEX_COLUMN else "table*"
     size = r"\footnotesize" if LATEX_COLUMN < room <= LATEX_LARGE else r"\scriptsize"
-    legend = f"the best mean of each {table.best_of} is in bold" if table.best_of else ""
-    of_parts = f"part {part} of {n_parts}" if n_parts > 1 else ""
-    caption = _escape_latex(_sentences(table.title, legend, of_parts))
+    caption = _escape_latex(table.caption("the best mean of each {} is in bold"))
+    if n_parts > 1:
+        caption += f" Part {part} of {n_parts}."
     label = table.label + (f"-{part}" if n_parts > 1 else "")
     heads = [_latex_head(column) for column in columns]
     lines = [
@@ -209,6 +210,7 @@ def _latex_part(table: Table, columns: list[Column], part: int, n_parts: int) ->
         r"\centering",
         rf"\caption{{{caption}}}",
         rf"\label{{{label}}}",
+        r"\smallskip",
         size,
         r"\setlength{\tabcolsep}{3pt}",
         rf"\begin{{tabular}}{{@{{}}{''.join('l' if column.words else 'r' for column in columns)}@{{}}}}",
@@ -222,7 +224,9 @@ def _latex_part(table: Table, columns: list[Column], part: int, n_parts: int) ->
         lines.append(" & ".join(_latex_cell(column, row) for column in columns) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
-        notes = [_escape_latex(_sentences(note)) for note in table.notes]
+        notes = [
+            re.sub(r"^\(([a-z])\)", r"\\textsuperscript{\1}", _escape_latex(_sentences(note))) for note in table.notes
+        ]
         lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\raggedright", size]
         lines += [rf"{note}\par" for note in notes] + [r"\end{minipage}"]
     return "\n".join([*lines, rf"\end{{{place}}}"])
@@ -238,6 +242,9 @@ def _latex_head(column: Column) -> str:
 
 def _latex_cell(column: Column, row: int) -> str:
     cell = _escape_latex(column.cells[row])
+    if not column.words:
+        cell = re.sub(r"(\d\.\d)e-0?(\d+)", r"$\1\\times10^{-\2}$", cell)
+        cell = re.sub(r"(?<=\d)-(?=\d)", "--", re.sub(r"^-(?=\d)", "$-$", cell))
     return (rf"\textbf{{{cell}}}" if row in column.best else cell) + _latex_mark(column, row)
 
 
@@ -246,4 +253,11 @@ def _latex_mark(column: Column, row: int) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text).replace(" +- ", r"\,$\pm$\,")
+    text = "".join(LATEX.get(character, character) for character in text)
+    for plain, mathematical in (
+        (" +- ", r"\,$\pm$\,"),
+        ("kappa x 100", r"$\kappa \times 100$"),
+        ("(n - 1)", "($n-1$)"),
+    ):
+        text = text.replace(plain, mathematical)
+    return text
