@@ -5,7 +5,7 @@ from dataclasses import fields
 from itertools import product
 
 from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training
-from flags import FOR_PREDICT, build_parser
+from flags import FOR_COMPARE, FOR_PREDICT, build_parser
 from models.options import MiMOptions
 from utils import InputError
 
@@ -14,6 +14,7 @@ MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
     "describe": {"folder"},
+    "compare": set(FOR_COMPARE),
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
@@ -56,9 +57,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     if args.audit or args.augment is not None or not given & set(MODES):
         check_split(args, given)
     if not given & set(MODES):
-        unused = sorted(given & FOR_PREDICT.keys())
-        if unused:
-            raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --predict; leave it out")
+        for mode, flags in (("predict", FOR_PREDICT), ("compare", FOR_COMPARE)):
+            unused = sorted(given & flags.keys())
+            if unused:
+                raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --{mode}; leave it out")
         for each in args.sweep:
             check_training(one := argparse.Namespace(**vars(args) | each))
             check_split(one, given)

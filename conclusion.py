@@ -42,6 +42,7 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
     patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
     metrics = results.score_entries(result, confusion, split.class_names) | {
         "palette": split.palette,
+        "class_train": np.bincount(split.train.ravel(), minlength=split.n_classes + 1)[1:],
         "accuracy_by_distance": by_distance,
         "n_train": int((split.train > 0).sum()),
         "n_test": int(tested.sum()),

@@ -12,6 +12,7 @@ from scenes import SCENES
 from selective_scan import BACKENDS
 from utils import InputError
 
+FORMATS = ("text", "csv", "markdown", "latex")
 VISDOM_URL = "http://localhost:8097"
 OPTION_HELP = {
     "dim": "width of the tokens",
@@ -44,6 +45,11 @@ FOR_PREDICT = {
         "choices": ("envi", "geotiff"),
         "help": "--predict: of the maps (default: the file's, else ENVI)",
     },
+}
+
+FOR_COMPARE = {
+    "format": {"choices": FORMATS, "default": "text", "help": "--compare: of the table"},
+    "mixed_protocols": {"action": "store_true", "help": "--compare: mark different protocols instead of refusing them"},
 }
 
 
@@ -99,7 +105,15 @@ def _add_modes(group):
         metavar="FACTOR",
         help="write the scene of --dataset as Augmented_NAME, with FACTOR times the training pixels, and stop",
     )
-    for name, keywords in FOR_PREDICT.items():
+    group.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="put runs side by side, as mean and deviation over their seeds, and stop: folders of runs, folders above "
+        "them, metrics.json or results.csv",
+    )
+    for name, keywords in (FOR_PREDICT | FOR_COMPARE).items():
         group.add_argument(f"--{name}", **keywords)
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 

@@ -65,6 +65,7 @@ class Job:
             "fingerprints": self.fingerprints(),
             "split": split.method,
             "notes": (*self.scene.notes, *split.notes),
+            "val_fraction": args.val_fraction,
             "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
             "normalize": args.normalize,
             "fit_on": args.fit_on,
@@ -80,6 +81,7 @@ class Job:
             "batch_size": args.batch_size,
             "seed": self.seed,
             "weights": args.weights,
+            "test_stride": args.test_stride,
             "restored_from": args.restore,
             "machine": describe_machine(next(self.model.parameters()).device),
         }

@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from pathlib import Path
+from shutil import get_terminal_size
 
 import torch
 from filelock import Timeout
@@ -23,6 +24,8 @@ from new_scene import map_new_scene, scene_raster
 from ranks import Ranks
 from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
+from reporting.compare import compare
+from reporting.compared import render
 from scenes import find_scene
 from sweep import go_on, train_runs
 from utils import InputError, choose_device
@@ -57,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
                 log.info("%s holds scene.toml and its masks; --dataset %s uses it", home := augment(args), home.name)
             elif args.describe is not None:
                 print("\n".join(describe(args.describe, args.folder)))
+            elif args.compare is not None:
+                comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
+                print(render(comparisons, args.format, get_terminal_size((120, 24)).columns))
             elif args.predict is not None:
                 predict_scene(args, ranks)
             elif args.resume is not None:

@@ -141,9 +141,19 @@ def summary(results: list[dict]) -> str:
     """One line with mean and standard deviation (n - 1) over the metrics of several runs, per cent."""
     parts = []
     for name, entry in (("OA", "overall_accuracy"), ("AA", "average_accuracy"), ("kappa", "kappa")):
-        values = 100 * np.array([result[entry] for result in results])
-        parts.append(f"{name} {values.mean():.2f} +- {values.std(ddof=1):.2f}")
+        mean, deviation = mean_and_deviation(100 * np.array([result[entry] for result in results]))
+        parts.append(f"{name} {mean:.2f} +- {deviation:.2f}")
     return f"{len(results)} runs: {', '.join(parts)}"
+
+
+def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) over the runs, (n,), in which a figure is defined (not NaN).
+
+    NaN stands for the mean where it is defined in none, for the deviation where in fewer than two.
+    """
+    values = values[~np.isnan(values)]
+    mean = float(values.mean()) if len(values) else math.nan
+    return mean, float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _per_cent(fraction: float) -> str:

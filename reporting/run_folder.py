@@ -2,6 +2,8 @@
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,13 +89,13 @@ class Run:
         with self._load("maps.npz") as archive:
             try:
                 return {name: archive[name] for name in MAPS}
-            except (KeyError, OSError, ValueError) as error:
+            except (KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
                 raise InputError(f"{self.folder / 'maps.npz'} is damaged; train the run again") from error
 
     def _load(self, name: str):
         try:
             return np.load(self.folder / name, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{self.folder / name} is missing or damaged; train the run again") from error
 
 
