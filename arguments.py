@@ -102,7 +102,7 @@ def _add_modes(group):
         "--audit",
         action="store_true",
         help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
-        "with --output DIR write audit.json and audit.png there",
+        "with --output DIR write audit.json, audit.png and audit.pdf there",
     )
     group.add_argument(
         "--augment",

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from datasets import find_spec, load_scene
 from envi import find_pair
+from georeference import pixel_size_of
 from mapping import Grid, label_type, map_blocks
 from preprocessing import Preprocessing
 from rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
@@ -23,7 +24,6 @@ from utils import InputError, describe_machine, fingerprint_file
 
 PROGRESS, LOCK = "progress.json", "in-use.lock"
 DATA, NO_DATA = 1, 2
-PICTURE_SIDE = 4000  # pixels; larger maps are thinned out for the picture
 log = logging.getLogger(__name__)
 
 
@@ -234,9 +234,8 @@ def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> 
     labels = _full(folder / "labels.full", grid, arrays["labels"], read)
     write_labels(folder / f"map{suffix}", labels, classes, palette, raster)
     results.write_array(folder / "prediction.npy", labels)
-    thin = -(-max(grid.shape) // PICTURE_SIDE)
     title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {name}"
-    visualize.save_label_map(folder / "map.png", np.array(labels[::thin, ::thin]), classes, palette, title)
+    visualize.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
     if "shares" in arrays:
         shares = _full(folder / "shares.full", grid, arrays["shares"], read)
         write_bands(folder / f"probabilities{suffix}", shares, classes, raster)

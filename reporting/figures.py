@@ -40,6 +40,8 @@ STYLE = {
     "axes.labelpad": 2.0,
     "axes.titlepad": 4.0,
     "lines.linewidth": 1.0,
+    "figure.constrained_layout.w_pad": 0.06,
+    "figure.constrained_layout.h_pad": 0.06,
 }
 
 

@@ -50,10 +50,11 @@ def save_label_map(
         title: above the map.
         pixel_size: metres across a pixel; None for a bar that counts pixels.
     """
-    present = np.unique(labels)
+    drawn = _thinned(labels)
+    present = np.unique(drawn)
     entries = [Patch(facecolor="black", label="unlabelled")] if 0 in present else []
     entries += [Patch(facecolor=palette[i - 1], label=class_label(i - 1, class_names[i - 1])) for i in present if i]
-    _save_map(path, labels, ("#000000", *palette), entries, title, pixel_size)
+    _save_map(path, colour_map(drawn, palette), labels.shape, entries, title, pixel_size)
 
 
 def error_map(prediction: np.ndarray, train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -86,7 +87,7 @@ def save_errors(path: Path, errors: np.ndarray, title: str, pixel_size: float | 
         for i in (1, 2, 3, 4, 0)
         if n_each[i] or i in (1, 2)
     ]
-    _save_map(path, errors, colours, entries, title, pixel_size)
+    _save_map(path, _coloured(_thinned(errors), colours), errors.shape, entries, title, pixel_size)
 
 
 def scale_bar(width: int, pixel_size: float | None) -> tuple[float, str]:
@@ -118,7 +119,7 @@ class Place:
 
 
 def place_map(shape: tuple[int, int], head: float, legends: dict[int, tuple[float, float]]) -> tuple[int, Place]:
-    """Choose the sheet's width and the legend's place, beside the map or below it, so that the map fills the most of it.
+    """Choose the sheet's width, and the legend's place beside or below the map, so that the map fills the most of it.
 
     Args:
         shape: (H, W) of the map, pixels.
@@ -169,21 +170,25 @@ def _coloured(values: np.ndarray, colours) -> np.ndarray:
     return (255 * table).round().astype(np.uint8)[values]
 
 
-def _save_map(path, values, colours, entries, title, pixel_size) -> None:
-    height, width = values.shape
-    thin = -(-max(height, width) // LONGEST_SIDE)
+def _thinned(values: np.ndarray) -> np.ndarray:
+    thin = -(-max(values.shape) // LONGEST_SIDE)
+    return np.array(values[::thin, ::thin])
+
+
+def _save_map(path, image, shape, entries, title, pixel_size) -> None:
+    height, width = shape
     with sheet(path) as figure:
         sizes = legend_sizes(figure, entries)
         title = wrapped(title, PAGE if width > 2 * height else COLUMN)
         head = _on_dot(0.15 * CM + 1.25 * TITLE / 72 * (title.count("\n") + 1))
-        n_columns, place = place_map((height, width), head, sizes)
+        n_columns, place = place_map(shape, head, sizes)
         figure.set_size_inches(place.width, place.height)
         figure.text(0.5, 1 - 0.1 * CM / place.height, title, ha="center", va="top", fontsize=TITLE)
         left, top, wide, tall = place.map_box
         axes = figure.add_axes(
             (left / place.width, 1 - (top + tall) / place.height, wide / place.width, tall / place.height)
         )
-        _show(axes, _coloured(np.asarray(values[::thin, ::thin]), colours), (height, width))
+        _show(axes, image, shape)
         _draw_scale(axes, figure, width, pixel_size)
         legend = add_legend(figure, entries, n_columns)
         legend.set_bbox_to_anchor((place.legend[0] / place.width, 1 - place.legend[1] / place.height))
