@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "rasterio"):
+    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "fontTools", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)

@@ -120,7 +120,7 @@ def _mask_urls(code):
 
 
 _PIXEL_SIZES = """IndianPines 20, PaviaU 1.3, PaviaC 1.3, Salinas 3.7, KSC 18, Botswana 30, Houston2013 2.5,
-Houston2018 1, WHU-Hi-LongKou 0.463, WHU-Hi-HanChuan 0.109, WHU-Hi-HongHu 0.043"""  # of MississippiGulfport both 0.5 and 1 are told
+Houston2018 1, WHU-Hi-LongKou 0.463, WHU-Hi-HanChuan 0.109, WHU-Hi-HongHu 0.043"""  # metres; the Gulfport's is unsure
 _EHU_PAGE = "https://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scenes"
 _MUUFL_FILE = "muufl_gulfport_campus_1_hsi_220_label.mat"
 _WHU_TERMS = "free for academic use under the terms of https://rsidea.whu.edu.cn/resource_WHUHi_sharing.htm"

@@ -48,7 +48,7 @@ def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], t
         rates = _numbers(records, "lr")
         power = math.floor(math.log10(np.nanmax(rates)))
         lower.plot(epochs, rates / 10.0**power, color="black", **dots)
-        lower.set_ylabel(f"learning rate\n($\\times 10^{{{power}}}$)")
+        lower.set_ylabel(f"learning rate\n(1e{power})")
         lower.set_ylim(bottom=0)
         lower.set_xlabel("epoch")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1))
