@@ -51,6 +51,7 @@ MODES = {  # the flags that a mode without training takes
     "doctor": {"folder", "visdom"},
     "describe": {"folder"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
+    "figures": {"folder", "cuda", "seed"},
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
     "audit": SPLIT_FLAGS
@@ -112,6 +113,13 @@ def _add_modes(group):
     )
     for name, keywords in FOR_PREDICT.items():
         group.add_argument(f"--{name}", **keywords)
+    group.add_argument(
+        "--figures",
+        type=Path,
+        metavar="RUN",
+        help="draw the inside of a finished run's network into RUN/figures (features, scan orders and weights, decay "
+        "masks, token attention), as PNG and PDF, and stop",
+    )
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
 
@@ -237,6 +245,11 @@ def _add_running(group):
     )
     group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
     group.add_argument(
+        "--with_exploration",
+        action="store_true",
+        help="draw the training pixels' spectra, class by class, into the run's folder, and show them in visdom",
+    )
+    group.add_argument(
         "--visdom",
         nargs="?",
         const=VISDOM_URL,
@@ -271,6 +284,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             options[name] = tuple(options[name])
     if "visdom" not in given and args.resume is not None:
         args.visdom = None  # as the run had it
+    if args.figures is not None and "folder" not in given:
+        args.folder = None  # as the run had it
     if args.audit and "output" not in given:
         args.output = None
     if args.augment is not None and not 1 < args.augment < float("inf"):

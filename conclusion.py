@@ -12,8 +12,10 @@ from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from reporting import curves, results, visualize
 from reporting.run_folder import Run, write_maps
+from reporting.spectra import class_spectra, random_spectra
 from utils import count_flops
 
+N_SPECTRA = 8  # random spectra of each class that --with_exploration draws
 log = logging.getLogger("mim")
 
 
@@ -73,6 +75,16 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), args.output / "results.csv")
     return result
+
+
+def explore(job: Job, folder: Path) -> None:
+    """Draw the spectra of the training pixels, class by class, before anything is trained."""
+    spec, split, rng = job.scene.spec, job.split, np.random.default_rng(job.seed)
+    of = (job.scene.cube, split.train, split.n_classes)
+    title = f"{spec.name}: spectra of the {(split.train > 0).sum():,} training pixels"
+    drawn = random_spectra(*of, N_SPECTRA, rng)
+    legend = (split.class_names, split.palette, spec.wavelengths)
+    curves.save_spectra(folder / "spectra", class_spectra(*of), drawn, *legend, title)
 
 
 def show(run: Run) -> None:

@@ -18,10 +18,12 @@ from describe import describe
 from doctor import examine
 from download import download
 from experiment import run
+from insides import draw_insides
 from job import announce, prepare, write_config
 from new_scene import map_new_scene, scene_raster
 from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
+from reporting.run_folder import Run
 from sampling import draws_split
 from scenes import find_scene
 from trained import CHECKPOINT
@@ -56,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
                 print("\n".join(describe(args.describe, args.folder)))
             elif args.predict is not None:
                 predict_scene(args)
+            elif args.figures is not None:
+                draw_figures(args)
             elif args.resume is not None:
                 resume(args, options)
             else:
@@ -132,7 +136,7 @@ def resume(args: Namespace, options: dict) -> None:
         raise InputError(f"{folder} is complete; there is nothing to resume")
     if not {"arguments", "options", "seed", "protocol"} <= set(config):
         raise InputError(f"{folder / 'config.json'} is not that of a run; give the folder of a run")
-    earlier = Namespace(**config["arguments"])
+    earlier = Namespace(**vars(args) | config["arguments"])
     for name in ("cuda", "visdom"):
         if getattr(args, name) is not None:
             setattr(earlier, name, getattr(args, name))
@@ -149,6 +153,16 @@ def resume(args: Namespace, options: dict) -> None:
     state = load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
     log.info("going on after epoch %d", len(state["history"]["records"]) if state else 0)
     run(job, folder, state)
+
+
+def draw_figures(args: Namespace) -> None:
+    """Draw what goes on inside a finished run's network."""
+    run, arguments = Run.read(args.figures), results.read_json(args.figures / "config.json").get("arguments", {})
+    if not {"dataset", "folder"} <= set(arguments):
+        raise InputError(f"{args.figures / 'config.json'} is not that of a run; give the folder of a run")
+    scene = load_scene(arguments["dataset"], args.folder or Path(arguments["folder"]))
+    folder = draw_insides(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
+    log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
 def predict_scene(args: Namespace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, to_rgb
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -117,6 +118,50 @@ def save_accuracy_by_distance(path: Path, entries: list[dict], title: str) -> No
         axes.set_title(wrapped(title, COLUMN))
         figure.legend(ncols=2, loc="outside lower center")
         plain_axes(axes)
+
+
+def save_spectra(
+    path: Path,
+    spectra: tuple[np.ndarray, np.ndarray],
+    drawn: list[np.ndarray],
+    class_names: tuple[str, ...],
+    palette: tuple[str, ...],
+    wavelengths: tuple[float, ...] | None,
+    title: str,
+) -> None:
+    """Draw the spectra of the classes, a plot for each that has pixels.
+
+    Args:
+        path: see `figures.sheet`.
+        spectra: see `spectra.class_spectra`.
+        drawn: see `spectra.random_spectra`.
+        class_names, palette: K each.
+        wavelengths: of the bands, nm; None where they are not known, for the bands' numbers.
+        title: above the plots.
+    """
+    present = [k for k, some in enumerate(drawn) if len(some)]
+    n_columns = min(4, len(present))
+    n_rows = -(-len(present) // n_columns)
+    bands = np.arange(1, spectra[0].shape[1] + 1) if wavelengths is None else np.array(wavelengths)
+    width = PAGE if n_columns > 2 else COLUMN
+    with sheet(path, width, (3.3 * n_rows + 2) * CM, "constrained") as figure:
+        figure.suptitle(wrapped(title, width))
+        plots = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes in plots[len(present) :]:
+            axes.set_visible(False)
+        for axes, k in zip(plots, present, strict=False):
+            mean, std = spectra[0][k], spectra[1][k]
+            axes.plot(bands, drawn[k].T, color="#9a9a9a", linewidth=0.3)
+            axes.fill_between(bands, mean - std, mean + std, color=palette[k], alpha=0.35, linewidth=0)
+            axes.plot(bands, mean, color=palette[k])
+            axes.set_title(class_label(k, class_names[k]), fontsize=SMALL)
+            axes.margins(x=0)
+            plain_axes(axes)
+        figure.supxlabel("band" if wavelengths is None else "wavelength (nm)")
+        figure.supylabel("value in the cube")
+        grey = Patch(facecolor="#7f7f7f", alpha=0.35, label="mean, and one standard deviation to either side")
+        lines = Line2D([], [], color="#9a9a9a", linewidth=0.5, label="random pixels")
+        figure.legend(handles=[grey, lines], ncols=2, loc="outside lower center")
 
 
 def save_audit(

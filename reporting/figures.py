@@ -32,6 +32,7 @@ STYLE = {
     "legend.frameon": False,
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
+    "figure.labelsize": TEXT,
     "axes.linewidth": 0.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,

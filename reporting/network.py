@@ -49,7 +49,11 @@ def save_features(
             axes.plot(*of_class.T, markeredgewidth=0, label=class_label(k, class_names[k]), **marks)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_aspect("equal", adjustable="datalim")
+        low, high = places.min(0), places.max(0)
+        reach = 0.53 * max(high - low)
+        axes.set_xlim((low + high)[0] / 2 - reach, (low + high)[0] / 2 + reach)
+        axes.set_ylim((low + high)[1] / 2 - reach, (low + high)[1] / 2 + reach)
+        axes.set_aspect("equal")
         figure.legend(ncols=2, loc="outside lower center", markerscale=2, handletextpad=0.2)
 
 
@@ -110,7 +114,7 @@ def save_decay(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title:
     """Draw the decay masks along the sequence and on the token grid, a row per block (see `insides.BlockInside`)."""
     shown = [block for block in blocks if block.decay is not None]
     tall = min(3.6 * CM, TALLEST / len(shown))
-    with sheet(path, PAGE, tall * len(shown) + 2 * CM, "constrained") as figure:
+    with sheet(path, PAGE, tall * len(shown) + 2.4 * CM, "constrained") as figure:
         figure.suptitle(wrapped(f"{title}: Gaussian decay masks", PAGE))
         rows = figure.subplots(
             len(shown), 1 + len(scan_types), squeeze=False, width_ratios=(1.5, *[1] * len(scan_types))
@@ -129,9 +133,9 @@ def save_decay(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title:
                 axes.set_xticks([])
                 axes.set_yticks([])
         rows[-1, 0].set_xlabel("tokens from the centre")
-        rows[0, 0].legend(loc="lower center", fontsize=SMALL)
+        rows[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=SMALL)
         for axes, scan_type in zip(rows[0, 1:], scan_types, strict=True):
-            axes.set_title(SCAN_NAMES[scan_type], fontsize=SMALL)
+            axes.set_title(SCAN_NAMES[scan_type].replace(" from", "\nfrom"), fontsize=SMALL)
         bar = figure.colorbar(image, ax=rows, location="bottom", fraction=0.03, aspect=50, shrink=0.6)
         bar.set_label("weight; the centre, which is marked, has 1")
 
@@ -168,11 +172,11 @@ def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str
     """Draw which positions the tokens take from the patches of each class, the mean of all tokens, a row per block."""
     shown = [block for block in blocks if block.attention is not None]
     present = np.flatnonzero(np.isfinite(shown[0].attention).all((1, 2, 3)))
-    cell = min(1.6 * CM, (PAGE - 3.2 * CM) / len(present))
-    width = max(COLUMN, len(present) * cell + 3.2 * CM)
+    cell = min(1.6 * CM, (PAGE - 4 * CM) / len(present))
+    width = max(COLUMN, len(present) * cell + 4 * CM)
     names = [class_label(k, class_names[k]) for k in present]
-    words = 0.13 * CM * max(len(line) for name in names for line in name.split("\n"))
-    with sheet(path, width, cell * len(shown) * 1.05 + words + 1 * CM, "constrained") as figure:
+    deep = 0.13 * CM * max(len(line) for name in names for line in name.split("\n"))
+    with sheet(path, width, cell * len(shown) * 1.05 + deep + 1 * CM, "constrained") as figure:
         figure.suptitle(wrapped(f"{title}: share of the positions in the tokens", width))
         rows = figure.subplots(len(shown), len(present), squeeze=False)
         for line, block in zip(rows, shown, strict=True):
@@ -183,7 +187,8 @@ def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str
                 image = axes.imshow(mean, vmin=low, vmax=high, cmap="viridis", interpolation="none")
                 axes.set_xticks([])
                 axes.set_yticks([])
-            line[0].set_ylabel(block.name.replace(", ", "\n"), fontsize=SMALL)
+            words = {"rotation": 0, "ha": "right", "va": "center", "fontsize": SMALL}
+            line[0].set_ylabel(block.name.replace(", ", "\n"), **words)
             figure.colorbar(image, ax=list(line), fraction=0.05, pad=0.01, aspect=8).ax.tick_params(labelsize=5)
         for axes, name in zip(rows[-1], names, strict=True):
             axes.set_xlabel(name, rotation=90, fontsize=SMALL)

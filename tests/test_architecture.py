@@ -20,7 +20,7 @@ EVERYTHING = {
     "description",
     "doctor",
 }
-EVERYTHING |= {"job", "conclusion", "watch"}
+EVERYTHING |= {"job", "conclusion", "insides", "watch"}
 EVERYTHING |= {"download", "engine", "envi", "experiment", "georeference", "mapping", "metrics", "models", "new_scene"}
 EVERYTHING |= {"patches", "preprocessing", "rasters", "readers", "reporting", "sampling", "scenes", "selective_scan"}
 EVERYTHING |= {"simulate", "splits", "trained", "utils"}
@@ -29,8 +29,9 @@ ALLOWED = {
     "experiment": {"engine", "job", "mapping", "metrics", "conclusion", "trained", "utils", "watch"},
     "job": EVERYTHING
     - {"arguments", "augment", "describe", "doctor", "download", "experiment", "new_scene"}
-    - {"conclusion"},
+    - {"conclusion", "insides"},
     "conclusion": {"audit", "job", "mapping", "metrics", "reporting", "utils"},
+    "insides": {"engine", "models", "patches", "reporting", "trained", "utils"},
     "watch": {"job", "mapping", "reporting"},
     "arguments": {"checks", "engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "checks": {"models", "utils"},
