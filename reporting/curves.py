@@ -157,7 +157,9 @@ def save_spectra(
             axes.set_title(class_label(k, class_names[k]), fontsize=SMALL)
             axes.margins(x=0)
             plain_axes(axes)
-        figure.supxlabel("band" if wavelengths is None else "wavelength (nm)")
+        for axes in plots[: len(present)][-n_columns:]:  # the lowest of each column
+            axes.set_xlabel("band" if wavelengths is None else "wavelength (nm)")
+            axes.tick_params(labelbottom=True)
         figure.supylabel("value in the cube")
         grey = Patch(facecolor="#7f7f7f", alpha=0.35, label="mean, and one standard deviation to either side")
         lines = Line2D([], [], color="#9a9a9a", linewidth=0.5, label="random pixels")
