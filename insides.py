@@ -27,7 +27,7 @@ log = logging.getLogger("mim")
 
 @dataclass(frozen=True)
 class BlockInside:
-    """What a MiM block does with the patches that were looked at; None for what it has not.
+    """What a MiM block does with the patches that were looked at; None for what it has not: a single token has no mask.
 
     Attributes:
         name: its place in the network and its token grids.
@@ -176,7 +176,7 @@ class _BlockWatcher:
         mixer, side = self.mixers[0], round(self.length**0.5)
         k, mask = self.block.fusion.k, mixer.decay
         side_out = round(len(mixer.pool.shares) ** 0.5)
-        masked = mask.by_feature or bool((mask.index_weight < 1).any())
+        masked = side > 1 and (mask.by_feature or bool((mask.index_weight < 1).any()))
         attention = None
         if mixer.learned:
             mean = self.shares / (self.types * self.n_each.view(-1, 1, 1))  # NaN without patches
