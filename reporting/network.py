@@ -177,7 +177,7 @@ def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str
     names = [class_label(k, class_names[k]) for k in present]
     deep = 0.13 * CM * max(len(line) for name in names for line in name.split("\n"))
     with sheet(path, width, cell * len(shown) * 1.05 + deep + 1 * CM, "constrained") as figure:
-        figure.suptitle(wrapped(f"{title}: share of the positions in the tokens", width))
+        figure.suptitle(wrapped(f"{title}: positions in the tokens, in multiples of an equal share", width))
         rows = figure.subplots(len(shown), len(present), squeeze=False)
         for line, block in zip(rows, shown, strict=True):
             means = block.attention[present].mean(1)  # (classes, grid, grid)
