@@ -16,6 +16,7 @@ MODES = {  # the flags that a mode without training takes
     "describe": {"folder"},
     "compare": set(FOR_COMPARE),
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
+    "figures": {"folder", "cuda", "seed"},
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
     "audit": SPLIT_FLAGS
@@ -50,6 +51,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             options[name] = tuple(options[name])
     if "visdom" not in given and args.resume is not None:
         args.visdom = None  # as the run had it
+    if args.figures is not None and "folder" not in given:
+        args.folder = None  # as the run had it
     if args.audit and "output" not in given:
         args.output = None
     if args.augment is not None and not 1 < args.augment < float("inf"):

@@ -97,7 +97,7 @@ def _add_modes(group):
         "--audit",
         action="store_true",
         help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
-        "with --output DIR write audit.json and audit.png there",
+        "with --output DIR write audit.json, audit.png and audit.pdf there",
     )
     group.add_argument(
         "--augment",
@@ -115,6 +115,13 @@ def _add_modes(group):
     )
     for name, keywords in (FOR_PREDICT | FOR_COMPARE).items():
         group.add_argument(f"--{name}", **keywords)
+    group.add_argument(
+        "--figures",
+        type=Path,
+        metavar="RUN",
+        help="draw the inside of a finished run's network into RUN/figures (features, scan orders and weights, decay "
+        "masks, token attention), as PNG and PDF, and stop",
+    )
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
 
@@ -254,6 +261,11 @@ def _add_running(group):
         "--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32"
     )
     group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
+    group.add_argument(
+        "--with_exploration",
+        action="store_true",
+        help="draw the training pixels' spectra, class by class, into the run's folder, and show them in visdom",
+    )
     group.add_argument(
         "--visdom",
         nargs="?",

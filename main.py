@@ -19,6 +19,7 @@ from datasets import load_scene
 from describe import describe
 from doctor import examine
 from download import download
+from insides import draw_insides
 from job import announce, prepare
 from new_scene import map_new_scene, scene_raster
 from ranks import Ranks
@@ -26,6 +27,7 @@ from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
 from reporting.compare import compare
 from reporting.compared import render
+from reporting.run_folder import Run
 from scenes import find_scene
 from sweep import go_on, train_runs
 from utils import InputError, choose_device
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "rasterio"):
+    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "fontTools", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)
@@ -65,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(render(comparisons, args.format, get_terminal_size((120, 24)).columns))
             elif args.predict is not None:
                 predict_scene(args, ranks)
+            elif args.figures is not None:
+                draw_figures(args)
             elif args.resume is not None:
                 resume(args, options)
             else:
@@ -122,7 +126,7 @@ def resume(args: Namespace, options: dict) -> None:
         raise InputError(f"{folder} is complete; there is nothing to resume")
     if not {"arguments", "options", "seed", "protocol"} <= set(config):
         raise InputError(f"{folder / 'config.json'} is not that of a run; give the folder of a run")
-    earlier = Namespace(**config["arguments"])
+    earlier = Namespace(**vars(args) | config["arguments"])
     for name in ("cuda", "visdom"):
         if getattr(args, name) is not None:
             setattr(earlier, name, getattr(args, name))
@@ -139,6 +143,16 @@ def resume(args: Namespace, options: dict) -> None:
         go_on(job, folder)
     except Timeout as error:
         raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
+
+
+def draw_figures(args: Namespace) -> None:
+    """Draw what goes on inside a finished run's network."""
+    run, arguments = Run.read(args.figures), results.read_json(args.figures / "config.json").get("arguments", {})
+    if not {"dataset", "folder"} <= set(arguments):
+        raise InputError(f"{args.figures / 'config.json'} is not that of a run; give the folder of a run")
+    scene = load_scene(arguments["dataset"], args.folder or Path(arguments["folder"]))
+    folder = draw_insides(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
+    log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
 def predict_scene(args: Namespace, ranks: Ranks) -> None:

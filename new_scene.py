@@ -12,6 +12,7 @@ import torch
 from datasets import find_spec, load_scene
 from engine import predict_batch
 from envi import find_pair
+from georeference import pixel_size_of
 from mapping import Grid, label_type, map_blocks
 from preprocessing import Preprocessing
 from progress import LOCK, Progress, merged, open_array, share_of
@@ -23,7 +24,6 @@ from trained import load_trained
 from utils import InputError, describe_machine, fingerprint_file
 
 DATA, NO_DATA = 1, 2
-PICTURE_SIDE = 4000  # pixels; larger maps are thinned out for the picture
 log = logging.getLogger(__name__)
 
 
@@ -248,9 +248,8 @@ def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> 
     labels = _full(folder / "labels.full", grid, arrays["labels"], read)
     write_labels(folder / f"map{suffix}", labels, classes, palette, raster)
     results.write_array(folder / "prediction.npy", labels)
-    thin = -(-max(grid.shape) // PICTURE_SIDE)
     title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {name}"
-    visualize.save_label_map(folder / "map.png", np.array(labels[::thin, ::thin]), classes, palette, title)
+    visualize.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
     if "shares" in arrays:
         shares = _full(folder / "shares.full", grid, arrays["shares"], read)
         write_bands(folder / f"probabilities{suffix}", shares, classes, raster)

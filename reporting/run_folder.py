@@ -65,6 +65,14 @@ class Run:
         """K colours "#rrggbb"."""
         return tuple(self.metrics["palette"])
 
+    @property
+    def scale_names(self) -> tuple[str, ...]:
+        """What the rows of a record's "scale_losses" are: heads on grids of tokens, the last perhaps on their sum."""
+        n_rows = len(self.records[-1]["scale_losses"])
+        scales = self.protocol["model"]["options"].get("scales", ())
+        names = tuple(f"scale {side} x {side}" for side in scales[-n_rows:])
+        return names + ("all scales",) * (n_rows - len(names))
+
     @cached_property
     def records(self) -> list[dict]:
         """A record per epoch, see `engine.History`."""

@@ -20,7 +20,7 @@ EVERYTHING = {
     "description",
     "doctor",
 }
-EVERYTHING |= {"job", "conclusion", "watch", "ranks", "sweep", "flags", "progress"}
+EVERYTHING |= {"job", "conclusion", "watch", "ranks", "sweep", "flags", "progress", "insides"}
 EVERYTHING |= {"download", "engine", "envi", "experiment", "georeference", "mapping", "metrics", "models", "new_scene"}
 EVERYTHING |= {"patches", "preprocessing", "rasters", "readers", "reporting", "sampling", "scenes", "selective_scan"}
 EVERYTHING |= {"simulate", "splits", "trained", "utils"}
@@ -30,9 +30,9 @@ ALLOWED = {
     "progress": {"ranks", "reporting", "utils"},
     "sweep": {"datasets", "experiment", "job", "ranks", "reporting", "sampling", "trained", "utils"},
     "experiment": {"engine", "job", "mapping", "metrics", "conclusion", "trained", "utils", "watch"},
-    "job": EVERYTHING
-    - {"arguments", "augment", "describe", "doctor", "download", "experiment", "flags", "new_scene", "sweep"}
-    - {"conclusion", "progress", "ranks", "watch"},
+    "job": {"audit", "datasets", "engine", "models", "patches", "preprocessing", "reporting", "sampling", "splits"}
+    | {"trained", "utils"},
+    "insides": {"engine", "models", "patches", "reporting", "trained", "utils"},
     "conclusion": {"audit", "job", "mapping", "metrics", "reporting", "utils"},
     "watch": {"job", "mapping", "reporting"},
     "arguments": {"checks", "flags", "models", "utils"},
@@ -44,7 +44,17 @@ ALLOWED = {
     "sampling": {"buffered", "datasets", "splits", "utils"},
     "buffered": {"splits", "utils"},
     "trained": {"models", "preprocessing", "selective_scan", "utils"},
-    "new_scene": {"datasets", "engine", "envi", "mapping", "preprocessing", "progress", "ranks", "rasters"}
+    "new_scene": {
+        "datasets",
+        "engine",
+        "envi",
+        "georeference",
+        "mapping",
+        "preprocessing",
+        "progress",
+        "ranks",
+        "rasters",
+    }
     | {"reporting", "trained", "utils"},
     "mapping": {"datasets", "engine", "models", "patches"},
     "engine": {"metrics", "patches", "utils"},

@@ -19,14 +19,14 @@ import engine
 import main
 import scenes
 from models.options import CHOICES
-from reporting import visualize
 from reporting.live import VisdomMonitor
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"audit.json", "maps.npz", "config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
-RUN_FILES |= {"map.png", "map_labelled.png", "ground_truth.png", "confusion.png", "distance.png"}
+PICTURES = ("map", "map_labelled", "ground_truth", "errors", "confusion", "curves", "distance")
+RUN_FILES |= {f"{picture}.{kind}" for picture in PICTURES for kind in ("png", "pdf")}
 
 
 @pytest.fixture
@@ -67,7 +67,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def run(folder, tmp_path, capsys, monkeypatch):
     """Call the command line on Tiny; gives the exit code, what it said, and the newest run's folder."""
-    monkeypatch.setattr(visualize, "DPI", 40)  # small pictures are quick
 
     def call(*arguments, tiny=True):
         common = [*TINY, "--folder", str(folder), "--output", str(tmp_path / "runs")] if tiny else []

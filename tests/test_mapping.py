@@ -175,7 +175,7 @@ def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, s
     data = scene_file.with_suffix(".img")
     assert facts["fingerprints"][str(data)] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert facts["checkpoint"] == hashlib.sha256((trained / "last.pt").read_bytes()).hexdigest()
-    kept = {"map.png", "mapping.json", "prediction.npy"} | {
+    kept = {"map.png", "map.pdf", "mapping.json", "prediction.npy"} | {
         f"{name}{suffix}" for name in ("map", "probabilities", "entropy")
     }
     assert {path.name for path in folder.iterdir() if path.suffix != ".img"} == kept
