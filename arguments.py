@@ -51,6 +51,7 @@ MODES = {  # the flags that a mode without training takes
     "doctor": {"folder", "visdom"},
     "describe": {"folder"},
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
+    "report": set(),
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
     "audit": SPLIT_FLAGS
@@ -112,6 +113,13 @@ def _add_modes(group):
     )
     for name, keywords in FOR_PREDICT.items():
         group.add_argument(f"--{name}", **keywords)
+    group.add_argument(
+        "--report",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="draw the pictures and write report.html of finished runs' folders again, and stop",
+    )
     group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
 
 

@@ -11,6 +11,7 @@ from job import Job
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from reporting import results, visualize
+from reporting.report import write_report
 from reporting.run_folder import Run, write_maps
 from utils import count_flops
 
@@ -89,6 +90,7 @@ def show(run: Run) -> None:
         run.metrics["accuracy_by_distance"],
         f"{where}, patch {run.protocol['model']['patch_size']}",
     )
+    write_report(run)
 
 
 def _row(job: Job, folder: Path, metrics: dict) -> dict:

@@ -156,7 +156,7 @@ def write_config(job: Job, folder: Path) -> None:
     arguments = {
         name: value
         for name, value in vars(job.args).items()
-        if name not in ("describe", "download", "predict", "resume")
+        if name not in ("describe", "download", "predict", "report", "resume")
     }
     content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)

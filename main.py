@@ -13,6 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from arguments import parse
 from audit import audit
 from augment import augment
+from conclusion import show
 from datasets import load_scene
 from describe import describe
 from doctor import examine
@@ -22,6 +23,7 @@ from job import announce, prepare, write_config
 from new_scene import map_new_scene, scene_raster
 from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
+from reporting.run_folder import Run
 from sampling import draws_split
 from scenes import find_scene
 from trained import CHECKPOINT
@@ -54,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
                 log.info("%s holds scene.toml and its masks; --dataset %s uses it", home := augment(args), home.name)
             elif args.describe is not None:
                 print("\n".join(describe(args.describe, args.folder)))
+            elif args.report is not None:
+                report(args)
             elif args.predict is not None:
                 predict_scene(args)
             elif args.resume is not None:
@@ -122,6 +126,13 @@ def train_runs(args: Namespace, options: dict) -> None:
         outcomes.append(run(job, folder))
     if len(outcomes) > 1:
         print(results.summary(outcomes))
+
+
+def report(args: Namespace) -> None:
+    """Draw the pictures and write the page of finished runs again."""
+    for run_again in [Run.read(folder) for folder in args.report]:  # all are read before a file is written
+        show(run_again)
+        log.info("%s is written again", run_again.folder / "report.html")
 
 
 def resume(args: Namespace, options: dict) -> None:
