@@ -76,22 +76,22 @@ def confusion_table(run: Run) -> str:
         for i, name in enumerate(names)
     )
     return (
-        '<table id="confusion"><caption>Confusion matrix of the test pixels: rows are the ground truth, columns the '
-        f'prediction</caption><thead><tr><td class="corner">truth ↓ prediction →</td>{head}</tr></thead>'
+        '<table id="confusion"><caption><span>Confusion matrix of the test pixels: rows are the ground truth, columns '
+        f'the prediction</span></caption><thead><tr><td class="corner">truth ↓ prediction →</td>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
 
 
 def _cell(row: int, column: int, count: int, total: int) -> str:
     """Shaded by the share of the row: what is right evenly, what is not by the root, so that the small is seen too."""
-    share = count / total if total else 0.0
-    level = math.ceil(10 * share) if row == column else math.ceil(10 * math.sqrt(share))
-    shade = f"{'right' if row == column else 'wrong'}{level}" if level else "zero"
-    said = f"{100 * share:.1f}" if total else "–"
-    if count and said in ("0.0", "100.0") and share not in (0, 1):
+    if not count:
+        return '<td><span class="unseen">0</span></td>'
+    share = count / total
+    shade = f"right{math.ceil(10 * share)}" if row == column else f"wrong{math.ceil(10 * math.sqrt(share))}"
+    said = f"{100 * share:.1f}"
+    if said in ("0.0", "100.0") and share < 1:
         said = "<0.1" if share < 0.5 else ">99.9"
-    said = escape(said) if count else "0"
-    return f'<td class="{shade}"><span class="n">{count}</span><span class="p">{said}</span></td>'
+    return f'<td class="{shade}"><span class="n">{count}</span><span class="p">{escape(said)}</span></td>'
 
 
 def epoch_table(records: list[dict]) -> str:

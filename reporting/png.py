@@ -28,7 +28,7 @@ def encode_png(image: np.ndarray, colours: np.ndarray | None = None) -> bytes:
     else:
         depth, kind, rows = 8, 3, image
     filters = np.full((height, 1), int(image.ndim == 3), dtype=np.uint8)
-    packed = zlib.compress(np.hstack([filters, rows]).tobytes(), 9 if image.ndim == 2 else 6)
+    packed = zlib.compress(np.hstack([filters, rows]).tobytes(), 6)
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)),
         (b"IDAT", packed),

@@ -56,7 +56,16 @@ GROUPS = {
         "Weights evaluated": "weights",
         "Weights started from": "restored_from",
     },
-    "Machine and versions": {"Device": "machine.device", "Git commit": "machine.git_commit"},
+    "Machine and versions": {
+        "Device": "machine.device",
+        "Threads": "machine.threads",
+        "Python": "machine.python",
+        "PyTorch": "machine.torch",
+        "CUDA": "machine.cuda",
+        "NumPy": "machine.numpy",
+        "Platform": "machine.platform",
+        "Git commit": "machine.git_commit",
+    },
 }
 REST = {  # where an entry goes that GROUPS does not name
     "fingerprints": "Scene",
@@ -83,9 +92,12 @@ def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:
     }
     for key, value in facts.items():
         head, _, tail = key.partition(".")
-        label = (tail or head).removeprefix("options.").replace(".", " ").replace("_", " ")
+        if tail.startswith("options."):
+            label = tail.removeprefix("options.")  # as the command line has it
+        else:
+            label = _capital((tail or head).replace(".", " ").replace("_", " "))
         label = f"{label} augmentation" if head == "augmentation" else label
-        told.setdefault(REST.get(head, "Further settings"), []).append((_capital(label), _words(key, value)))
+        told.setdefault(REST.get(head, "Further settings"), []).append((label, _words(key, value)))
     return {title: entries for title, entries in told.items() if entries}
 
 

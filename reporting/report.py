@@ -93,6 +93,7 @@ def page(run: Run) -> bytes:
         "shape": "wide" if width > 1.5 * height else "tall",
         "figures": "".join(_figure(run, name, layers[name]) for name in TITLES),
         "legend": _legend(run),
+        "repeats": " From class 25 on they come again." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
         "confusion": confusion_table(run),
         "epoch_table": epoch_table(run.records),
@@ -220,8 +221,8 @@ def _sentence(text: str) -> str:
     """A finding of the audit, what it is called in front set off."""
     for word, kind in (("FAULT:", "fault"), ("Verdict:", "verdict")):
         if text.startswith(word):
-            return f'<span class="{kind}"><b>{word}</b>{escape(text.removeprefix(word))}</span>'
-    return escape(text)
+            return f'<span class="{kind}"><b>{word}</b>{_sentence(text.removeprefix(word))}</span>'
+    return re.sub(r"--\w+", r'<code class="flag">\g<0></code>', escape(text))
 
 
 def _seconds(seconds: float) -> str:

@@ -47,8 +47,7 @@ function addChart(host, spec) {
   let at = count - 1; // the point that is told
   let toX, toY, bottom, drawn; // of what is drawn now
 
-  function draw() {
-    const wide = plot.clientWidth || 420;
+  function draw(wide = plot.clientWidth || 420) {
     const tall = Math.round(Math.min(260, Math.max(190, 0.5 * wide)));
     bottom = tall - EDGE.bottom;
     const inner = { wide: wide - EDGE.left - EDGE.right, tall: tall - EDGE.top - EDGE.bottom };
@@ -56,7 +55,7 @@ function addChart(host, spec) {
     toX = (i) => EDGE.left + (spec.bars ? (i + 0.5) * slot : count > 1 ? (i * inner.wide) / (count - 1) : inner.wide / 2);
     toY = (value) => EDGE.top + inner.tall * (1 - value / (high * 1.04));
     drawn = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, "aria-hidden": "true" });
-    for (const value of ticks(0, high, 4)) {
+    for (const value of ticks(0, high, 5)) {
       drawn.append(svg("line", { class: "grid", x1: EDGE.left, x2: wide - EDGE.right, y1: toY(value), y2: toY(value) }));
       drawn.append(svg("text", { x: EDGE.left - 7, y: toY(value) + 4, "text-anchor": "end" }, tidy(value)));
     }
@@ -117,6 +116,8 @@ function addChart(host, spec) {
     tell(to);
   });
   draw();
+  addEventListener("beforeprint", () => draw(420)); // so that figures are of a size that paper shows well
+  addEventListener("afterprint", () => draw());
   let drawnFor = plot.clientWidth;
   new ResizeObserver(() => {
     if (plot.clientWidth && plot.clientWidth !== drawnFor) draw();

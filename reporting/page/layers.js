@@ -8,8 +8,7 @@ async function readLayers(figures) {
     const canvas = document.createElement("canvas");
     const layer = { name: figure.dataset.layer, canvas, figure, title: figure.querySelector("b").textContent };
     layer.key = figure.querySelector(".key");
-    canvas.width = picture.width;
-    canvas.height = picture.height;
+    for (const side of ["width", "height"]) canvas[side] = Number(picture.getAttribute(side));
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", picture.alt);
     if (layer.name === "false_colour") {
@@ -36,14 +35,15 @@ function paint(layer, colours) {
   context.putImageData(image, 0, 0);
 }
 
-/** A canvas that pales every pixel outside of a class. */
+/** A canvas that lets every pixel outside of a class fade into the page. */
 function veil(layer, wanted) {
+  const faded = matchMedia("(prefers-color-scheme: dark)").matches ? 0xdc1c1815 : 0xdcf5f5f5;
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [layer.canvas.width, layer.canvas.height];
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
-  layer.values.forEach((value, i) => (pixels[i] = value === wanted ? 0 : 0xdcf5f5f5));
+  layer.values.forEach((value, i) => (pixels[i] = value === wanted ? 0 : faded));
   context.putImageData(image, 0, 0);
   return canvas;
 }

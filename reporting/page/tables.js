@@ -32,21 +32,23 @@ function compare(a, b, sign) {
 
 /** Tell both classes of the cell under the pointer; switch between per cent of the row and pixels. */
 function tellConfusion(table, told, button, names) {
-  const told_of = (event) => {
+  const tell = (event) => {
     const cell = event.target.closest("tbody td");
     if (!cell) return;
     const [row, column] = [cell.parentElement.rowIndex - 1, cell.cellIndex - 1];
-    const count = cell.querySelector(".n").textContent;
-    const share = cell.querySelector(".p").textContent;
-    const of = share === "–" ? "" : ` (${share} % of the class)`;
-    const end = row === column ? "rightly so" : `predicted as ${column + 1} ${names[column]}`;
-    told.textContent = `${Number(count).toLocaleString("en")} test pixels of ${row + 1} ${names[row]}${of}, ${end}`;
+    const count = Number(cell.querySelector(".n")?.textContent ?? 0);
+    const share = cell.querySelector(".p")?.textContent;
+    const of = share ? ` (${share} % of the class)` : "";
+    const end = row === column ? "predicted as such" : `predicted as ${column + 1} ${names[column]}`;
+    const pixels = count === 1 ? "pixel" : "pixels";
+    told.textContent = `${count.toLocaleString("en")} test ${pixels} of ${row + 1} ${names[row]}${of}, ${end}`;
   };
-  table.addEventListener("pointerover", told_of);
-  table.addEventListener("click", told_of);
+  table.addEventListener("pointerover", tell);
+  table.addEventListener("click", tell);
   button.addEventListener("click", () => {
     const counts = table.classList.toggle("counts");
     button.setAttribute("aria-pressed", counts);
-    table.closest("section").querySelector(".per-cent").textContent = `Cells are ${counts ? "pixels" : "per cent of the row"}.`;
+    table.closest("section").querySelector(".per-cent").textContent =
+      `Cells are ${counts ? "pixels" : "per cent of the row"}.`;
   });
 }
