@@ -85,7 +85,7 @@ def confusion_table(run: Run) -> str:
 def _cell(row: int, column: int, count: int, total: int) -> str:
     """Shaded by the share of the row: what is right evenly, what is not by the root, so that the small is seen too."""
     if not count:
-        return '<td><span class="unseen">0</span></td>'
+        return "<td>0</td>"
     share = count / total
     shade = f"right{math.ceil(10 * share)}" if row == column else f"wrong{math.ceil(10 * math.sqrt(share))}"
     said = f"{100 * share:.1f}"
