@@ -192,6 +192,8 @@ def test_keys_alone_reach_and_read_every_pixel_and_control(opened):
         ActionChains(browser.driver).send_keys(Keys.TAB).perform()
         element = "const e = document.activeElement; return e.id || e.name || e.className || e.textContent.slice(0, 12)"
         reached.append(browser.run(element))
+        if len(reached) > 1 and browser.run("return document.activeElement === document.body"):
+            break  # once round
         outline = browser.run(
             "const e = document.activeElement, of = e.matches('.choice input') ? e.parentElement : e;"
             "return getComputedStyle(of).outlineStyle"
@@ -341,7 +343,9 @@ def test_axe_finds_no_fault_and_a_phone_scrolls_only_down(opened, axe, width, sc
     told = [(each["id"], each["help"], each["nodes"][0]["html"][:120]) for each in found["violations"]]
     assert told == []
     rules = {each["id"] for each in found["passes"]}
-    assert {"color-contrast", "label", "page-has-heading-one", "region", "scrollable-region-focusable"} <= rules
+    looked_at = {"color-contrast", "label", "page-has-heading-one", "region", "th-has-data-cells"}
+    assert looked_at | ({"scrollable-region-focusable"} if width == 390 else set()) <= rules
+    assert [each["id"] for each in found["incomplete"]] == []
 
 
 def test_printed_the_page_shows_every_map_and_cuts_nothing(opened):

@@ -84,7 +84,7 @@ function startLegend(viewer) {
 /** What is known of a pixel, in words and with the classes' swatches. */
 function readOut(pixel, names) {
   const named = (label, none) => (label ? [html("span", `swatch c${label}`), `${label} ${names[label - 1]}`] : [none]);
-  const part = (title, ...said) => html("span", "", `${title} `, html("b", "", ...said));
+  const part = (title, ...said) => html("span", "", `${title} `, html("b", "", ...said), " ");
   const kinds = { "in neither": pixel.truth ? "neither trains nor tests" : "no label", test: "test pixel" };
   const kind = kinds[pixel.split] ?? `${pixel.split} pixel`;
   const judged = pixel.right === null ? "" : pixel.right ? ", right" : ", wrong";
