@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"audit.json", "maps.npz", "config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
-RUN_FILES |= {"map.png", "map_labelled.png", "ground_truth.png", "confusion.png", "distance.png"}
+RUN_FILES |= {"map.png", "map_labelled.png", "ground_truth.png", "confusion.png", "distance.png", "report.html"}
 
 
 @pytest.fixture
