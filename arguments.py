@@ -16,6 +16,7 @@ MODES = {  # the flags that a mode without training takes
     "describe": {"folder"},
     "compare": set(FOR_COMPARE),
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
+    "report": set(),
     "figures": {"folder", "cuda", "seed"},
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},

@@ -11,6 +11,7 @@ from job import Job
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from reporting import curves, results, visualize
+from reporting.report import write_report
 from reporting.run_folder import Run, write_maps
 from reporting.spectra import class_spectra, random_spectra
 from utils import count_flops
@@ -103,6 +104,7 @@ def show(run: Run) -> None:
     curves.save_confusion(home / "confusion", np.array(run.metrics["confusion"]), run.class_names, where)
     title = f"{where}, patch {run.protocol['model']['patch_size']}"
     curves.save_accuracy_by_distance(home / "distance", run.metrics["accuracy_by_distance"], title)
+    write_report(run)
 
 
 def _row(job: Job, folder: Path, metrics: dict) -> dict:

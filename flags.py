@@ -116,6 +116,13 @@ def _add_modes(group):
     for name, keywords in (FOR_PREDICT | FOR_COMPARE).items():
         group.add_argument(f"--{name}", **keywords)
     group.add_argument(
+        "--report",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="draw the pictures and write report.html of finished runs' folders again, and stop",
+    )
+    group.add_argument(
         "--figures",
         type=Path,
         metavar="RUN",

@@ -170,7 +170,7 @@ def write_config(job: Job, folder: Path) -> None:
     arguments = {
         name: value
         for name, value in vars(job.args).items()
-        if name not in ("again", "describe", "download", "figures", "predict", "resume", "sweep")
+        if name not in ("again", "describe", "download", "figures", "predict", "report", "resume", "sweep")
     }
     content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)

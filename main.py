@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from arguments import parse
 from audit import audit
 from augment import augment
+from conclusion import show
 from datasets import load_scene
 from describe import describe
 from doctor import examine
@@ -67,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(render(comparisons, args.format, get_terminal_size((120, 24)).columns))
             elif args.predict is not None:
                 predict_scene(args, ranks)
+            elif args.report is not None:
+                report(args)
             elif args.figures is not None:
                 draw_figures(args)
             elif args.resume is not None:
@@ -143,6 +146,13 @@ def resume(args: Namespace, options: dict) -> None:
         go_on(job, folder)
     except Timeout as error:
         raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
+
+
+def report(args: Namespace) -> None:
+    """Draw the pictures and write the page of finished runs again."""
+    for run in [Run.read(folder) for folder in args.report]:  # all are read before a file is written
+        show(run)
+        log.info("%s is written again", run.folder / "report.html")
 
 
 def draw_figures(args: Namespace) -> None:

@@ -26,7 +26,7 @@ TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "o
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"audit.json", "maps.npz", "config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
 PICTURES = ("map", "map_labelled", "ground_truth", "errors", "confusion", "curves", "distance")
-RUN_FILES |= {f"{picture}.{kind}" for picture in PICTURES for kind in ("png", "pdf")}
+RUN_FILES |= {"report.html"} | {f"{picture}.{kind}" for picture in PICTURES for kind in ("png", "pdf")}
 
 
 @pytest.fixture
