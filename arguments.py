@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training
+from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
 from engine import PRECISIONS
 from models import MODELS
 from models.options import CHOICES, MiMOptions
@@ -237,6 +237,9 @@ def _add_running(group):
     )
     group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
     group.add_argument(
+        "--with_exploration", action="store_true", help="show the classes' spectra: mean and spread, and random ones"
+    )
+    group.add_argument(
         "--visdom",
         nargs="?",
         const=VISDOM_URL,
@@ -286,4 +289,5 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
     check_least(args, block_rows=1, test_stride=1)
     check_output(args)
+    check_visdom(args.visdom)
     return args, options

@@ -122,7 +122,9 @@ def static_folder() -> Path:
     try:
         import visdom
     except ImportError as error:
-        raise InputError(f"visdom is not installed ({error}); `make visdom` installs it with the requirements") from error
+        raise InputError(
+            f"visdom is not installed ({error}); `make visdom` installs it with the requirements"
+        ) from error
     return Path(visdom.__file__).parent / "static"
 
 
@@ -158,7 +160,9 @@ def install_scripts(static: Path) -> None:
         command = [npm, "pack", "--silent", "--ignore-scripts", "--fetch-retries=1", *SCRIPTS]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS)
-            reason = next(filter(None, map(str.strip, reversed(done.stderr.splitlines()))), f"exit code {done.returncode}")
+            reason = next(
+                filter(None, map(str.strip, reversed(done.stderr.splitlines()))), f"exit code {done.returncode}"
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InputError(f"npm did not fetch the scripts of visdom's page ({error}); try again") from error
         if done.returncode:
@@ -176,7 +180,9 @@ def install_scripts(static: Path) -> None:
             write_atomically(static / place, data)
         write_atomically(static / BUILT, (static.parent / "VERSION").read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{static} cannot be written ({error.strerror}); use a virtual environment of yours") from error
+        raise InputError(
+            f"{static} cannot be written ({error.strerror}); use a virtual environment of yours"
+        ) from error
 
 
 def _unpack(tarball: Path, digest: str, files: dict[str, str]) -> dict[str, bytes]:
@@ -212,7 +218,9 @@ def serve(port: int, folder: Path) -> None:
         app.tornado_settings["autoreload"] = False  # else it starts anew when a file of it changes
         application = app.Application(port=port, env_path=str(folder))
     except OSError as error:
-        raise InputError(f"{error.filename or folder} cannot be written ({error.strerror}); name another --keep") from error
+        raise InputError(
+            f"{error.filename or folder} cannot be written ({error.strerror}); name another --keep"
+        ) from error
     HTTPServer(application, max_buffer_size=2**30).add_sockets(sockets)
     address = f"http://localhost:{sockets[0].getsockname()[1]}"
     log.info("visdom shows runs at %s (loopback alone); Ctrl+C ends it", address)
