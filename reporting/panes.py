@@ -34,7 +34,7 @@ def loss(records: Sequence[dict]) -> dict:
         for i, values in enumerate(scales)
     ]
     total = _line("total", epochs, [record["loss"] for record in records], color="#000000", width=2)
-    return _figure("training loss", [total, *(lines if len(lines) > 1 else ())], x="epoch")
+    return _figure("training loss", [total, *(lines if len(lines) > 1 else ())], x="epoch", legend="top")
 
 
 def accuracy(records: Sequence[dict]) -> dict:
@@ -44,7 +44,7 @@ def accuracy(records: Sequence[dict]) -> dict:
         if key == "train_accuracy" or any(record[key] is not None for record in records):
             epochs, values = [r["epoch"] for r in records], [_percent(r[key]) for r in records]
             lines.append(_line(name, epochs, values, color=colour, width=2))
-    return _figure("accuracy, %", lines, x="epoch", yaxis={"range": [0, 101]})
+    return _figure("accuracy, %", lines, x="epoch", legend="top", yaxis={"range": [0, 101]})
 
 
 def learning_rate(records: Sequence[dict]) -> dict:
@@ -198,7 +198,7 @@ def spectra(
         spread |= {"fillcolor": f"rgba({red},{green},{blue},0.15)", "showlegend": False, "hoverinfo": "skip"}
         line = _line(f"{i + 1} {class_names[i]}", there, _short(mean[i]), color=palette[i], width=1.8)
         traces += [group | spread | {"name": f"{i + 1} spread"}, line | group]
-    return _figure("spectra: mean and standard deviation of each class", traces, x=unit, size=WIDE, side_legend=True)
+    return _figure("spectra: mean and standard deviation of each class", traces, x=unit, size=WIDE, legend="right")
 
 
 def sample_spectra(
@@ -211,7 +211,7 @@ def sample_spectra(
         y = [value for row in rows for value in (*_short(row), None)]
         if len(rows):
             traces.append(_line(f"{i + 1} {class_names[i]}", x, y, color=palette[i], width=0.8))
-    return _figure("spectra of random training pixels", traces, x=unit, size=WIDE, side_legend=True)
+    return _figure("spectra of random training pixels", traces, x=unit, size=WIDE, legend="right")
 
 
 def shared_curve(title: str, run: str, about: str, records: Sequence[dict], key: str, factor: float = 1) -> dict:
@@ -227,7 +227,7 @@ def shared_curve(title: str, run: str, about: str, records: Sequence[dict], key:
     told = [record for record in records if record[key] is not None]
     line = _line(run, [r["epoch"] for r in told], [factor * r[key] for r in told], width=1.8)
     line["hovertemplate"] = f"%{{y:.4g}} in epoch %{{x}}<br>{html.escape(about)}"
-    return _figure(title, [line], x="epoch", size=WIDE, side_legend=True)
+    return _figure(title, [line], x="epoch", size=WIDE, legend="right")
 
 
 def shared_scores(run: str, result: Scores) -> dict:
@@ -246,10 +246,9 @@ def shared_scores(run: str, result: Scores) -> dict:
     }
     pane = _figure("final scores, %", [trace], size=WIDE)
     pane["layout"]["margin"]["t"] = 60
-    pane["layout"]["showlegend"] = False
     pane["layout"]["xaxis"] |= {"type": "category", "side": "top", "showgrid": False, "range": [-0.5, 2.5]}
-    order = {"categoryorder": "category descending", "automargin": True, "type": "category"}
-    pane["layout"]["yaxis"] |= order | {"gridcolor": "#dddddd"}
+    order = {"categoryorder": "category descending", "automargin": True, "type": "category", "showgrid": False}
+    pane["layout"]["yaxis"] |= order
     return pane
 
 
@@ -257,17 +256,17 @@ def _line(name: str, x, y, **style) -> dict:
     return {"type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": list(y), "line": style}
 
 
-def _figure(title: str, traces: list, *, x: str = "", size=SMALL, side_legend: bool = False, yaxis=None) -> dict:
-    legend = {"font": {"size": 11}, "tracegroupgap": 0}
-    legend |= {} if side_legend else {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+def _figure(title: str, traces: list, *, x: str = "", size=SMALL, legend: str | None = None, yaxis=None) -> dict:
+    """A figure with its legend at the "top", at the "right", or without."""
+    places = {"top": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}}
     layout = {
         "title": {"text": title, "font": {"size": 13}, "x": 0.02, "xanchor": "left", "y": 0.97},
         "font": {"family": "sans-serif", "size": 11, "color": "#222222"},
-        "margin": {"l": 52, "r": 16, "t": 34 if side_legend or len(traces) < 2 else 56, "b": 42},
+        "margin": {"l": 52, "r": 16, "t": 56 if legend == "top" else 34, "b": 42},
         "xaxis": {"title": {"text": x, "standoff": 6}, "zeroline": False},
         "yaxis": {"zeroline": False, **(yaxis or {})},
-        "showlegend": side_legend or len(traces) > 1,
-        "legend": legend,
+        "showlegend": legend is not None,
+        "legend": {"font": {"size": 11}, "tracegroupgap": 0, **places.get(legend, {})},
         "modebar": {"remove": BUTTONS},
     }
     return {"data": traces, "layout": layout, "opts": {"title": title, "width": size[0], "height": size[1]}}
