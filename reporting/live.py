@@ -84,7 +84,7 @@ class VisdomMonitor(Monitor):
         self.stale: dict[str, None] = {}  # titles in the order in which they were shown
         self.news, self.closing = threading.Condition(), False
         self.answers: bool | None = None  # None before the first attempt
-        self.abandoned = False
+        self.seen = self.abandoned = False
         self._show_scene()
         self.thread = threading.Thread(target=self._work, daemon=True, name="visdom")
         self.thread.start()
@@ -202,9 +202,9 @@ class VisdomMonitor(Monitor):
             with self.news:
                 self.stale = dict.fromkeys(titles) | self.stale
         if not self.answers:
-            back = "the visdom server is back and shows" if self.answers is False else "visdom shows"
-            self._tell("%s this run at %s", back, self.server.page(self.subject.environment))
-        self.answers = True
+            who = "the visdom server is back and" if self.seen else "visdom"
+            self._tell("%s shows this run at %s", who, self.server.page(self.subject.environment))
+        self.answers = self.seen = True
         return not known
 
     def _send_pane(self, title: str) -> None:

@@ -207,10 +207,12 @@ def serve(port: int, folder: Path) -> None:
     from tornado.netutil import bind_sockets
     from visdom.server import app
 
+    if not 0 <= port < 2**16:
+        raise InputError(f"port {port} is none; they end at {2**16 - 1}")
     try:
         sockets = bind_sockets(port, HOST)
-    except (OSError, OverflowError) as error:
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
         reason = "is taken, perhaps by such a server" if taken else f"is not to be had ({error})"
         raise InputError(f"port {port} {reason}; name another with make visdom PORT={port + 1}") from error
     try:

@@ -162,7 +162,7 @@ def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
         == f"visdom: port {port} is taken, perhaps by such a server; name another with make visdom PORT={port + 1}\n"
     )
     assert visdom_server.main(["--port", "99999", "--keep", str(tmp_path)]) == 2
-    assert "port 99999 is not to be had" in capsys.readouterr().err
+    assert "port 99999 is none" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monkeypatch):
