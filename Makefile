@@ -1,11 +1,12 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# Two commands do all the set-up: `make demo` and `make test`; `make visdom` shows runs live.
 PYTHON ?= python3
 VENV ?= .venv
+PORT ?= 8097
 RUN = $(VENV)/bin/python
 PIP = PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
       $(RUN) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test lint install gpu-check clean
+.PHONY: demo test lint install visdom gpu-check clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py --model MiM-v1 --dataset Simulated --patch_size 7 --epoch 20
@@ -31,6 +32,9 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) -r requirements-dev.txt
 	@touch $@
+
+visdom: $(VENV)/.installed
+	@$(RUN) -m reporting.visdom_server --port $(PORT)
 
 gpu-check: $(VENV)/.installed-dev
 	$(RUN) -m benchmarks.gpu_check

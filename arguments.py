@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from itertools import product
 
-from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training
+from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
 from flags import FOR_COMPARE, FOR_PREDICT, build_parser
 from models.options import MiMOptions
 from utils import InputError
@@ -74,6 +74,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
     check_least(args, block_rows=1, test_stride=1)
     check_output(args)
+    check_visdom(args.visdom)
     return args, options
 
 

@@ -1,6 +1,7 @@
 """What can be seen to be wrong with a command line without opening a file; each fault is an InputError."""
 
 import difflib
+from urllib.parse import urlsplit
 
 from models import MODELS
 from utils import InputError
@@ -21,6 +22,19 @@ def check_output(args) -> None:
     for path in () if args.output is None else (args.output, *args.output.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"--output {args.output}: {path} is a file; name a folder")
+
+
+def check_visdom(url: str | None) -> None:
+    """The address of a server, or off; None where a resumed run has its own."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        right = parts.hostname and parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # a port that is no number
+        right = False
+    if not right:
+        raise InputError(f"--visdom {url} is no address of a server; give one such as http://localhost:8097, or off")
 
 
 def check_split(args, given: set[str]) -> None:

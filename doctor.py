@@ -9,6 +9,7 @@ import numpy as np
 import requests
 import torch
 
+from reporting.visdom_client import Server
 from scenes import SCENES
 from selective_scan import BACKENDS, choose, selective_scan
 
@@ -53,7 +54,7 @@ def examine(folder: Path, visdom_url: str) -> tuple[list[str], bool]:
         lines.append(f"  {name:<12} {fault}{' (taken)' if name == best else ''}")
     lines += ["", "packages", *(f"  {name:<12} {_version(name)} {use}".rstrip() for name, use in PACKAGES.items())]
     if visdom_url != "off":
-        lines.append(f"  server       {'answers' if _answers(visdom_url) else 'does not answer'} at {visdom_url}")
+        lines.append(f"  server       {_server(visdom_url)} at {visdom_url}")
     files = {name: folder / spec.folder / spec.cube_file for name, spec in SCENES.items() if spec.cube_file}
     present = ", ".join(name for name, file in files.items() if file.exists())
     where = f"scenes with a cube in {folder}" + ("" if folder.is_dir() else ", which is no folder")
@@ -62,11 +63,12 @@ def examine(folder: Path, visdom_url: str) -> tuple[list[str], bool]:
     return [*lines, verdict], works[best]
 
 
-def _answers(url: str) -> bool:
+def _server(url: str) -> str:
     try:
-        return requests.get(url, timeout=1).ok
+        Server(url, timeout=(1, 1)).environments()
     except requests.RequestException:
-        return False
+        return "of visdom does not answer (`make visdom` starts one)"
+    return "of visdom answers"
 
 
 def scan_error(backend: str) -> float:

@@ -1,14 +1,21 @@
 """What watches a run: its log, the bar on the terminal, and where a server answers the live view."""
 
+import math
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from job import Job
 from mapping import map_scene
-from reporting import visualize
-from reporting.live import VisdomMonitor
+from reporting import panes, visualize
+from reporting.live import Subject, VisdomMonitor
 from reporting.monitor import JsonLog, Monitors, ProgressBar
+from reporting.spectra import class_spectra, random_spectra
+from reporting.visdom_client import environment_name
 
-LIVE_MAPS, LIVE_PIXELS = 5, 2000  # maps on visdom while training, and about how many pixels each predicts
+SPECTRA_EACH = 5  # random spectra of each class
+USUAL_OUTPUT = "runs"  # runs in another folder have it in their names
 
 
 def watch(job: Job, folder: Path, records: list[dict]) -> Monitors:
@@ -21,22 +28,87 @@ def watch(job: Job, folder: Path, records: list[dict]) -> Monitors:
     """
     n_train, n_map = int((job.split.train > 0).sum()), job.split.train.size // job.args.test_stride**2
     bar = ProgressBar(job.args.epoch, n_train, n_map, len(records))
-    monitors = Monitors(JsonLog(folder / "log.jsonl", records), bar, *_live_view(job, folder))
-    truth = visualize.colour_map(job.split.labelled, job.split.palette)
-    false_colour = visualize.false_colour(job.scene.cube, job.scene.spec.rgb_bands)
-    monitors.maps({"false colour": false_colour, "ground truth": truth})
-    return monitors
+    monitors = [JsonLog(folder / "log.jsonl", records), bar]
+    if job.args.visdom != "off":
+        monitors.append(VisdomMonitor(job.args.visdom, _subject(job, folder), partial(_draw, job), records))
+    return Monitors(*monitors)
 
 
-def _live_view(job: Job, folder: Path) -> list[VisdomMonitor]:
-    args = job.args
-    if args.visdom == "off":
-        return []
-    side = max(1, round((job.cube.shape[0] * job.cube.shape[1] / LIVE_PIXELS) ** 0.5))
+def _draw(job: Job, model, n_pixels: int) -> tuple[np.ndarray, int]:
+    """Label map from about n_pixels predicted pixels, at most, and how many they were."""
+    height, width = job.split.train.shape
+    stride = math.ceil(math.sqrt(height * width / n_pixels))
+    labels, _ = map_scene(model, job.cube, stride=stride, border=job.args.border, precision=job.args.precision)
+    if job.scene.valid is not None:
+        labels[~job.scene.valid] = 0
+    return labels, max(1, height // stride) * max(1, width // stride)
 
-    def draw(model):
-        labels, _ = map_scene(model, job.cube, stride=side, border=args.border, precision=args.precision)
-        return visualize.colour_map(labels, job.split.palette)
 
-    environment = f"{args.model}_{job.scene.spec.name}_{folder.name}"
-    return [VisdomMonitor(args.visdom, environment, draw, map_every=max(1, args.epoch // LIVE_MAPS))]
+def _subject(job: Job, folder: Path) -> Subject:
+    args, split, spec = job.args, job.split, job.scene.spec
+    where = () if args.output.name == USUAL_OUTPUT else (args.output.name,)
+    masks = {"train": split.train, "validation": split.validation, "test": split.test}
+    masks = {title: mask for title, mask in masks.items() if mask is not None}
+    pictures = {"false colour": partial(visualize.false_colour, job.scene.cube, spec.rgb_bands)}
+    pictures |= {"ground truth": lambda: split.labelled}
+    pictures |= {f"{title} pixels": lambda mask=mask: mask for title, mask in masks.items()}
+    parts = "".join(f" {name}={value}" for name, value in job.options.items() if name != "scan_backend")
+    settings = _settings(job, folder)
+    return Subject(
+        environment=environment_name(spec.name, args.model, f"p{args.patch_size}", folder.name, *where),
+        shared=environment_name(spec.name, "all", *where),
+        name=f"{args.model} p{args.patch_size}{parts} {folder.name}",
+        about=", ".join(
+            f"{name} {settings[name]}" for name in ("epochs", "batch size", "learning rate", "normalisation")
+        ),
+        n_epochs=args.epoch,
+        n_train=int((split.train > 0).sum()),
+        shape=split.train.shape,
+        class_names=split.class_names,
+        palette=split.palette,
+        counts={t: np.bincount(mask.ravel(), minlength=split.n_classes + 1)[1:].tolist() for t, mask in masks.items()},
+        settings=settings,
+        pictures=pictures,
+        spectra=_spectra(job) if args.with_exploration else {},
+    )
+
+
+def _settings(job: Job, folder: Path) -> dict[str, object]:
+    args, protocol = job.args, job.protocol
+    switches = ("flip_augmentation", "radiation_augmentation", "mixture_augmentation", "class_balancing")
+    return {
+        "model": args.model,
+        "scene": job.scene.spec.name,
+        "patch size": args.patch_size,
+        "parts": ", ".join(f"{name} {value}" for name, value in job.options.items()) or "as the model has them",
+        "parameters": f"{sum(p.numel() for p in job.model.parameters()):,}",
+        "epochs": args.epoch,
+        "batch size": args.batch_size,
+        "learning rate": f"{args.lr:g}",
+        "seed": job.seed,
+        "split": protocol["split"],
+        "normalisation": args.normalize + (f", {args.pca} principal components" if args.pca else ""),
+        "border": args.border,
+        "weights": args.weights,
+        "with": ", ".join(name.replace("_", " ") for name in switches if getattr(args, name)) or "no augmentation",
+        "device": protocol["machine"]["device"],
+        "folder": folder,
+    }
+
+
+def _spectra(job: Job) -> dict:
+    """Panes of the training pixels' spectra, as the file has them."""
+    spec, split = job.scene.spec, job.split
+    n_bands = job.scene.cube.shape[2]
+    bands, unit = (spec.wavelengths, "wavelength, nm") if spec.wavelengths else (range(1, n_bands + 1), "band")
+    legend = {"class_names": split.class_names, "palette": split.palette, "bands": bands, "unit": unit}
+    of = (job.scene.cube, split.train, split.n_classes)
+
+    def mean():
+        return panes.spectra(*class_spectra(*of), **legend)
+
+    def some():
+        rng = np.random.default_rng(job.seed)
+        return panes.sample_spectra(random_spectra(*of, SPECTRA_EACH, rng), **legend)
+
+    return {"spectra": mean, "random spectra": some}

@@ -27,9 +27,6 @@ class Monitor:
     def epoch(self, record: dict, model) -> None:
         """Take note of a finished epoch (see `engine.History`)."""
 
-    def maps(self, images: dict[str, np.ndarray]) -> None:
-        """Take note of pictures by title, each (H, W, 3) uint8."""
-
     def mapping(self, n: int, total: int) -> None:
         """Take note of n more pixels of the final map, of so many in total."""
 
@@ -49,10 +46,6 @@ class Monitors(Monitor):
     def epoch(self, record: dict, model) -> None:
         for monitor in self.monitors:
             monitor.epoch(record, model)
-
-    def maps(self, images: dict[str, np.ndarray]) -> None:
-        for monitor in self.monitors:
-            monitor.maps(images)
 
     def mapping(self, n: int, total: int) -> None:
         for monitor in self.monitors:

@@ -38,7 +38,7 @@ ALLOWED = {
     "arguments": {"checks", "flags", "models", "utils"},
     "flags": {"engine", "models", "preprocessing", "scenes", "selective_scan", "utils"},
     "checks": {"models", "utils"},
-    "doctor": {"scenes", "selective_scan"},
+    "doctor": {"reporting", "scenes", "selective_scan"},
     "augment": {"datasets", "description", "sampling", "scenes", "splits", "utils"},
     "audit": {"datasets", "reporting", "sampling", "splits", "utils"},
     "sampling": {"buffered", "datasets", "splits", "utils"},

@@ -4,7 +4,6 @@ import csv
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +18,6 @@ import engine
 import main
 import scenes
 from models.options import CHOICES
-from reporting.live import VisdomMonitor
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
@@ -419,22 +417,6 @@ def test_help_names_every_flag_with_its_default():
         "--download",
     ):
         assert words in text
-
-
-def test_a_visdom_server_that_is_not_there_is_one_line_and_the_run_goes_on(run):
-    code, said, _ = run("--model", "cnn", "--visdom", "http://127.0.0.1:9")
-    assert code == 0
-    lines = [line for line in said.splitlines() if "visdom server" in line]
-    assert len(lines) == 1 and "goes on" in lines[0], lines
-
-
-def test_a_visdom_server_that_never_answers_does_not_hold_the_run_up_and_is_told(run, monkeypatch):
-    monkeypatch.setattr(VisdomMonitor, "WAIT_AT_END", 0.2)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        code, said, _ = run("--model", "cnn", "--visdom", f"http://127.0.0.1:{server.getsockname()[1]}")
-    assert code == 0 and "does not answer" in said
 
 
 def test_the_real_masks_are_named_in_their_own_numbering(tmp_path, capsys):
