@@ -4,6 +4,7 @@ import contextlib
 import logging
 from argparse import Namespace
 from pathlib import Path
+from shutil import get_terminal_size
 
 from filelock import FileLock, Timeout
 
@@ -12,7 +13,8 @@ from experiment import run
 from job import Job, announce, prepare, write_config
 from ranks import Ranks
 from reporting import results
-from reporting.run_folder import Run
+from reporting.compare import compare
+from reporting.compared import render
 from sampling import draws_split
 from trained import CHECKPOINT
 from utils import InputError, choose_device, load_checkpoint
@@ -54,9 +56,9 @@ def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
     ranks.tell(f"folders/{ranks.rank}", "\n".join(str(folder) for folder in folders if folder))
     if ranks.next("finished") == ranks.world - 1 and n_runs > 1:
         told = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world))
-        done = [Run.read(Path(folder)) for folder in told.splitlines() if folder]
-        if len(done) > 1:
-            log.info("%s", results.summary([each.metrics for each in done]))
+        done = [Path(folder) for folder in told.splitlines() if folder]
+        if done:
+            print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
     if failures:
         raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
 

@@ -137,15 +137,6 @@ def distance_label(entry: dict) -> str:
     return f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
 
 
-def summary(results: list[dict]) -> str:
-    """One line with mean and standard deviation (n - 1) over the metrics of several runs, per cent."""
-    parts = []
-    for name, entry in (("OA", "overall_accuracy"), ("AA", "average_accuracy"), ("kappa", "kappa")):
-        mean, deviation = mean_and_deviation(100 * np.array([result[entry] for result in results]))
-        parts.append(f"{name} {mean:.2f} +- {deviation:.2f}")
-    return f"{len(results)} runs: {', '.join(parts)}"
-
-
 def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation (n - 1) over the runs, (n,), in which a figure is defined (not NaN).
 

@@ -148,4 +148,4 @@ def test_print_is_used_for_the_final_table_alone():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
     ]
-    assert set(printing) <= {"main", "conclusion"}
+    assert set(printing) <= {"main", "conclusion", "sweep"}

@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(run):
 
 def test_several_runs_take_following_seeds_and_end_with_mean_and_deviation(run, tmp_path):
     code, said, _ = run("--model", "cnn", "--runs", 2, "--seed", 5)
-    assert code == 0 and "2 runs: OA" in said and "+-" in said
+    assert code == 0 and "over 2 runs" in said and "OA (%)" in said and "+-" in said
     with (tmp_path / "runs" / "results.csv").open() as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["5", "6"]
 

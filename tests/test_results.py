@@ -183,8 +183,3 @@ def test_the_table_of_distances_has_a_column_per_step():
         ["test", "pixels", "1,234", "20", "3"],
     ]
     assert len({len(line) for line in lines[1:]}) == 1
-
-
-def test_the_summary_is_mean_and_sample_deviation_in_per_cent():
-    runs = [scores([[8, 2], [1, 9]]), scores([[9, 1], [1, 9]])]
-    assert results.summary(runs) == "2 runs: OA 87.50 +- 3.54, AA 87.50 +- 3.54, kappa 75.00 +- 7.07"

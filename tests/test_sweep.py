@@ -129,7 +129,7 @@ def test_the_same_command_again_does_only_what_is_missing(call, tmp_path, monkey
     code, said = call(*command)
     assert code == 0, said
     assert said.count("is done already") == 1 and said.count("going on in") == 1 and "after epoch 1" in said
-    assert "3 runs: OA" in said
+    assert "over 3 runs" in said
     found = complete(tmp_path / "runs")
     assert {key: len(folders) for key, folders in found.items()} == {("CNN", 3, seed): 1 for seed in range(3)}
     assert len(list((tmp_path / "runs" / "CNN" / "Field").iterdir())) == 3
@@ -235,7 +235,7 @@ def test_two_ranks_share_the_runs_of_a_sweep(call, tmp_path, scene):
     found = complete(tmp_path / "both")
     assert set(found) == {("CNN", 3, seed) for seed in range(4)}, said
     assert all(len(folders) == 1 for folders in found.values())
-    assert "4 runs: OA" in said
+    assert "over 4 runs" in said
     assert {line.split("]")[0] for line in said.splitlines() if line.startswith("[rank")} == {"[rank 0", "[rank 1"}
     assert call("--model", "CNN", "--runs", 4, output="one")[0] == 0
     for key, (folder,) in complete(tmp_path / "one").items():
