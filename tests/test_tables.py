@@ -300,6 +300,13 @@ def test_mcnemar_stands_below_two_runs_and_below_two_methods_seed_by_seed(tmp_pa
     assert "McNemar" not in render(compare([tmp_path]), "text")
 
 
+def test_two_seeds_of_a_method_on_drawn_splits_have_no_test(tmp_path):
+    for seed in (0, 1):
+        test = np.roll(np.diag([1, 2, 3, 1, 2] * 4), seed + 1, axis=0)
+        make_run(tmp_path, seed=seed, test=test, protocol={"split": "random, 10 % of each class train"})
+    assert "McNemar" not in render(compare([tmp_path]), "text")
+
+
 def test_mcnemar_is_left_out_in_a_sentence_where_maps_are_missing_or_differ(tmp_path):
     make_run(tmp_path, "CNN", maps=False)
     run = make_run(tmp_path, "MiM-v1")
