@@ -93,6 +93,8 @@ def mcnemar_table(comparison: Comparison) -> Table | None:
     methods, runs = comparison.methods, comparison.runs
     if len(runs) != 2 and len(methods) != 2:
         return None
+    if len(methods) == 1 and len({pixels for _, pixels in methods[0].by_seed}) > 1:
+        return None  # two seeds of a method on splits that are drawn
     pairs = [tuple(runs)]
     if len(runs) > 2:
         first, second = (method.by_seed for method in methods)
@@ -215,7 +217,7 @@ def _figures(comparison: Comparison) -> str:
     if n_runs == [1]:
         return f"{text}, of one run"
     several = " to ".join(map(str, dict.fromkeys((n_runs[0], n_runs[-1]))))
-    return f"{text}, mean +- standard deviation (n - 1) over {several} runs"
+    return f"{text}, mean +- standard deviation (n-1) over {several} runs"
 
 
 def _label(comparison: Comparison, *more: str) -> str:

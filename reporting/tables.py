@@ -126,13 +126,15 @@ def _sentences(*sentences: str) -> str:
 
 def _text(table: Table, width: int) -> str:
     width = max(width, 30)
-    lines = textwrap.wrap(table.caption("* is the best mean of its {}"), width)
+    lines = textwrap.wrap(table.caption("* is the best mean of its {}"), width, break_on_hyphens=False)
     for columns in parts(table, width):
         lines += ["", *_text_part(columns, table.rules, width)]
     if table.notes and lines:
         lines.append("")
     for note in table.notes:
-        lines += textwrap.wrap(_sentences(note), width, initial_indent="- ", subsequent_indent="  ")
+        lines += textwrap.wrap(
+            _sentences(note), width, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 
@@ -257,7 +259,7 @@ def _escape_latex(text: str) -> str:
     for plain, mathematical in (
         (" +- ", r"\,$\pm$\,"),
         ("kappa x 100", r"$\kappa \times 100$"),
-        ("(n - 1)", "($n-1$)"),
+        ("(n-1)", "($n-1$)"),
     ):
         text = text.replace(plain, mathematical)
     return text

@@ -112,7 +112,7 @@ def make_run(
 
 
 def change(run: Path, **entries) -> None:
-    """Change entries of a run's metrics.json; None as a value of the keyword removes it, a dict is merged."""
+    """Change entries of a run's metrics.json; a dict is merged into what is there."""
     path = run / "metrics.json"
     content = json.loads(path.read_text())
     for name, value in entries.items():

@@ -203,6 +203,15 @@ def test_the_parts_of_a_model_are_named_where_they_differ_within_the_model(tmp_p
     assert found == ["MiM-v1, patch 7", "MiM-v1, patch 9, scales 7 5 3 1", "MiM-v1, patch 9, scales 1"]
 
 
+def test_a_part_that_differs_together_with_the_patch_is_named_too(tmp_path):
+    for patch, dim in ((7, 64), (9, 32)):
+        make_run(tmp_path, "MiM-v1", patch=patch, options={"dim": dim})
+    assert [method.label for method in only([tmp_path]).methods] == [
+        "MiM-v1, patch 7, dim 64",
+        "MiM-v1, patch 9, dim 32",
+    ]
+
+
 def test_labels_of_different_settings_never_agree(tmp_path):
     runs = [make_run(tmp_path, "MiM-v1")]
     runs += [make_run(tmp_path, "MiM-v1", recipe=recipe) for recipe in ({"epochs": 1}, {"class_weights": [1.0]})]

@@ -227,22 +227,23 @@ PAGES = {  # a page of one column as article makes it, and one of a journal's tw
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-@pytest.mark.parametrize("what", ["16 classes", "odd names", "sweep", "mixed"])
+@pytest.mark.parametrize("what", ["16 classes", "odd names", "five", "seven", "mixed"])
 def test_the_latex_compiles_without_error_or_overfull_box(tmp_path, what):
-    runs, page = tmp_path / "runs", PAGES["two columns" if what == "sweep" else "one column"]
+    runs, page = tmp_path / "runs", PAGES["two columns" if what in ("five", "seven") else "one column"]
     if what == "16 classes":
         three_methods(runs, names=PINES)
     elif what == "odd names":
         three_methods(runs, names=(*ODD, 'quoted "name"'), scene="My_scene #1 & co")
-    elif what == "sweep":
-        for model in MODELS:
-            for patch in (5, 7, 9, 11):
-                change(make_run(runs, model, patch=patch, names=PINES), class_recall=[1.0] * 16)
-                change(make_run(runs, model, 1, patch=patch, names=PINES), class_recall=[0.7] * 16)  # the widest cells
+    elif what in ("five", "seven"):
+        for patch in range(3, 13 if what == "five" else 17, 2):
+            for seed, recall in enumerate((1.0, 0.7)):  # the widest cells, all of them bold
+                run = make_run(runs, "MiM-v1", seed, patch=patch, names=PINES, maps=False)
+                change(run, class_recall=[recall] * 16, n_parameters=12_345_678)
     else:
         make_run(runs, "CNN", names=PINES)
         make_run(runs, "MiM-v1", names=PINES, protocol={"split": "random, 10 % of each class train", "border": "skip"})
     table = render(compare([runs], mixed_protocols=what == "mixed"), "latex")
+    assert ("Part 1 of 2" in table) == (what == "seven")
     lines = (page, r"\usepackage{booktabs}", r"\begin{document}", table, r"\end{document}")
     (tmp_path / "page.tex").write_text("\n".join(lines))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
@@ -296,6 +297,13 @@ def test_mcnemar_stands_below_two_runs_and_below_two_methods_seed_by_seed(tmp_pa
     assert [seed for seed in seeds if seed.isdigit()] == ["0", "1"]
     assert "A is seed 0, B is seed 1" in render(compare([tmp_path / "CNN"]), "text")
     make_run(tmp_path, "MiM-v2")
+    assert "McNemar" not in render(compare([tmp_path]), "text")
+
+
+def test_two_seeds_of_a_method_on_drawn_splits_have_no_test(tmp_path):
+    for seed in (0, 1):
+        test = np.roll(np.diag([1, 2, 3, 1, 2] * 4), seed + 1, axis=0)
+        make_run(tmp_path, seed=seed, test=test, protocol={"split": "random, 10 % of each class train"})
     assert "McNemar" not in render(compare([tmp_path]), "text")
 
 
