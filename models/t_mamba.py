@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -59,31 +60,43 @@ class TMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens in raster order (B, L, dim) to (B, types, S, dim), aligned over the types."""
         normed = self.norm(x)
-        y = self.normed_scan(self.in_proj(normed))  # (B, types, L, d_inner), in scan order
-        z = self.pool(nn.functional.silu(self.z_proj(normed)))  # (B, S, d_inner)
+        tokens, z = self.in_proj(normed), self.pool(F.silu(self.z_proj(normed)))
+        skip = self.res_proj(self.pool(x))  # (B, S, dim)
+        if can_merge(tokens, self.scan_backend) and not self.training and not any(map(has_hook, self.children())):
+            return self._without_gradients(tokens, z, skip)
+        y = self.merge_norm(self.scan(tokens))  # (B, types, L, d_inner), in scan order
         if self.learned:
             fused = self.fuser(self.dropout(self.learner(y)), z)
         else:
             fused = self.dropout(self.pool(self._to_raster(y))) * z.unsqueeze(1)
-        return self.out_proj(fused) + self.res_proj(self.pool(x)).unsqueeze(1)
+        return self.out_proj(fused) + skip.unsqueeze(1)
 
-    def normed_scan(self, tokens: Tensor) -> Tensor:
-        """`merge_norm` of `scan`; in one operator where there is one, and nobody listens to the parts with a hook."""
-        parts = (self.forward_branch, self.backward_branch, self.decay, self.merge_norm)
-        if not can_merge(tokens, self.scan_backend) or any(map(has_hook, parts)):
-            return self.merge_norm(self.scan(tokens))
-        y = scan_and_merge(
-            self.forward_branch.before_scan(tokens, self.forward_order.view(self.n_types, -1)),
-            self.backward_branch.before_scan(tokens, self.backward_order.view(self.n_types, -1)),
+    def _without_gradients(self, tokens: Tensor, z: Tensor, skip: Tensor) -> Tensor:
+        """The rest of `forward` in evaluation: what is elementwise in one operator, matrices multiplied first.
+
+        The parts are not called as modules here; where somebody listens to one with a hook, this is not taken.
+        """
+        ahead, behind = (order.view(self.n_types, -1) for order in (self.forward_order, self.backward_order))
+        y = scan_and_merge(  # (B types, L, d_inner), in raster order
+            self.forward_branch.before_scan(tokens, ahead),
+            self.backward_branch.before_scan(tokens, behind),
+            ahead,
+            behind,
             self.decay.index_weight,
             self.merge_norm.weight,
             self.merge_norm.bias,
+            self.learner.attention.packed() if self.learned else None,
             self.decay.centre,
             self.decay.by_feature,
             self.halves,
             self.merge_norm.eps,
         )
-        return rearrange(y, "(b t) n c -> b t n c", t=self.n_types)
+        y = rearrange(y, "(b t) n c -> b t n c", t=self.n_types)
+        if not self.learned:
+            return self.out_proj(self.pool(y) * z.unsqueeze(1)) + skip.unsqueeze(1)
+        mix, added = self.fuser.parts(z)
+        values = F.linear(self.learner.averages(y), self.out_proj.weight @ self.learner.value.weight)
+        return mix.unsqueeze(1) @ values + (self.out_proj(added) + skip).unsqueeze(1)
 
     def scan(self, tokens: Tensor) -> Tensor:
         """Scan both ways: (B, L, d_inner) in raster order to (B, types, L, d_inner) in scan order."""

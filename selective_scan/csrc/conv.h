@@ -34,11 +34,6 @@ struct Taps {
 };
 
 template <class T>
-MIM_INLINE Vector<T> logistic(Vector<T> x) {
-  return T(1) / (T(1) + Elementary<Vector<T>>::exp(-x));
-}
-
-template <class T>
 void conv_row(const ConvInputs<T>& in, int64_t row, T* out) {
   for (int64_t block = 0; block < in.blocks(); ++block) {
     const Taps<T> taps(in, block);
@@ -47,7 +42,7 @@ void conv_row(const ConvInputs<T>& in, int64_t row, T* out) {
       for (int64_t t = 0; t < in.length; ++t) {
         const Vector<T> x = load(in.token(row, o, t) + taps.first, taps.width);
         const Vector<T> z = taps.bias + taps.weight[0] * two_before + taps.weight[1] * before + taps.weight[2] * x;
-        store(out + in.place(row, o, t) + taps.first, z * logistic<T>(z), taps.width);
+        store(out + in.place(row, o, t) + taps.first, z / (T(1) + Elementary<Vector<T>>::exp(-z)), taps.width);
         two_before = before;
         before = x;
       }
@@ -66,7 +61,7 @@ void conv_row_backward(const ConvInputs<T>& in, int64_t row, const T* grad_out, 
       for (int64_t t = 0; t < in.length; ++t) {
         x[t + 2] = load(in.token(row, o, t) + taps.first, taps.width);
         const Vector<T> z = taps.bias + taps.weight[0] * x[t] + taps.weight[1] * x[t + 1] + taps.weight[2] * x[t + 2];
-        const Vector<T> share = logistic<T>(z);
+        const Vector<T> share = T(1) / (T(1) + Elementary<Vector<T>>::exp(-z));
         const Vector<T> grad = load(grad_out + in.place(row, o, t) + taps.first, taps.width);
         grad_z[t] = grad * share * (T(1) + z * (T(1) - share));
         for (int64_t k = 0; k < TAPS; ++k) sum[k] += grad_z[t] * x[t + k];

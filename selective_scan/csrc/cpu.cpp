@@ -110,7 +110,7 @@ void run_merge(const MergeInputs<T>& m, T* out) {
       scan_direction(m.behind, behind, merger.s_behind, row, merger.behind);
       decay_weights(m, merger.ahead, merger.w_ahead);
       decay_weights(m, merger.behind, merger.w_behind);
-      merger.merge_row(out + row * merged * in.channels);
+      merger.merge_row(row, out + row * merged * in.channels);
     }
   });
 }
@@ -198,21 +198,24 @@ Direction<T> direction_of(const std::vector<Tensor>& d) {
 }
 
 template <class T>
-void merge_as(const std::vector<Tensor>& ahead, const std::vector<Tensor>& behind, const Tensor& index_weight,
-              const Tensor& norm_weight, const Tensor& norm_bias, int64_t centre, bool by_feature, bool halves,
-              double eps, Tensor& out) {
-  run_merge<T>({direction_of<T>(ahead), direction_of<T>(behind), data<T>(index_weight), data<T>(norm_weight),
-                data<T>(norm_bias), centre, by_feature, halves, T(eps)},
+void merge_as(const std::vector<Tensor>& ahead, const std::vector<Tensor>& behind, const Tensor& to_ahead,
+              const Tensor& to_behind, const Tensor& index_weight,
+              const Tensor& norm_weight, const Tensor& norm_bias, const std::optional<Tensor>& attention,
+              int64_t centre, bool by_feature, bool halves, double eps, Tensor& out) {
+  run_merge<T>({direction_of<T>(ahead), direction_of<T>(behind), data<int64_t>(to_ahead),
+                data<int64_t>(to_behind), to_ahead.size(0), data<T>(index_weight), data<T>(norm_weight),
+                data<T>(norm_bias), attention ? data<T>(*attention) : nullptr, centre, by_feature, halves, T(eps)},
                data<T>(out));
 }
 
-Tensor merge(std::vector<Tensor> ahead, std::vector<Tensor> behind, Tensor index_weight, Tensor norm_weight,
-             Tensor norm_bias, int64_t centre, bool by_feature, bool halves, double eps) {
+Tensor merge(std::vector<Tensor> ahead, std::vector<Tensor> behind, Tensor to_ahead, Tensor to_behind,
+             Tensor index_weight, Tensor norm_weight, Tensor norm_bias, std::optional<Tensor> attention,
+             int64_t centre, bool by_feature, bool halves, double eps) {
   const Tensor& u = ahead[0];
   const int64_t length = halves ? 2 * u.size(1) - 1 : u.size(1);
   Tensor out = torch::stable::new_empty(u, {u.size(0), length, u.size(2)});
-  (is_double(u) ? merge_as<double> : merge_as<float>)(ahead, behind, index_weight, norm_weight, norm_bias, centre,
-                                                     by_feature, halves, eps, out);
+  (is_double(u) ? merge_as<double> : merge_as<float>)(ahead, behind, to_ahead, to_behind, index_weight, norm_weight,
+                                                     norm_bias, attention, centre, by_feature, halves, eps, out);
   return out;
 }
 
@@ -228,8 +231,8 @@ STABLE_TORCH_LIBRARY(mim_cpu, m) {
       "conv_backward(Tensor grad_out, Tensor tokens, Tensor order, Tensor weight, Tensor bias) -> "
       "(Tensor, Tensor, Tensor)");
   m.def(
-      "merge(Tensor[] ahead, Tensor[] behind, Tensor index_weight, Tensor norm_weight, Tensor norm_bias, int centre, "
-      "bool by_feature, bool halves, float eps) -> Tensor");
+      "merge(Tensor[] ahead, Tensor[] behind, Tensor to_ahead, Tensor to_behind, Tensor index_weight, "
+      "Tensor norm_weight, Tensor norm_bias, Tensor? attention, int centre, bool by_feature, bool halves, float eps) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mim_cpu, CPU, m) {

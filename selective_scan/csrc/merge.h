@@ -2,6 +2,8 @@
 // each sequence, which stays in the cache: step sizes, both scans, Gaussian decay, merge, layer norm.
 #pragma once
 
+#include <limits>
+
 #include "rows.h"
 
 namespace mim {
@@ -18,7 +20,10 @@ struct Direction {
 template <class T>
 struct MergeInputs {
   Direction<T> ahead, behind;
+  const int64_t *to_ahead, *to_behind;  // (orders, length), where a direction's token belongs; rows take them in turn
+  int64_t orders;
   const T *index_weight, *norm_weight, *norm_bias;  // (length), (channels), (channels)
+  const T* attention;                               // of maximum and mean, and the bias; null for none
   int64_t centre;
   bool by_feature, halves;
   T eps;
@@ -119,6 +124,20 @@ struct Merger {
     }
   }
 
+  // Sequence attention: the token times the logistic function of a weighting of its channels' maximum and mean.
+  void attend() {
+    const int64_t channels = m.ahead.in.channels, whole = channels / LANES<T>;
+    Vector<T> most = Vector<T>{} - std::numeric_limits<T>::max(), sum{};
+    for (int64_t block = 0; block < whole; ++block) most = token[block] > most ? token[block] : most;
+    for (int64_t block = 0; block < m.ahead.in.blocks(); ++block) sum += token[block];  // 0 past the last channel
+    T largest = most[0];
+    for (int64_t k = 1; k < LANES<T>; ++k) largest = std::max(largest, T(most[k]));
+    for (int64_t k = 0; k < channels % LANES<T>; ++k) largest = std::max(largest, T(token[whole][k]));
+    const T* w = m.attention;
+    const T share = 1 / (1 + std::exp(-(w[0] * largest + w[1] * sum_of<T>(sum) / channels + w[2])));
+    for (int64_t block = 0; block < m.ahead.in.blocks(); ++block) token[block] *= share;
+  }
+
   // a ahead_i + b behind_j, normalised over the channels.
   void write_token(T a, int64_t i, T b, int64_t j, T* out) {
     const auto& in = m.ahead.in;
@@ -133,22 +152,25 @@ struct Merger {
       squares += token[block] * token[block];
     }
     const T scale = 1 / std::sqrt(sum_of<T>(squares) / in.channels + m.eps);
+    for (int64_t block = 0; block < in.blocks(); ++block) token[block] = token[block] * scale * gain[block] + offset[block];
+    if (m.attention) attend();
     for (int64_t block = 0; block < in.blocks(); ++block)
-      store(out + block * LANES<T>, token[block] * scale * gain[block] + offset[block],
-            std::min(LANES<T>, in.channels - block * LANES<T>));
+      store(out + block * LANES<T>, token[block], std::min(LANES<T>, in.channels - block * LANES<T>));
   }
 
   // (2 length - 1, channels) of halves that share their last token, else (length, channels).
-  void merge_row(T* out) {
-    const int64_t last = m.ahead.in.length - 1, channels = m.ahead.in.channels;
+  void merge_row(int64_t row, T* out) {
+    const int64_t length = m.ahead.in.length, last = length - 1, channels = m.ahead.in.channels;
+    const int64_t *to_ahead = m.to_ahead + row % m.orders * length, *to_behind = m.to_behind + row % m.orders * length;
     for (int64_t t = 0; t <= last; ++t) {
+      T* to = out + to_ahead[t] * channels;
       if (!m.halves)
-        write_token(w_ahead[t] / 2, t, w_behind[last - t] / 2, last - t, out + t * channels);
+        write_token(w_ahead[t] / 2, t, w_behind[last - t] / 2, last - t, to);
       else if (t == last)
-        write_token(w_ahead[t] / 2, t, w_behind[t] / 2, t, out + t * channels);
+        write_token(w_ahead[t] / 2, t, w_behind[t] / 2, t, to);
       else {
-        write_token(w_ahead[t], t, 0, t, out + t * channels);
-        write_token(0, t, w_behind[t], t, out + (2 * last - t) * channels);
+        write_token(w_ahead[t], t, 0, t, to);
+        write_token(0, t, w_behind[t], t, out + to_behind[t] * channels);
       }
     }
   }
