@@ -268,7 +268,7 @@ def growth(name, rounds) -> list[dict]:
 
 def _show(title: str, rows: list[dict]) -> None:
     def text(x):
-        if isinstance(x, list):
+        if isinstance(x, (list, tuple)):
             return " ".join(map(text, x))
         return x if isinstance(x, str) else f"{x:,.0f}" if x == int(x) or abs(x) >= 1000 else f"{x:.3g}"
 
