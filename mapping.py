@@ -144,7 +144,7 @@ def map_blocks(
         Number of the block's first pixel, and its pixels' probabilities, (n, K) float32.
     """
     height, width = grid.shape
-    batch, margin = engine.predict_batch(model.patch_size), model.patch_size // 2
+    batch, margin = engine.predict_batch(model.patch_size, device), model.patch_size // 2
     embedded: dict[int, Tensor] = {}  # (C, W) by row, as long as windows need it
     if block_rows is None:
         block_rows = max(1, BLOCK_BYTES // (4 * width * model.n_bands))
