@@ -111,7 +111,8 @@ def look_inside(model: PatchClassifier, cube: Tensor, pixels: np.ndarray, target
     try:
         with engine.inference(model, cube.device, "float32"):
             embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0]
-            sizes = {"patch_size": model.patch_size, "batch_size": engine.predict_batch(model.patch_size)}
+            batch_size = engine.predict_batch(model.patch_size, cube.device)
+            sizes = {"patch_size": model.patch_size, "batch_size": batch_size}
             for patches, batch_targets in PatchLoader(
                 embedded, torch.from_numpy(pixels), torch.from_numpy(targets), **sizes
             ):

@@ -193,8 +193,9 @@ def map_new_scene(
         parts["shares"] = ((len(grid), model.n_classes), np.float32)
     if ranks.machines > 1:
         raise InputError("--predict is shared by the processes of one machine; start torchrun with --nnodes=1")
+    batch = predict_batch(model.patch_size, device)
     progress = Progress.open(output / "predict" / name, job, parts, ranks)
-    folder, mine = progress.folder, share_of(progress.done, len(grid), predict_batch(model.patch_size), ranks)
+    folder, mine = progress.folder, share_of(progress.done, len(grid), batch, ranks)
     if progress.done:
         n_done = sum(last - first for first, last in progress.done)
         log.info("going on in %s after %s of %s pixels", folder, f"{n_done:,}", f"{len(grid):,}")
