@@ -22,6 +22,19 @@ from splits import Split
 from trained import check_backend, model_facts, restore_weights
 from utils import InputError, describe_machine, fingerprint, seed_everything
 
+OTHER_MODES = {
+    "audit",
+    "augment",
+    "compare",
+    "describe",
+    "doctor",
+    "download",
+    "figures",
+    "predict",
+    "report",
+    "resume",
+}
+OTHER_MODES |= {"again", "block_rows", "format", "key", "map_format", "mixed_protocols", "probabilities", "resample"}
 log = logging.getLogger("mim")
 
 
@@ -167,10 +180,6 @@ def announce(job: Job) -> None:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write config.json, from which --resume makes the run again."""
-    arguments = {
-        name: value
-        for name, value in vars(job.args).items()
-        if name not in ("again", "describe", "download", "figures", "predict", "report", "resume", "sweep")
-    }
+    arguments = {name: value for name, value in vars(job.args).items() if name not in OTHER_MODES | {"sweep"}}
     content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)

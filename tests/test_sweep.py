@@ -290,5 +290,5 @@ def test_ranks_that_share_a_mapping_give_the_map_of_one(call, tmp_path, scene, n
         said = torchrun(world, *command, "--block_rows", 3, "--output", tmp_path / f"out{world}")
         (folder,) = (tmp_path / f"out{world}" / "predict" / "new").iterdir()
         maps[world] = {name: (folder / name).read_bytes() for name in ("prediction.npy", "probabilities.img")}
-        assert {path.suffix for path in folder.iterdir()} == {".json", ".npy", ".png", ".hdr", ".img"}, said
+        assert {path.suffix for path in folder.iterdir()} == {".json", ".npy", ".png", ".pdf", ".hdr", ".img"}, said
     assert maps[1] == maps[n]
