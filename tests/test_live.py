@@ -89,6 +89,10 @@ def _result(folder):
     return metrics, (folder / "prediction.npy").read_bytes(), bits
 
 
+def _no_map(model, n_pixels):
+    raise AssertionError("a map for nobody")
+
+
 def _told(said):
     return [line for line in said.splitlines() if "visdom s" in line]
 
@@ -221,7 +225,7 @@ def test_the_runs_of_a_sweep_stand_side_by_side(train, server, browser, scripts)
 
 def test_class_names_are_shown_letter_by_letter_and_never_as_html(server, browser, scripts):
     subject = _subject(environment="Odd_run", class_names=("<b>Land</b>", "R&D <script>", "Ünder_water"))
-    monitor = VisdomMonitor(server.url, subject)
+    monitor = VisdomMonitor(server.url, subject, _no_map)
     monitor.epoch(_record(1), None)
     monitor.close()
     _open(browser, server, "Odd_run", ["classes", *CURVES])
@@ -449,7 +453,7 @@ def test_maps_while_training_take_no_more_than_their_share_of_the_time(monkeypat
 
 def test_no_map_is_drawn_while_no_server_answers(monkeypatch):
     monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
-    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(), lambda model, n_pixels: pytest.fail("a map for nobody"))
+    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(), _no_map)
     for answers in (None, False):
         monitor.answers = answers
         for epoch in range(1, 100):
@@ -458,7 +462,7 @@ def test_no_map_is_drawn_while_no_server_answers(monkeypatch):
 
 def test_noting_an_epoch_takes_next_to_no_time(monkeypatch):
     monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
-    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(n_epochs=1000))
+    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(n_epochs=1000), _no_map)
     started = time.process_time()
     for epoch in range(1, 1001):
         monitor.epoch(_record(epoch), None)
@@ -472,7 +476,7 @@ def test_a_pane_that_cannot_be_made_leaves_the_others_alone(server, caplog):
     def broken():
         raise MemoryError("too large")
 
-    monitor = VisdomMonitor(server.url, _subject(environment="Part_run", spectra={"spectra": broken}))
+    monitor = VisdomMonitor(server.url, _subject(environment="Part_run", spectra={"spectra": broken}), _no_map)
     with caplog.at_level("INFO"):
         monitor.epoch(_record(1), None)
         monitor.result(np.ones((40, 50), dtype=np.uint8), np.eye(3, dtype=int))
