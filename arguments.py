@@ -1,252 +1,28 @@
-"""The flags of the command line: names, help, defaults, and which of them go together."""
+"""The command line as it was given: parsed, and checked for what goes together."""
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
+from itertools import product
 
 from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
-from engine import PRECISIONS
-from models import MODELS
-from models.options import CHOICES, MiMOptions
-from preprocessing import FIT_ON, NORMALIZATIONS
-from scenes import SCENES
-from selective_scan import BACKENDS
+from flags import FOR_COMPARE, FOR_PREDICT, build_parser
+from models.options import MiMOptions
 from utils import InputError
 
-VISDOM_URL = "http://localhost:8097"
-OPTION_HELP = {
-    "dim": "width of the tokens",
-    "d_inner": "width of the selective scan",
-    "d_state": "states per channel of the selective scan (N)",
-    "depth": "blocks per stage",
-    "dropout": "rate on the learned tokens and before each decoder",
-    "stem": "depthwise and pointwise convolution, or one full 3x3 convolution with BatchNorm",
-    "scan_types": "which of the four scan orders: rows from the top left, columns from the top left, rows from the "
-    "top right, columns from the bottom left",
-    "scan": "two halves that end at the centre, or the whole sequence in both directions",
-    "decay": "factors of the Gaussian decay mask",
-    "tokens": "semantic tokens learned and fused, or pooled and gated",
-    "fusion": "weights over the scan types learned, or all equal",
-    "scales": "odd sides of the token grid after each stage",
-    "scale_loss": "every scale has a head and a share in loss and prediction, or the last alone",
-    "separate_types": "separate parameters for each scan type",
-    "scan_backend": "back end of the selective scan",
-}
-FOR_PREDICT = {
-    "key": {"metavar": "VARIABLE", "help": "the cube's variable in the file of --predict, where it holds several"},
-    "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
-    "probabilities": {"action": "store_true", "help": "--predict: write probabilities and entropy (nats) as well"},
-    "block_rows": {
-        "type": int,
-        "metavar": "N",
-        "help": "--predict: rows in memory at a time (default: 64 MiB of them)",
-    },
-    "map_format": {
-        "choices": ("envi", "geotiff"),
-        "help": "--predict: of the maps (default: the file's, else ENVI)",
-    },
-}
+SWEPT = ("dataset", "model", "patch_size")  # of these several values make a sweep
 MODES = {  # the flags that a mode without training takes
     "download": {"folder"},
     "doctor": {"folder", "visdom"},
     "describe": {"folder"},
+    "compare": set(FOR_COMPARE),
     "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
+    "report": set(),
+    "figures": {"folder", "cuda", "seed"},
     "resume": {"cuda", "visdom", "scan_backend"},
     "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
     "audit": SPLIT_FLAGS
     | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed", "normalize", "fit_on", "pca", "output"},
 }
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action):
-        told = action.default is None or "(default" in action.help
-        return action.help if told else super()._get_help_string(action)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise InputError(f"{message}; `python main.py --help` lists the flags")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of main.py."""
-    parser = _Parser(
-        prog="main.py",
-        description="Classify hyperspectral scenes with the Mamba-in-Mamba models.",
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_modes(parser.add_argument_group("modes without training"))
-    _add_data(parser.add_argument_group("scene, split and normalisation"))
-    _add_training(parser.add_argument_group("training"))
-    _add_model_parts(parser.add_argument_group("the model's parts (a model that lacks one says so)"))
-    _add_running(parser.add_argument_group("running"))
-    return parser
-
-
-def _add_modes(group):
-    group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
-    group.add_argument("--doctor", action="store_true", help="show what this machine can run, check the scan, and stop")
-    group.add_argument(
-        "--describe",
-        metavar="SCENE_OR_FILE",
-        help="show what a scene, a file or a folder of files holds, suggest a scene.toml for it, and stop",
-    )
-    group.add_argument(
-        "--predict",
-        metavar="SCENE",
-        help="map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore and stop; needs no labels",
-    )
-    group.add_argument(
-        "--audit",
-        action="store_true",
-        help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
-        "with --output DIR write audit.json and audit.png there",
-    )
-    group.add_argument(
-        "--augment",
-        type=float,
-        metavar="FACTOR",
-        help="write the scene of --dataset as Augmented_NAME, with FACTOR times the training pixels, and stop",
-    )
-    for name, keywords in FOR_PREDICT.items():
-        group.add_argument(f"--{name}", **keywords)
-    group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
-
-
-def _add_data(group):
-    group.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help=f"scene: {', '.join(SCENES)}, or one of your own: "
-        "a folder in --folder, or a path, with a scene.toml; case, - and _ do not matter",
-    )
-    group.add_argument("--folder", type=Path, default=Path("Datasets"), help="data root, one subfolder per scene")
-    group.add_argument(
-        "--train_set",
-        type=Path,
-        metavar="FILE",
-        help="fixed training mask: the array TR, or the only label map in the file",
-    )
-    group.add_argument(
-        "--test_set", type=Path, metavar="FILE", help="fixed test mask: the array TE, or the only label map in the file"
-    )
-    group.add_argument(
-        "--sampling_mode",
-        choices=("random", "fixed", "disjoint", "buffered"),
-        help="draw the split from the ground truth: a share of each class, a number per class, a share of each "
-        "class on one side of a line, or one fold of blocks with a guard between the windows; without it the scene's "
-        "fixed masks are used if they are there, else random",
-    )
-    group.add_argument(
-        "--training_sample",
-        type=float,
-        help="share of each class (0.1 where not given), with fixed the number (50), with buffered the most (all)",
-    )
-    group.add_argument("--folds", type=int, default=5, metavar="K", help="folds of --sampling_mode buffered")
-    group.add_argument(
-        "--fold", type=int, metavar="I", help="the fold that tests, from 0 (default: the seed modulo --folds)"
-    )
-    group.add_argument(
-        "--block_size", type=int, metavar="N", help="side of its blocks in pixels (default: chosen from the scene)"
-    )
-    group.add_argument(
-        "--val_fraction", type=float, default=0.0, help="share of each class's training pixels held out for validation"
-    )
-    group.add_argument("--normalize", choices=NORMALIZATIONS, default="zscore", help="normalisation of each band")
-    group.add_argument(
-        "--pca", type=int, default=0, metavar="N", help="reduce to N whitened components; 0 keeps the bands"
-    )
-    group.add_argument("--fit_on", choices=FIT_ON, default="scene", help="pixels that fit normalisation and PCA")
-    group.add_argument(
-        "--border",
-        choices=("mirror", "skip"),
-        default="mirror",
-        help="mirror the scene at its edge, or leave out the pixels whose window would cross it",
-    )
-
-
-def _add_training(group):
-    switch = argparse.BooleanOptionalAction
-    group.add_argument(
-        "--model", default="MiM-v1", metavar="NAME", help=f"{', '.join(MODELS)}; case, - and _ do not matter"
-    )
-    group.add_argument("--patch_size", type=int, default=7, help="side of the window round a pixel, odd")
-    group.add_argument("--epoch", type=int, default=150, help="passes over the training pixels")
-    group.add_argument("--batch_size", type=int, default=64, help="patches per training step, at most")
-    group.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of the one-cycle schedule")
-    group.add_argument("--class_balancing", action="store_true", help="weigh the classes inversely to their frequency")
-    group.add_argument(
-        "--flip_augmentation", action=switch, default=True, help="random mirror images and rotations of the patches"
-    )
-    group.add_argument("--radiation_augmentation", action="store_true", help="random brightness and noise")
-    group.add_argument("--mixture_augmentation", action="store_true", help="random mixtures within a class, and noise")
-    group.add_argument("--restore", type=Path, metavar="CHECKPOINT", help="start from these weights")
-    group.add_argument(
-        "--weights",
-        choices=("last", "best"),
-        default="last",
-        help="evaluate the last epoch's, or the best in validation",
-    )
-
-
-def _add_model_parts(group):
-    for option in fields(MiMOptions):
-        own = {
-            name: getattr(model.defaults, option.name)
-            for name, model in MODELS.items()
-            if hasattr(model.defaults, option.name)
-        }
-        values = dict.fromkeys(map(_as_typed, own.values()))
-        if option.name == "scales":
-            default = "MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
-        elif len(values) == 1:
-            default = next(iter(values))
-        else:
-            default = ", ".join(f"{name} {_as_typed(value)}" for name, value in own.items())
-        keywords = {"help": f"{OPTION_HELP[option.name]} (default: {default})", "default": argparse.SUPPRESS}
-        if option.name == "separate_types":
-            keywords["action"] = "store_true"
-        elif option.name in ("scan_types", "scales"):
-            keywords |= {"nargs": "+", "type": int, "metavar": "N"}
-        elif option.name == "scan_backend":
-            keywords["choices"] = ("auto", *BACKENDS)
-        elif option.name in CHOICES:
-            keywords["choices"] = CHOICES[option.name]
-        else:
-            keywords["type"] = type(option.default)
-        group.add_argument(f"--{option.name}", **keywords)
-
-
-def _as_typed(value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _add_running(group):
-    group.add_argument(
-        "--cuda", type=int, metavar="N", help="GPU to use, -1 = the CPU (default: the first GPU, else the CPU)"
-    )
-    group.add_argument("--seed", type=int, default=0, help="seed of the first run")
-    group.add_argument("--runs", type=int, default=1, help="number of runs, with the seeds seed, seed + 1, ...")
-    group.add_argument("--output", type=Path, default=Path("runs"), help="where the runs' folders and results.csv go")
-    group.add_argument(
-        "--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32"
-    )
-    group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
-    group.add_argument(
-        "--with_exploration", action="store_true", help="show the classes' spectra: mean and spread, and random ones"
-    )
-    group.add_argument(
-        "--visdom",
-        nargs="?",
-        const=VISDOM_URL,
-        default=VISDOM_URL,
-        metavar="URL",
-        help="server for the live view, or off",
-    )
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
@@ -267,6 +43,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             unused = sorted(given - takes - {mode})
             if unused:
                 raise InputError(f"--{mode} does not use {', '.join(f'--{name}' for name in unused)}; leave it out")
+    args.sweep = _combinations(args, given & set(MODES))
+    vars(args).update(args.sweep[0])
     names = [option.name for option in fields(MiMOptions)]
     options = {name: vars(args).pop(name) for name in names if name in given}
     for name in ("scan_types", "scales"):
@@ -274,6 +52,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             options[name] = tuple(options[name])
     if "visdom" not in given and args.resume is not None:
         args.visdom = None  # as the run had it
+    if args.figures is not None and "folder" not in given:
+        args.folder = None  # as the run had it
     if args.audit and "output" not in given:
         args.output = None
     if args.augment is not None and not 1 < args.augment < float("inf"):
@@ -281,13 +61,28 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
     if args.audit or args.augment is not None or not given & set(MODES):
         check_split(args, given)
     if not given & set(MODES):
-        unused = sorted(given & FOR_PREDICT.keys())
-        if unused:
-            raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --predict; leave it out")
-        check_training(args)
+        for mode, flags in (("predict", FOR_PREDICT), ("compare", FOR_COMPARE)):
+            unused = sorted(given & flags.keys())
+            if unused:
+                raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --{mode}; leave it out")
+        for each in args.sweep:
+            check_training(one := argparse.Namespace(**vars(args) | each))
+            check_split(one, given)
+            each["model"] = one.model
+        args.model = args.sweep[0]["model"]
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
     check_least(args, block_rows=1, test_stride=1)
     check_output(args)
     check_visdom(args.visdom)
     return args, options
+
+
+def _combinations(args: argparse.Namespace, modes: set[str]) -> list[dict]:
+    """Scene, network and patch size of every run of one seed; a mode without training takes one of each."""
+    for name in SWEPT:
+        values = getattr(args, name)
+        if modes and values is not None and len(values) > 1:
+            raise InputError(f"--{modes.pop()} takes one --{name}, not {len(values)}")
+    lists = [list(dict.fromkeys(getattr(args, name) or [None])) for name in SWEPT]
+    return [dict(zip(SWEPT, values, strict=True)) for values in product(*lists)]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
 from datasets import Scene, has_cube, load_scene
-from reporting import results, visualize
+from reporting import curves, results
 from sampling import draws_split, make_split
 from splits import Split
 from utils import fingerprint
@@ -17,7 +17,7 @@ log = logging.getLogger("mim")
 
 
 def audit(args: Namespace) -> list[str]:
-    """Examine the split that a command line gives, and with --output write audit.json and audit.png.
+    """Examine the split that a command line gives, and with --output write audit.json, audit.png and audit.pdf.
 
     Args:
         args: the command line's arguments; of the scene's files only the masks or the ground truth are needed.
@@ -38,10 +38,10 @@ def audit(args: Namespace) -> list[str]:
         args.output.mkdir(parents=True, exist_ok=True)
         results.write_json(args.output / "audit.json", findings | {"sentences": told})
         title = f"{scene.spec.name}: {split.method}"
-        visualize.save_audit(
-            args.output / "audit.png", split.train, split.test, distance_to(split.train), args.patch_size, title
+        curves.save_audit(
+            args.output / "audit", split.train, split.test, distance_to(split.train), args.patch_size, title
         )
-        log.info("%s holds audit.json, audit.png", args.output)
+        log.info("%s holds audit.json, audit.png, audit.pdf", args.output)
     return told
 
 

@@ -38,6 +38,7 @@ def augment(args: Namespace) -> Path:
     entries = {"cube": Path(os.path.relpath(args.folder / spec.folder / spec.cube_file, home)).as_posix()}
     entries |= {"cube_key": spec.cube_key, "class_names": split.class_names, "palette": split.palette}
     entries |= {"rgb_bands": spec.rgb_bands, "wavelengths": spec.wavelengths, "nodata": spec.nodata}
+    entries["pixel_size"] = spec.pixel_size
     entries |= dict(zip(("train", "test"), MASK_KEYS, strict=True))
     entries["source"] = f"{spec.name}, {split.method}, seed {args.seed}"
     home.mkdir(parents=True)

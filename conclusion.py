@@ -10,10 +10,13 @@ from audit import distance_to, examine, sentences
 from job import Job
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
-from reporting import results, visualize
+from reporting import curves, results, visualize
+from reporting.report import write_report
 from reporting.run_folder import Run, write_maps
+from reporting.spectra import class_spectra, random_spectra
 from utils import count_flops
 
+N_SPECTRA = 8  # random spectra of each class that --with_exploration draws
 log = logging.getLogger("mim")
 
 
@@ -42,6 +45,8 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
     patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
     metrics = results.score_entries(result, confusion, split.class_names) | {
         "palette": split.palette,
+        "class_train": np.bincount(split.train.ravel(), minlength=split.n_classes + 1)[1:],
+        "pixel_size": job.scene.spec.pixel_size,
         "accuracy_by_distance": by_distance,
         "n_train": int((split.train > 0).sum()),
         "n_test": int(tested.sum()),
@@ -74,21 +79,32 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
     return result
 
 
+def explore(job: Job, folder: Path) -> None:
+    """Draw the spectra of the training pixels, class by class, before anything is trained."""
+    spec, split, rng = job.scene.spec, job.split, np.random.default_rng(job.seed)
+    of = (job.scene.cube, split.train, split.n_classes)
+    title = f"{spec.name}: spectra of the {(split.train > 0).sum():,} training pixels"
+    drawn = random_spectra(*of, N_SPECTRA, rng)
+    legend = (split.class_names, split.palette, spec.wavelengths)
+    curves.save_spectra(folder / "spectra", class_spectra(*of), drawn, *legend, title)
+
+
 def show(run: Run) -> None:
     """Draw a finished run's pictures and write its page, from its folder alone."""
-    legend = (run.class_names, run.palette)
+    legend, size = (run.class_names, run.palette), run.metrics.get("pixel_size")
     where = f"{run.model} on {run.scene}"
-    truth = run.maps["truth"]
-    visualize.save_label_map(run.folder / "map.png", run.prediction, *legend, where)
-    on_labelled = np.where(truth > 0, run.prediction, 0)
-    visualize.save_label_map(run.folder / "map_labelled.png", on_labelled, *legend, f"{where}: labelled pixels")
-    visualize.save_label_map(run.folder / "ground_truth.png", truth, *legend, f"{run.scene}: ground truth")
-    visualize.save_confusion(run.folder / "confusion.png", np.array(run.metrics["confusion"]), run.class_names)
-    visualize.save_accuracy_by_distance(
-        run.folder / "distance.png",
-        run.metrics["accuracy_by_distance"],
-        f"{where}, patch {run.protocol['model']['patch_size']}",
-    )
+    truth, prediction, home = run.maps["truth"], run.prediction, run.folder
+    masks = [run.maps[name] for name in ("train", "validation", "test")]
+    visualize.save_label_map(home / "map", prediction, *legend, where, size)
+    on_labelled = np.where(truth > 0, prediction, 0)
+    visualize.save_label_map(home / "map_labelled", on_labelled, *legend, f"{where}: labelled pixels", size)
+    visualize.save_label_map(home / "ground_truth", truth, *legend, f"{run.scene}: ground truth", size)
+    visualize.save_errors(home / "errors", visualize.error_map(prediction, *masks), f"{where}: test pixels", size)
+    curves.save_curves(home / "curves", run.records, run.scale_names, where)
+    curves.save_confusion(home / "confusion", np.array(run.metrics["confusion"]), run.class_names, where)
+    title = f"{where}, patch {run.protocol['model']['patch_size']}"
+    curves.save_accuracy_by_distance(home / "distance", run.metrics["accuracy_by_distance"], title)
+    write_report(run)
 
 
 def _row(job: Job, folder: Path, metrics: dict) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from description import choose_rgb
-from georeference import same_system, transform_of
+from georeference import pixel_size_of, same_system, transform_of
 from rasters import ARRAYS, Raster, open_raster
 from readers import describe, read_arrays
 from scenes import SceneSpec
@@ -102,7 +102,7 @@ def _note(notes: list[str] | None, sentence: str) -> None:
 
 
 def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None) -> SceneSpec:
-    """Add to the facts of a described scene what its cube tells: shape, wavelengths, bands for a picture."""
+    """Add to the facts of a described scene what its cube tells: shape, wavelengths, picture's bands, pixel size."""
     if spec.described is None:
         return spec
     n_bands = shape[2]
@@ -112,7 +112,8 @@ def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None
     rgb_bands = spec.rgb_bands or choose_rgb(n_bands, wavelengths)
     if max(rgb_bands) >= n_bands:
         raise InputError(f"{spec.described}: 'rgb_bands' counts from 0, and the cube has {n_bands} bands")
-    return replace(spec, shape=tuple(shape), wavelengths=wavelengths, rgb_bands=rgb_bands)
+    pixel_size = spec.pixel_size or pixel_size_of(raster.georeference if raster else None)
+    return replace(spec, shape=tuple(shape), wavelengths=wavelengths, rgb_bands=rgb_bands, pixel_size=pixel_size)
 
 
 def find_orders(shape: tuple[int, int, int], wanted: tuple[int, ...]) -> list[tuple[int, int, int]]:

@@ -29,6 +29,7 @@ KEYS = {
     "wavelengths": "list of numbers: of the bands, in nm",
     "rgb_bands": "list of three whole numbers: the bands, from 0, for red, green and blue",
     "nodata": "number: the value of pixels without data",
+    "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file tells)",
     "source": "text: where the scene comes from",
     "train": "text: the file of the training mask",
     "test": "text: the file of the test mask",
@@ -139,6 +140,7 @@ class _Checked:
             raise self.wrong("wavelengths", "must be above 0")
         rgb = self.take("rgb_bands", lambda v: _all(_is_band)(v) and len(v) == 3)
         nodata = self.take("nodata", _is_number)
+        pixel_size = self.take("pixel_size", lambda v: _is_number(v) and 0 < v < math.inf)
         files = {key: self.take(key, _is_text) for key in ("cube", "gt", "train", "test")}
         keys = {key: self.take(key, _is_text) for key in ("cube_key", "gt_key")}
         if files["cube"] is None:
@@ -167,6 +169,7 @@ class _Checked:
             mask_files=(files["train"], files["test"]) if files["train"] else None,
             wavelengths=None if wavelengths is None else tuple(map(float, wavelengths)),
             nodata=None if nodata is None else float(nodata),
+            pixel_size=None if pixel_size is None else float(pixel_size),
         )
 
 

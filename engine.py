@@ -17,6 +17,7 @@ from patches import PatchLoader
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 PREDICT_BATCH = 256  # patches at a time, fewer where their token pairs, patch_size^4 each, would be more than these
 PREDICT_PAIRS = 2**22
+CPU_TOKENS = 2**12  # or on the CPU their tokens: what is between two operators then stays in the cache
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def train(
     Returns:
         The records of all epochs, those before `state` included.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = _one_cycle(optimiser, config, config.epochs * len(loader))
     history = History()
     if state is not None:
@@ -168,7 +169,7 @@ def predict(
         model: a PatchClassifier; left exactly as it was found.
         cube: normalised scene, (H, W, n_bands), on the model's device.
         pixels: (n, 2) rows and columns, or None for every pixel.
-        batch_size: patches at a time, by default PREDICT_BATCH, or fewer if they are large.
+        batch_size: patches at a time, by default as many as `predict_batch` says.
         probabilities: give the classes' probabilities instead of labels.
         precision: a key of PRECISIONS.
         progress: called with the number of pixels after each batch.
@@ -182,7 +183,7 @@ def predict(
     rows = []
     with inference(model, cube.device, precision):
         embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
-        batch_size = batch_size or predict_batch(model.patch_size)
+        batch_size = batch_size or predict_batch(model.patch_size, cube.device)
         batches = PatchLoader(embedded, chosen, patch_size=model.patch_size, batch_size=batch_size)
         for patches in batches:
             share = class_shares(model, patches)
@@ -195,9 +196,11 @@ def predict(
     return torch.cat(rows).reshape(*shape, -1) if probabilities else torch.cat(rows).reshape(shape)
 
 
-def predict_batch(patch_size: int) -> int:
+def predict_batch(patch_size: int, device: torch.device) -> int:
     """Patches at a time when mapping."""
-    return min(PREDICT_BATCH, max(1, PREDICT_PAIRS // patch_size**4))
+    tokens = patch_size * patch_size
+    most = min(PREDICT_PAIRS // tokens**2, CPU_TOKENS // tokens) if device.type == "cpu" else PREDICT_PAIRS // tokens**2
+    return min(PREDICT_BATCH, max(1, most))
 
 
 def class_shares(model: nn.Module, patches: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import engine
-from conclusion import score, write_outcome
+from conclusion import explore, score, write_outcome
 from job import Job
 from mapping import map_scene
 from metrics import Scores
@@ -23,6 +23,8 @@ log = logging.getLogger("mim")
 def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
     """Train, or go on from `state`; then map the scene, score the test pixels and write the run's folder."""
     args, split, model = job.args, job.split, job.model
+    if args.with_exploration and state is None:
+        explore(job, folder)
     monitor = watch(job, folder, [] if state is None else state["history"]["records"])
     try:
         generator = torch.Generator().manual_seed(job.seed)

@@ -52,6 +52,34 @@ def crs_of(georeference: dict | None) -> str | None:
     return None
 
 
+def pixel_size_of(georeference: dict | None) -> float | None:
+    """Metres across a pixel; None where that is not known, or where it is not the same in both directions."""
+    transform = transform_of(georeference)
+    if transform is None:
+        return None
+    across, down = math.hypot(transform[0], transform[3]), math.hypot(transform[1], transform[4])
+    unit = _metres_per_unit(georeference)
+    if unit is None or not 0 < across < math.inf or abs(down - across) > 0.01 * across:
+        return None
+    return across * unit
+
+
+def _metres_per_unit(georeference) -> float | None:
+    """Of the coordinates; None where they are degrees, or not known."""
+    info = [str(word).strip().lower() for word in georeference.get("map info") or []]
+    if info and (info[0] == "utm" or {"units=meters", "units=metres"} & set(info)):
+        return 1.0
+    if info or not georeference.get("crs"):
+        return None
+    try:
+        from rasterio.crs import CRS
+
+        system = CRS.from_user_input(georeference["crs"])
+        return system.linear_units_factor[1] if system.is_projected else None
+    except (ImportError, ValueError):  # whoever has such a georeference has read it with this package
+        return None
+
+
 def map_info_of(georeference: dict | None) -> dict:
     """Give the entries of an ENVI header, "map info" and "coordinate system string", that place a raster."""
     georeference = georeference or {}

@@ -65,6 +65,7 @@ class Job:
             "fingerprints": self.fingerprints(),
             "split": split.method,
             "notes": (*self.scene.notes, *split.notes),
+            "val_fraction": args.val_fraction,
             "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
             "normalize": args.normalize,
             "fit_on": args.fit_on,
@@ -80,12 +81,15 @@ class Job:
             "batch_size": args.batch_size,
             "seed": self.seed,
             "weights": args.weights,
+            "test_stride": args.test_stride,
             "restored_from": args.restore,
             "machine": describe_machine(next(self.model.parameters()).device),
         }
 
 
-def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: torch.device) -> Job:
+def prepare(
+    args: Namespace, options: dict, seed: int, scene: Scene, device: torch.device, normalised: dict | None = None
+) -> Job:
     """Settle split, normalisation and model; what can be wrong is found here, before a file is written.
 
     Args:
@@ -93,6 +97,7 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
         seed: of split, weights, order and augmentation.
         scene: with its cube.
         device: to run on.
+        normalised: of the same scene and device, kept between runs that share them; filled here.
     Raises:
         InputError: anything that does not fit.
     """
@@ -105,14 +110,7 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
         split = splits.hold_out(split, args.val_fraction, rng)
     if args.border == "skip":
         split = splits.skip_border(split, args.patch_size // 2)
-    preprocessing = fit_preprocessing(
-        scene.cube,
-        split.train,
-        normalize=args.normalize,
-        fit_on=args.fit_on,
-        n_components=args.pca,
-        valid=scene.valid,
-    )
+    preprocessing, cube = _normalise(args, scene, split, device, {} if normalised is None else normalised)
     sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
     try:
         check_patch_size(args.patch_size, height, width)
@@ -130,11 +128,27 @@ def prepare(args: Namespace, options: dict, seed: int, scene: Scene, device: tor
         weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
     recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
     augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
-    cube = preprocessing(scene.cube)
-    if scene.valid is not None:
-        cube[~scene.valid] = 0  # as when a new scene is mapped
-    cube = torch.from_numpy(cube).to(device)
     return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation)
+
+
+def _normalise(args, scene: Scene, split: Split, device: torch.device, kept: dict):
+    """Preprocessing and the cube that it gives, (H, W, n_bands) on the device; made once for runs that share it."""
+    settings = (args.normalize, args.fit_on, args.pca, split.fingerprint if args.fit_on == "train" else None)
+    if settings not in kept:
+        kept.clear()  # one at a time: a cube is large
+        preprocessing = fit_preprocessing(
+            scene.cube,
+            split.train,
+            normalize=args.normalize,
+            fit_on=args.fit_on,
+            n_components=args.pca,
+            valid=scene.valid,
+        )
+        cube = preprocessing(scene.cube)
+        if scene.valid is not None:
+            cube[~scene.valid] = 0  # as when a new scene is mapped
+        kept[settings] = preprocessing, torch.from_numpy(cube).to(device)
+    return kept[settings]
 
 
 def announce(job: Job) -> None:
@@ -156,7 +170,7 @@ def write_config(job: Job, folder: Path) -> None:
     arguments = {
         name: value
         for name, value in vars(job.args).items()
-        if name not in ("describe", "download", "predict", "resume")
+        if name not in ("again", "describe", "download", "figures", "predict", "report", "resume", "sweep")
     }
     content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
     results.write_json(folder / "config.json", content)

@@ -6,26 +6,32 @@ import os
 import sys
 from argparse import Namespace
 from pathlib import Path
+from shutil import get_terminal_size
 
 import torch
+from filelock import Timeout
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from arguments import parse
 from audit import audit
 from augment import augment
+from conclusion import show
 from datasets import load_scene
 from describe import describe
 from doctor import examine
 from download import download
-from experiment import run
-from job import announce, prepare, write_config
+from insides import draw_insides
+from job import announce, prepare
 from new_scene import map_new_scene, scene_raster
+from ranks import Ranks
 from rasters import ARRAYS, GEOTIFF, open_raster
 from reporting import results
-from sampling import draws_split
+from reporting.compare import compare
+from reporting.compared import render
+from reporting.run_folder import Run
 from scenes import find_scene
-from trained import CHECKPOINT
-from utils import InputError, choose_device, load_checkpoint
+from sweep import go_on, train_runs
+from utils import InputError, choose_device
 
 log = logging.getLogger("mim")
 
@@ -39,10 +45,13 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "rasterio"):
+    for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "fontTools", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)
+        ranks = Ranks.of_environment()
+        if ranks.world > 1:
+            logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"[rank {ranks.rank}] %(message)s"))
         with logging_redirect_tqdm():
             if args.download is not None:
                 fetch(args)
@@ -54,12 +63,19 @@ def main(argv: list[str] | None = None) -> int:
                 log.info("%s holds scene.toml and its masks; --dataset %s uses it", home := augment(args), home.name)
             elif args.describe is not None:
                 print("\n".join(describe(args.describe, args.folder)))
+            elif args.compare is not None:
+                comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
+                print(render(comparisons, args.format, get_terminal_size((120, 24)).columns))
             elif args.predict is not None:
-                predict_scene(args)
+                predict_scene(args, ranks)
+            elif args.report is not None:
+                report(args)
+            elif args.figures is not None:
+                draw_figures(args)
             elif args.resume is not None:
                 resume(args, options)
             else:
-                train_runs(args, options)
+                train_runs(args, options, ranks)
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\n")  # after what stood in the bar's line
         return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to go on
@@ -105,25 +121,6 @@ def show_machine(args: Namespace) -> int:
     return 0 if able else 2
 
 
-def train_runs(args: Namespace, options: dict) -> None:
-    """Train and evaluate --runs runs on one scene, which is read once."""
-    device = choose_device(args.cuda)
-    scene = load_scene(args.dataset, args.folder, need_gt=draws_split(args))
-    args.dataset = scene.spec.described or scene.spec.name
-    log.info("%s: %d x %d pixels, %d bands; %s on %s", scene.spec.name, *scene.cube.shape, args.model, device)
-    outcomes, told = [], None
-    for seed in range(args.seed, args.seed + args.runs):
-        job = prepare(args, options, seed, scene, device)
-        if job.split.method != told:  # of several runs the first, or each where each tests another fold
-            announce(job)
-            told = job.split.method
-        folder = results.make_run_folder(args.output, args.model, scene.spec.name, seed)
-        write_config(job, folder)
-        outcomes.append(run(job, folder))
-    if len(outcomes) > 1:
-        print(results.summary(outcomes))
-
-
 def resume(args: Namespace, options: dict) -> None:
     """Go on with an interrupted run from its last finished epoch."""
     folder = args.resume
@@ -132,7 +129,7 @@ def resume(args: Namespace, options: dict) -> None:
         raise InputError(f"{folder} is complete; there is nothing to resume")
     if not {"arguments", "options", "seed", "protocol"} <= set(config):
         raise InputError(f"{folder / 'config.json'} is not that of a run; give the folder of a run")
-    earlier = Namespace(**config["arguments"])
+    earlier = Namespace(**vars(args) | config["arguments"])
     for name in ("cuda", "visdom"):
         if getattr(args, name) is not None:
             setattr(earlier, name, getattr(args, name))
@@ -145,13 +142,30 @@ def resume(args: Namespace, options: dict) -> None:
     if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     announce(job)
-    last = folder / "last.pt"
-    state = load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
-    log.info("going on after epoch %d", len(state["history"]["records"]) if state else 0)
-    run(job, folder, state)
+    try:
+        go_on(job, folder)
+    except Timeout as error:
+        raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
 
 
-def predict_scene(args: Namespace) -> None:
+def report(args: Namespace) -> None:
+    """Draw the pictures and write the page of finished runs again."""
+    for run in [Run.read(folder) for folder in args.report]:  # all are read before a file is written
+        show(run)
+        log.info("%s is written again", run.folder / "report.html")
+
+
+def draw_figures(args: Namespace) -> None:
+    """Draw what goes on inside a finished run's network."""
+    run, arguments = Run.read(args.figures), results.read_json(args.figures / "config.json").get("arguments", {})
+    if not {"dataset", "folder"} <= set(arguments):
+        raise InputError(f"{args.figures / 'config.json'} is not that of a run; give the folder of a run")
+    scene = load_scene(arguments["dataset"], args.folder or Path(arguments["folder"]))
+    folder = draw_insides(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
+    log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
+
+
+def predict_scene(args: Namespace, ranks: Ranks) -> None:
     """Map a scene or a file with a trained model; no labels and no training data are needed."""
     path = Path(args.predict)
     if path.suffix.lower() != ".toml" and (path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS)):
@@ -163,7 +177,8 @@ def predict_scene(args: Namespace) -> None:
         name,
         args.restore,
         args.output,
-        choose_device(args.cuda),
+        choose_device(args.cuda, ranks.local_rank),
+        ranks,
         stride=args.test_stride,
         precision=args.precision,
         resample=args.resample,
@@ -171,7 +186,8 @@ def predict_scene(args: Namespace) -> None:
         block_rows=args.block_rows,
         geotiff=args.map_format == "geotiff" or (args.map_format is None and raster.path.suffix.lower() in GEOTIFF),
     )
-    log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
+    if ranks.first:
+        log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
 if __name__ == "__main__":

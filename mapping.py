@@ -123,6 +123,7 @@ def map_blocks(
     device: torch.device,
     *,
     start: int = 0,
+    stop: int | None = None,
     block_rows: int | None = None,
     precision: str = "float32",
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -135,21 +136,22 @@ def map_blocks(
         model: the network, on the device; left as it was found after each block.
         read_rows: gives the normalised rows start to stop, (stop - start, W, n_bands) float32.
         grid: the pixels to predict.
-        start: number of the first pixel, where an earlier call ended.
+        start, stop: numbers of the first pixel and of the one after the last, by default all; a call may go on where
+            another ended.
         block_rows: rows at a time, about; None for as many as BLOCK_BYTES hold.
         precision: a key of `engine.PRECISIONS`.
     Yields:
         Number of the block's first pixel, and its pixels' probabilities, (n, K) float32.
     """
     height, width = grid.shape
-    batch, margin = engine.predict_batch(model.patch_size), model.patch_size // 2
+    batch, margin = engine.predict_batch(model.patch_size, device), model.patch_size // 2
     embedded: dict[int, Tensor] = {}  # (C, W) by row, as long as windows need it
     if block_rows is None:
         block_rows = max(1, BLOCK_BYTES // (4 * width * model.n_bands))
     block = max(1, round(block_rows * len(grid) / height / batch)) * batch
-    first = start // batch * batch
-    while first < len(grid):
-        last = min(first + block, len(grid))
+    first, stop = start // batch * batch, len(grid) if stop is None else stop
+    while first < stop:
+        last = min(first + block, stop)
         pixels = grid.pixels(first, last)
         low, high = pixels[0, 0] - margin, pixels[-1, 0] + margin + 1
         needed = _mirrored(np.arange(low, high), height)

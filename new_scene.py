@@ -2,28 +2,28 @@
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from datasets import find_spec, load_scene
+from engine import predict_batch
 from envi import find_pair
+from georeference import pixel_size_of
 from mapping import Grid, label_type, map_blocks
 from preprocessing import Preprocessing
+from progress import LOCK, Progress, merged, open_array, share_of
+from ranks import Ranks
 from rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
 from reporting import results, visualize
-from reporting.monitor import Progress
+from reporting.monitor import Progress as Bar
 from trained import load_trained
 from utils import InputError, describe_machine, fingerprint_file
 
-PROGRESS, LOCK = "progress.json", "in-use.lock"
 DATA, NO_DATA = 1, 2
-PICTURE_SIDE = 4000  # pixels; larger maps are thinned out for the picture
 log = logging.getLogger(__name__)
 
 
@@ -149,6 +149,7 @@ def map_new_scene(
     checkpoint_path: Path,
     output: Path,
     device: torch.device,
+    ranks: Ranks,
     *,
     stride: int = 1,
     precision: str = "float32",
@@ -165,6 +166,7 @@ def map_new_scene(
         checkpoint_path: of the trained network.
         output: the folder is output/predict/name/time.
         device: to run on.
+        ranks: this process and the others that share the pixels; the first writes what the folder gets in the end.
         stride: predict every stride-th row and column and fill between.
         precision: a key of `engine.PRECISIONS`.
         resample: interpolate bands by their wavelengths.
@@ -189,41 +191,53 @@ def map_new_scene(
     parts = {"labels": ((len(grid),), label_type(model.n_classes)), "known": (grid.shape, np.uint8)}
     if probabilities:
         parts["shares"] = ((len(grid), model.n_classes), np.float32)
-    folder, done, lock = _open_folder(output / "predict" / name, job, parts)
-    if done:
-        log.info("going on in %s after %s of %s pixels", folder, f"{done:,}", f"{len(grid):,}")
-    progress = Progress("mapping", "px")
+    if ranks.machines > 1:
+        raise InputError("--predict is shared by the processes of one machine; start torchrun with --nnodes=1")
+    progress = Progress.open(output / "predict" / name, job, parts, ranks)
+    folder, mine = progress.folder, share_of(progress.done, len(grid), predict_batch(model.patch_size), ranks)
+    if progress.done:
+        n_done = sum(last - first for first, last in progress.done)
+        log.info("going on in %s after %s of %s pixels", folder, f"{n_done:,}", f"{len(grid):,}")
+    bar, done = Bar("mapping", "px"), []
     try:
-        arrays = {part: _array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
+        if not ranks.first:
+            ranks.hear("made")
+        arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
+        ranks.tell("made", "")  # to the others, who would else make the files anew
         read = RowReader(raster, bands, preprocessing, arrays["known"])
-        progress(done, len(grid))
-        options = {"start": done, "block_rows": block_rows, "precision": precision}
-        for first, block in map_blocks(model, read, grid, device, **options):
-            last = first + len(block)
-            arrays["labels"][first:last] = block.argmax(1) + 1
-            if probabilities:
-                arrays["shares"][first:last] = block
-            for array in arrays.values():
-                array.flush()
-            results.write_json(folder / PROGRESS, {"job": job, "done": last})
-            progress(last - max(first, done), len(grid))
-            done = last
-            arrays = {part: _array(folder / f"{part}.part", *facts) for part, facts in parts.items()}  # pages leave
-            read.known = arrays["known"]
+        for start, stop in mine:
+            options = {"start": start, "stop": stop, "block_rows": block_rows, "precision": precision}
+            for first, block in map_blocks(model, read, grid, device, **options):
+                last = first + len(block)
+                arrays["labels"][first:last] = block.argmax(1) + 1
+                if probabilities:
+                    arrays["shares"][first:last] = block
+                for array in arrays.values():
+                    array.flush()
+                done = merged([*done, (first, last)])
+                progress.note(done, ranks.rank)
+                bar(len(block), sum(last - first for first, last in mine))
+                arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
+                read.known = arrays["known"]  # opened anew, so that the old pages leave the memory
+        ranks.wait_for_all("mapped")
+        if not ranks.first:
+            return folder
         facts = job | {"network": checkpoint["model"], "trained_on": checkpoint["scene"]}
         facts |= {"class_names": checkpoint["class_names"], "machine": describe_machine(device)}
         facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
         results.write_json(folder / "mapping.json", facts)
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
+        progress.finish()
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("the same command goes on where it stopped") from interrupt
     except BaseException:
-        if not done:
+        if not progress.done and not done and ranks.world == 1:
             shutil.rmtree(folder)
         raise
     finally:
-        progress.close()
-        lock.release()
+        bar.close()
+        if progress.lock is not None:
+            progress.lock.release()
     (folder / LOCK).unlink(missing_ok=True)
     return folder
 
@@ -234,48 +248,25 @@ def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> 
     labels = _full(folder / "labels.full", grid, arrays["labels"], read)
     write_labels(folder / f"map{suffix}", labels, classes, palette, raster)
     results.write_array(folder / "prediction.npy", labels)
-    thin = -(-max(grid.shape) // PICTURE_SIDE)
     title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {name}"
-    visualize.save_label_map(folder / "map.png", np.array(labels[::thin, ::thin]), classes, palette, title)
+    visualize.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
     if "shares" in arrays:
         shares = _full(folder / "shares.full", grid, arrays["shares"], read)
         write_bands(folder / f"probabilities{suffix}", shares, classes, raster)
-        entropy = _array(folder / "entropy.full", (*grid.shape, 1), np.float32)
+        entropy = open_array(folder / "entropy.full", (*grid.shape, 1), np.float32)
         for row in range(grid.shape[0]):
             p = np.asarray(shares[row])
             entropy[row, :, 0] = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
         write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster)
-    (folder / PROGRESS).unlink()  # first: from here on nothing goes on in this folder
-    for part in (*folder.glob("*.part"), *folder.glob("*.full")):
-        part.unlink()
 
 
 def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader) -> np.ndarray:
     """Values by number as an image of the whole scene, on disk; 0 where there is no data."""
-    image = _array(path, (*grid.shape, *values.shape[1:]), values.dtype)
+    image = open_array(path, (*grid.shape, *values.shape[1:]), values.dtype)
     for row in range(grid.shape[0]):
         image[row] = grid.spread(values, row, row + 1)[0]
         image[row, read.without_data(row)] = 0
     return image
-
-
-def _array(path: Path, shape: tuple[int, ...], dtype) -> np.memmap:
-    """An array in a file, gone on with if it is there; its room on the disk is taken at once."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not _is_of_size(path, size):
-        with path.open("wb") as file:
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-                else:
-                    file.truncate(size)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from error
-    return np.memmap(path, dtype, "r+", shape=shape)
-
-
-def _is_of_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def _identity(raster: Raster) -> dict:
@@ -285,26 +276,3 @@ def _identity(raster: Raster) -> dict:
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     facts = {"key": raster.key, "nodata": raster.nodata, "wavelengths": raster.wavelengths, "shape": raster.shape}
     return {"name": str(raster.path), "files": states} | facts
-
-
-def _open_folder(home: Path, job: dict, parts: dict) -> tuple[Path, int, FileLock]:
-    """The newest folder where this very job was cut off, or a new one; with the pixels done, held by a lock."""
-    for path in sorted(home.glob(f"*/{PROGRESS}"), reverse=True):
-        lock = FileLock(path.parent / LOCK, timeout=0)
-        try:
-            lock.acquire()
-            state = results.read_json(path)
-            sizes = {part: int(np.prod(shape)) * np.dtype(kind).itemsize for part, (shape, kind) in parts.items()}
-            whole = all(_is_of_size(path.parent / f"{part}.part", size) for part, size in sizes.items())
-            if whole and isinstance(state, dict) and state.get("job") == job and isinstance(state.get("done"), int):
-                return path.parent, state["done"], lock
-            lock.release()
-        except Timeout:  # another process is mapping there
-            continue
-        except InputError:  # not ours, or damaged
-            lock.release()
-    folder = results.make_folder(home)
-    lock = FileLock(folder / LOCK, timeout=0)
-    lock.acquire()
-    results.write_json(folder / PROGRESS, {"job": job, "done": 0})
-    return folder, 0, lock

@@ -52,6 +52,7 @@ class SceneSpec:
         mask_files: training and test mask that its description names.
         wavelengths: of the bands, in nm.
         nodata: value of the pixels without data.
+        pixel_size: metres across a pixel.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SceneSpec:
     mask_files: tuple[str, str] | None = None
     wavelengths: tuple[float, ...] | None = None
     nodata: float | None = None
+    pixel_size: float | None = None
 
     @property
     def n_classes(self) -> int:
@@ -102,6 +104,8 @@ def _scene(name, files, shape, rgb_bands, classes, source, *, counted=True, urls
     cube, gt = files
     facts = (name, *cube, shape, *gt)
     legend = (names, counts[0] if counts else None, PALETTE[: len(names)])
+    sizes = dict(entry.split() for entry in _PIXEL_SIZES.split(","))
+    more["pixel_size"] = float(sizes[name]) if name in sizes else None
     return SceneSpec(*facts, *legend, rgb_bands, source, urls or {}, sums or {}, masks, name, **more)
 
 
@@ -115,6 +119,8 @@ def _mask_urls(code):
     return {file: f"{root}/{code}/{file}" for file in MASK_KEYS}
 
 
+_PIXEL_SIZES = """IndianPines 20, PaviaU 1.3, PaviaC 1.3, Salinas 3.7, KSC 18, Botswana 30, Houston2013 2.5,
+Houston2018 1, WHU-Hi-LongKou 0.463, WHU-Hi-HanChuan 0.109, WHU-Hi-HongHu 0.043"""  # metres; the Gulfport's is unsure
 _EHU_PAGE = "https://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scenes"
 _MUUFL_FILE = "muufl_gulfport_campus_1_hsi_220_label.mat"
 _WHU_TERMS = "free for academic use under the terms of https://rsidea.whu.edu.cn/resource_WHUHi_sharing.htm"

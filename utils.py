@@ -1,5 +1,6 @@
 """Seeds, devices, whole files, checkpoints, and the one kind of error that is the user's to mend."""
 
+import functools
 import hashlib
 import io
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h")
 
 
 class InputError(ValueError):
@@ -28,8 +31,8 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def choose_device(cuda: int | None) -> torch.device:
-    """Give the device to run on: -1 the CPU, N the N-th GPU, None the first GPU or else the CPU.
+def choose_device(cuda: int | None, local_rank: int = 0) -> torch.device:
+    """Give the device to run on: -1 the CPU, N the N-th GPU, None the GPU of the rank on its machine or else the CPU.
 
     Float32 is float32 on it from here on: convolutions and matrix products are not rounded to TF32.
 
@@ -39,7 +42,7 @@ def choose_device(cuda: int | None) -> torch.device:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if cuda is None:
-        return torch.device("cuda:0" if n_devices else "cpu")
+        return torch.device(f"cuda:{local_rank % n_devices}" if n_devices else "cpu")
     if cuda == -1:
         return torch.device("cpu")
     if not 0 <= cuda < n_devices:
@@ -75,7 +78,21 @@ def describe_machine(device: torch.device) -> dict[str, str | None]:
         "device": f"{device}: {name}",
         "threads": str(torch.get_num_threads()),
         "git_commit": _git_commit(),
+        "code": _code(),
     }
+
+
+@functools.cache
+def _code() -> str:
+    """SHA-256 of the source files that a result can depend on."""
+    home, digest = Path(__file__).parent, hashlib.sha256()
+    files = [
+        *home.glob("*.py"),
+        *(file for room in ("models", "selective_scan") for file in (home / room).rglob("*.*")),
+    ]
+    for file in sorted(file for file in files if file.suffix in SOURCES):
+        digest.update(file.relative_to(home).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _git_commit() -> str | None:

@@ -6,29 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selective_scan import selective_scan
+from selective_scan import causal_conv, selective_scan
 
 DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # softplus(bias) starts log-uniform between them
-CONV_KERNEL = 3
+CONV_KERNEL = 3  # `causal_conv` knows no other
 
 
 class CausalConv(nn.Module):
-    """Depthwise convolution along the sequence in which token t sees t and the two tokens before it."""
+    """Depthwise convolution along a sequence in which token t sees t and the two tokens before it, and SiLU."""
 
-    def __init__(self, d_inner: int):
+    def __init__(self, d_inner: int, scan_backend: str):
         super().__init__()
         bound = CONV_KERNEL**-0.5
         self.weight = nn.Parameter(torch.empty(CONV_KERNEL, d_inner).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(d_inner).uniform_(-bound, bound))
+        self.scan_backend = scan_backend
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, L, d_inner) in and out."""
-        length = x.shape[1]
-        padded = F.pad(x, (0, 0, CONV_KERNEL - 1, 0))
-        y = self.bias
-        for shift in range(CONV_KERNEL):  # the last weight belongs to the token itself
-            y = torch.addcmul(y, padded[:, shift : shift + length], self.weight[shift])
-        return y
+    def forward(self, tokens: Tensor, order: Tensor) -> Tensor:
+        """Tokens (B, n_tokens, d_inner) along the orders (n_orders, L) to sequences (B * n_orders, L, d_inner)."""
+        return causal_conv(tokens, order, self.weight, self.bias, self.scan_backend)
 
 
 class S6(nn.Module):
@@ -55,13 +51,17 @@ class S6(nn.Module):
             delta = torch.empty(d_inner).uniform_(math.log(DELTA_MIN), math.log(DELTA_MAX)).exp_()
             self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus(bias) = delta
 
+    def A(self) -> Tensor:
+        """The state matrix, (d_inner, N), negative."""
+        return -torch.exp(self.A_log)
+
     def forward(self, u: Tensor) -> Tensor:
         """(batch, L, d_inner) in and out."""
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return selective_scan(
             u,
             F.linear(dt, self.dt_proj.weight),
-            -torch.exp(self.A_log),
+            self.A(),
             B,
             C,
             self.D,
@@ -76,9 +76,14 @@ class ScanBranch(nn.Module):
 
     def __init__(self, d_inner: int, d_state: int, scan_backend: str):
         super().__init__()
-        self.conv = CausalConv(d_inner)
+        self.conv = CausalConv(d_inner, scan_backend)
         self.s6 = S6(d_inner, d_state, scan_backend)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, L, d_inner) in and out."""
-        return self.s6(F.silu(self.conv(x)))
+    def forward(self, tokens: Tensor, order: Tensor) -> Tensor:
+        """Tokens (B, n_tokens, d_inner) along the orders (n_orders, L) to sequences (B * n_orders, L, d_inner)."""
+        return self.s6(self.conv(tokens, order))
+
+    def before_scan(self, tokens: Tensor, order: Tensor) -> list[Tensor]:
+        """What `scan_and_merge` takes for this direction."""
+        u, s6 = self.conv(tokens, order), self.s6
+        return [u, s6.x_proj(u), s6.dt_proj.weight, s6.dt_proj.bias, s6.A(), s6.D]

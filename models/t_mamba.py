@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from models.options import MiMOptions
 from models.scan_order import cross_scan_orders, inverse_orders
 from models.ssm import ScanBranch
 from models.tokens import GaussianDecay, GridPool, TokenFuser, TokenLearner, WeightedFusion
+from selective_scan import can_merge, scan_and_merge
 
 
 class TMamba(nn.Module):
@@ -30,7 +32,7 @@ class TMamba(nn.Module):
         dim, d_inner = options.dim, options.d_inner
         orders = cross_scan_orders(grid)[[scan_type - 1 for scan_type in scan_types]]
         self.n_types = len(scan_types)
-        self.halves = options.scan == "halves"
+        self.halves, self.scan_backend = options.scan == "halves", options.scan_backend
         scanned = (length + 1) // 2 if self.halves else length
         centre = scanned - 1 if self.halves else length // 2
 
@@ -58,13 +60,43 @@ class TMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens in raster order (B, L, dim) to (B, types, S, dim), aligned over the types."""
         normed = self.norm(x)
-        y = self.merge_norm(self.scan(self.in_proj(normed)))  # (B, types, L, d_inner), in scan order
-        z = self.pool(nn.functional.silu(self.z_proj(normed)))  # (B, S, d_inner)
+        tokens, z = self.in_proj(normed), self.pool(F.silu(self.z_proj(normed)))
+        skip = self.res_proj(self.pool(x))  # (B, S, dim)
+        if can_merge(tokens, self.scan_backend) and not self.training and not any(map(has_hook, self.children())):
+            return self._without_gradients(tokens, z, skip)
+        y = self.merge_norm(self.scan(tokens))  # (B, types, L, d_inner), in scan order
         if self.learned:
             fused = self.fuser(self.dropout(self.learner(y)), z)
         else:
             fused = self.dropout(self.pool(self._to_raster(y))) * z.unsqueeze(1)
-        return self.out_proj(fused) + self.res_proj(self.pool(x)).unsqueeze(1)
+        return self.out_proj(fused) + skip.unsqueeze(1)
+
+    def _without_gradients(self, tokens: Tensor, z: Tensor, skip: Tensor) -> Tensor:
+        """The rest of `forward` in evaluation: what is elementwise in one operator, matrices multiplied first.
+
+        The parts are not called as modules here; where somebody listens to one with a hook, this is not taken.
+        """
+        ahead, behind = (order.view(self.n_types, -1) for order in (self.forward_order, self.backward_order))
+        y = scan_and_merge(  # (B types, L, d_inner), in raster order
+            self.forward_branch.before_scan(tokens, ahead),
+            self.backward_branch.before_scan(tokens, behind),
+            ahead,
+            behind,
+            self.decay.index_weight,
+            self.merge_norm.weight,
+            self.merge_norm.bias,
+            self.learner.attention.packed() if self.learned else None,
+            self.decay.centre,
+            self.decay.by_feature,
+            self.halves,
+            self.merge_norm.eps,
+        )
+        y = rearrange(y, "(b t) n c -> b t n c", t=self.n_types)
+        if not self.learned:
+            return self.out_proj(self.pool(y) * z.unsqueeze(1)) + skip.unsqueeze(1)
+        mix, added = self.fuser.parts(z)
+        values = F.linear(self.learner.averages(y), self.out_proj.weight @ self.learner.value.weight)
+        return mix.unsqueeze(1) @ values + (self.out_proj(added) + skip).unsqueeze(1)
 
     def scan(self, tokens: Tensor) -> Tensor:
         """Scan both ways: (B, L, d_inner) in raster order to (B, types, L, d_inner) in scan order."""
@@ -77,12 +109,18 @@ class TMamba(nn.Module):
 
     def _run(self, branch: ScanBranch, tokens: Tensor, order: Tensor) -> Tensor:
         """One direction of all types at once, decayed towards the centre; in the direction's own order."""
-        sequences = rearrange(tokens.index_select(1, order), "b (t n) c -> (b t) n c", t=self.n_types)
-        return rearrange(self.decay(branch(sequences)), "(b t) n c -> b t n c", t=self.n_types)
+        return rearrange(
+            self.decay(branch(tokens, order.view(self.n_types, -1))), "(b t) n c -> b t n c", t=self.n_types
+        )
 
     def _to_raster(self, y: Tensor) -> Tensor:
         flat = rearrange(y, "b t n c -> b (t n) c").index_select(1, self.raster_order)
         return rearrange(flat, "b (t n) c -> b t n c", t=self.n_types)
+
+
+def has_hook(module: nn.Module) -> bool:
+    """Whether somebody listens to a module or a part of it; then it must be called as such."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 class MiMBlock(nn.Module):

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 DECAYS = ("none", "index", "feature", "both")
@@ -75,6 +74,10 @@ class SequenceAttention(nn.Module):
         summary = torch.stack([x.amax(-1), x.mean(-1)], dim=-1)
         return x * torch.sigmoid(self.mix(summary))
 
+    def packed(self) -> Tensor:
+        """Weights of maximum and mean, and the bias: (3,)."""
+        return torch.cat([self.mix.weight[0], self.mix.bias])
+
 
 class TokenLearner(nn.Module):
     """Semantic token learner (STL): S tokens, each a learned average over the L positions.
@@ -93,9 +96,11 @@ class TokenLearner(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """(..., L, channels) to (..., S, channels)."""
-        y = self.attention(y)
-        share = self.shares(y)
-        return self.value(share.transpose(-2, -1) @ y)  # U2 after the average: the same, on S tokens instead of L
+        return self.value(self.averages(self.attention(y)))  # U2 after the average: the same, on S tokens instead of L
+
+    def averages(self, y: Tensor) -> Tensor:
+        """The averages before U2, from what the attention gives."""
+        return self.shares(y).transpose(-2, -1) @ y
 
     def shares(self, y: Tensor) -> Tensor:
         """How much of each position is in each token, from what the attention gives: (..., L, S), 1 in sum over L."""
@@ -119,9 +124,13 @@ class TokenFuser(nn.Module):
 
     def forward(self, u: Tensor, z: Tensor) -> Tensor:
         """u (batch, types, S, channels) and z (batch, S, channels) to (batch, types, S, channels)."""
-        mixed = rearrange(self.mix(rearrange(u, "b t s c -> b t c s")), "b t c s -> b t s c")
+        mix, skip = self.parts(z)
+        return mix.unsqueeze(1) @ u + skip.unsqueeze(1)
+
+    def parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What is the same for all types: gate times P, (batch, S, S), and what is added, (batch, S, channels)."""
         gate = torch.sigmoid(self.gate(z))  # (batch, S, S)
-        return gate.unsqueeze(1) @ mixed + self.attention(z).unsqueeze(1)
+        return gate @ self.mix.weight, (gate @ self.mix.bias).unsqueeze(-1) + self.attention(z)
 
 
 class WeightedFusion(nn.Module):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -115,7 +116,7 @@ class Bar:
         self.total, self.done = total, first
         self.first, self.started, self.told = first, time.monotonic(), time.monotonic()
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("WORLD_SIZE", "1") == "1":  # torchrun's processes share a terminal
             self.bar = tqdm(total=total, initial=first, mininterval=0.2, dynamic_ncols=True, smoothing=0.05)
 
     def advance(self, n: int, said: str) -> None:

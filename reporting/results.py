@@ -52,6 +52,11 @@ def write_json(path: Path, content: dict) -> None:
     write_atomically(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
+def as_json(content: dict) -> dict:
+    """The content as it comes back from a JSON file."""
+    return json.loads(json.dumps(_plain(content)))
+
+
 def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -132,13 +137,14 @@ def distance_label(entry: dict) -> str:
     return f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
 
 
-def summary(results: list[Scores]) -> str:
-    """One line with mean and standard deviation (n - 1) over several runs, per cent."""
-    parts = []
-    for name, attribute in (("OA", "overall_accuracy"), ("AA", "average_accuracy"), ("kappa", "kappa")):
-        values = 100 * np.array([getattr(result, attribute) for result in results])
-        parts.append(f"{name} {values.mean():.2f} +- {values.std(ddof=1):.2f}")
-    return f"{len(results)} runs: {', '.join(parts)}"
+def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) over the runs, (n,), in which a figure is defined (not NaN).
+
+    NaN stands for the mean where it is defined in none, for the deviation where in fewer than two.
+    """
+    values = values[~np.isnan(values)]
+    mean = float(values.mean()) if len(values) else math.nan
+    return mean, float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _per_cent(fraction: float) -> str:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +65,14 @@ class Run:
         """K colours "#rrggbb"."""
         return tuple(self.metrics["palette"])
 
+    @property
+    def scale_names(self) -> tuple[str, ...]:
+        """What the rows of a record's "scale_losses" are: heads on grids of tokens, the last perhaps on their sum."""
+        n_rows = len(self.records[-1]["scale_losses"])
+        scales = self.protocol["model"]["options"].get("scales", ())
+        names = tuple(f"scale {side} x {side}" for side in scales[-n_rows:])
+        return names + ("all scales",) * (n_rows - len(names))
+
     @cached_property
     def records(self) -> list[dict]:
         """A record per epoch, see `engine.History`."""
@@ -87,13 +97,13 @@ class Run:
         with self._load("maps.npz") as archive:
             try:
                 return {name: archive[name] for name in MAPS}
-            except (KeyError, OSError, ValueError) as error:
+            except (KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
                 raise InputError(f"{self.folder / 'maps.npz'} is damaged; train the run again") from error
 
     def _load(self, name: str):
         try:
             return np.load(self.folder / name, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{self.folder / name} is missing or damaged; train the run again") from error
 
 

@@ -1,28 +1,29 @@
-"""Label maps, false colour and the confusion matrix as image files; nothing opens on screen."""
+"""Maps as figures for print: labels, errors, and false colour."""
 
-import io
-from itertools import pairwise
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import BoundaryNorm, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from reporting.results import distance_label
-from utils import write_atomically
+from reporting.figures import CM, COLUMN, DPI, PAGE, SMALL, TITLE, add_legend, class_label, legend_sizes, sheet, wrapped
 
-DPI = 200
-TRAINED, EMPTY = "#d62728", "#eeeeee"  # on the audit's map: training pixels, pixels out of the split
-STEPS = (1, 2, 3, 4, 6, 9, 13, 21, 41)  # distances at which its colour changes
+MARGIN, GAP = 0.1 * CM, 0.3 * CM  # inches: round the figure, and between map and legend
+BAR = 0.55 * CM  # the strip below a map that holds its scale bar
+TALLEST = 13 * CM  # of a map
+LONGEST_SIDE = 4000  # pixels; a larger map is thinned out
+RASTER = 4_000_000  # pixels; a small map is embedded with its pixels repeated up to about so many
+# The error map's, for the colour-blind too (Okabe and Ito).
+RIGHT, WRONG, TRAINED, VALIDATED, OUTSIDE = "#56B4E9", "#D55E00", "#000000", "#8C8C8C", "#F2F2F2"
 
 
 def colour_map(labels: np.ndarray, palette: tuple[str, ...]) -> np.ndarray:
     """Colour a label map: (H, W) labels 0..K to (H, W, 3) uint8, 0 black."""
-    table = np.array([(0, 0, 0), *(to_rgb(colour) for colour in palette)])
-    return (255 * table).round().astype(np.uint8)[labels]
+    return _coloured(labels, ("#000000", *palette))
 
 
 def false_colour(cube: np.ndarray, bands: tuple[int, int, int]) -> np.ndarray:
@@ -33,140 +34,180 @@ def false_colour(cube: np.ndarray, bands: tuple[int, int, int]) -> np.ndarray:
 
 
 def save_label_map(
-    path: Path, labels: np.ndarray, class_names: tuple[str, ...], palette: tuple[str, ...], title: str
+    path: Path,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    palette: tuple[str, ...],
+    title: str,
+    pixel_size: float | None = None,
 ) -> None:
-    """Draw a label map with a legend of the classes in it.
+    """Draw a label map with a legend of the classes in it and a scale bar.
 
     Args:
-        path: a .png file.
+        path: see `figures.sheet`.
         labels: (H, W) 0..K; 0 is black, "unlabelled" in the legend.
         class_names, palette: K each.
         title: above the map.
+        pixel_size: metres across a pixel; None for a bar that counts pixels.
     """
-    height, width = labels.shape
-    wide = width > 1.5 * height  # then the legend goes below
-    entries = [Patch(facecolor="black", label="unlabelled")] if (labels == 0).any() else []
-    entries += [
-        Patch(facecolor=palette[i], label=f"{i + 1} {name}")
-        for i, name in enumerate(class_names)
-        if (labels == i + 1).any()
-    ]
-    if wide:
-        size, n_columns = (9.0, 9.0 * height / width + 0.5 + 0.22 * -(-len(entries) // 5)), 5
-        anchor = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02)}
-    else:
-        size, n_columns = (6.0 * width / height + 2.6, 6.4), 1
-        anchor = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
-    figure, axes = _figure(size)
-    axes.imshow(colour_map(labels, palette), interpolation="nearest")
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
-    axes.legend(handles=entries, ncols=n_columns, fontsize=7, frameon=False, borderaxespad=0, **anchor)
-    _save(figure, path)
+    drawn = _thinned(labels)
+    present = np.unique(drawn)
+    entries = [Patch(facecolor="black", label="unlabelled")] if 0 in present else []
+    entries += [Patch(facecolor=palette[i - 1], label=class_label(i - 1, class_names[i - 1])) for i in present if i]
+    _save_map(path, colour_map(drawn, palette), labels.shape, entries, title, pixel_size)
 
 
-def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """Draw a confusion matrix, (K, K) counts, rows = ground truth, as per cent of each row."""
-    n_classes = len(class_names)
-    support = confusion.sum(1, keepdims=True)
-    share = 100 * confusion / np.maximum(support, 1)
-    side = 2.8 + 0.38 * n_classes
-    figure, axes = _figure((side + 0.6, side))
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    labels = [f"{i + 1} {name}" for i, name in enumerate(class_names)]
-    axes.set_xticks(range(n_classes), labels, rotation=90, fontsize=7)
-    axes.set_yticks(range(n_classes), labels, fontsize=7)
-    axes.set_xlabel("prediction", fontsize=8)
-    axes.set_ylabel("ground truth", fontsize=8)
-    for row, column in zip(*np.nonzero(confusion), strict=True):
-        value = share[row, column]
-        text = f"{value:.0f}" if value >= 0.5 else "<1"
-        axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if value > 50 else "black")
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("% of the class's test pixels", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    _save(figure, path)
-
-
-def save_accuracy_by_distance(path: Path, entries: list[dict], title: str) -> None:
-    """Draw the accuracy of the test pixels over their distance to the nearest training pixel.
+def error_map(prediction: np.ndarray, train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Tell the pixels of a split apart: (H, W) uint8, 0 in no mask, 1 right, 2 wrong, 3 training, 4 validation.
 
     Args:
-        path: a .png file.
-        entries: see `metrics.accuracy_by_distance`.
-        title: above the curve.
+        prediction: (H, W) labels 1..K, 0 where nothing was predicted, which is wrong on a test pixel.
+        train, validation, test: (H, W) label maps, 0 where a pixel is not in them.
     """
-    shares = np.array([entry["n"] for entry in entries], dtype=float)
-    shares *= 100 / shares.sum()
-    figure, axes = _figure((6.0, 3.6))
-    places = range(len(entries))
-    axes.bar(places, shares, width=0.8, color="#d9d9d9", label="share of the test pixels")
-    axes.plot(places, [100 * entry["accuracy"] for entry in entries], "o-", color="#1f77b4", label="accuracy")
-    axes.set_xticks(places, [f"{distance_label(entry)}\n{entry['n']:,}" for entry in entries], fontsize=7)
-    axes.set_xlabel("chessboard distance to the nearest training pixel, and number of test pixels", fontsize=8)
-    axes.set_ylabel("%", fontsize=8)
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_ylim(0, 104)
-    axes.set_title(title, fontsize=9)
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, -0.36))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    _save(figure, path)
+    kinds = np.where(test > 0, np.where(prediction == test, 1, 2), 0)
+    return np.select([train > 0, validation > 0], [3, 4], kinds).astype(np.uint8)
 
 
-def save_audit(
-    path: Path, train: np.ndarray, test: np.ndarray, distance: np.ndarray, patch_size: int, title: str
-) -> None:
-    """Draw where a split trains and tests, the test pixels in the colour of their distance, and a histogram of that.
+def save_errors(path: Path, errors: np.ndarray, title: str, pixel_size: float | None = None) -> None:
+    """Draw which test pixels are right and which are wrong, in colours that the colour-blind tell apart.
 
     Args:
-        path: a .png file.
-        train, test: (H, W), not 0 on their pixels.
-        distance: (H, W) chessboard distance to the nearest training pixel.
-        patch_size: P; lines at P // 2 and P - 1 mark what lies in a window and what overlaps one.
+        path: see `figures.sheet`.
+        errors: see `error_map`.
         title: above the map.
+        pixel_size: metres across a pixel; None for a bar that counts pixels.
     """
-    height, width = train.shape
-    farthest = int(distance[test > 0].max())
-    bounds = [step for step in STEPS if step <= farthest] or [1]
-    bounds.append(max(farthest, bounds[-1]) + 1)
-    colours, norm = colormaps["viridis"].resampled(len(bounds) - 1), BoundaryNorm(bounds, len(bounds) - 1)
-    image = np.full((height, width, 3), to_rgb(EMPTY))
-    image[test > 0] = colours(norm(np.maximum(distance, 1)))[test > 0][:, :3]
-    image[train > 0] = to_rgb(TRAINED)
-
-    wide = width > 1.5 * height  # then the histogram goes below
-    size = (9.0, 9.0 * height / width + 3.6) if wide else (6.0 * width / height + 5.2, 6.0)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    ratios = {"height_ratios": (size[1] - 3.0, 2.4)} if wide else {"width_ratios": (size[0] - 5.0, 4.4)}
-    upper, lower = figure.subplots(*((2, 1) if wide else (1, 2)), gridspec_kw=ratios)
-    upper.imshow(image, interpolation="nearest")
-    figure.suptitle(title, fontsize=9)
-    upper.set_axis_off()
-    names = [str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(bounds)]
-    entries = [Patch(facecolor=TRAINED, label="training"), Patch(facecolor=EMPTY, label="in neither")]
-    present = np.unique(norm(np.maximum(distance[test > 0], 1)))
-    entries += [Patch(facecolor=colours(i), label=f"test, {names[i]} away") for i in present]
-    upper.legend(handles=entries, ncols=4, fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.01))
-    steps, n_at = np.unique(distance[test > 0], return_counts=True)
-    lower.bar(steps, n_at, width=1.0 if farthest > 40 else 0.9, color=colours(norm(np.maximum(steps, 1))))
-    for reach, style, words in ((patch_size // 2, "-", "in the window"), (patch_size - 1, "--", "windows overlap")):
-        lower.axvline(reach + 0.5, color="black", linewidth=0.8, linestyle=style, label=f"to {reach}: {words}")
-    lower.set_xlabel("chessboard distance to the nearest training pixel", fontsize=8)
-    lower.set_ylabel("test pixels", fontsize=8)
-    lower.tick_params(labelsize=7)
-    lower.legend(fontsize=7, frameon=False, title=f"patch {patch_size}", title_fontsize=7)
-    _save(figure, path)
+    colours = (OUTSIDE, RIGHT, WRONG, TRAINED, VALIDATED)
+    names = ("in no mask", "right", "wrong", "training", "validation")
+    n_each = np.bincount(errors.ravel(), minlength=len(names))
+    n_test = n_each[1] + n_each[2]
+    shares = [f" ({100 * n / n_test:.1f} %)" if i in (1, 2) else "" for i, n in enumerate(n_each)]
+    entries = [
+        Patch(facecolor=colours[i], edgecolor="#8C8C8C", linewidth=0.3, label=f"{names[i]}: {n_each[i]:,}{shares[i]}")
+        for i in (1, 2, 3, 4, 0)
+        if n_each[i] or i in (1, 2)
+    ]
+    _save_map(path, _coloured(_thinned(errors), colours), errors.shape, entries, title, pixel_size)
 
 
-def _figure(size: tuple[float, float]):
-    figure = Figure(figsize=size)
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+def scale_bar(width: int, pixel_size: float | None) -> tuple[float, str]:
+    """Choose a scale bar of a round length, at most about a quarter of a map's width.
+
+    Args:
+        width: W, pixels.
+        pixel_size: metres across a pixel, or None.
+    Returns:
+        Its length in pixels, and that in words.
+    """
+    longest = max(0.3 * width * (pixel_size or 1), pixel_size or 1)
+    power = 10.0 ** math.floor(math.log10(longest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    if pixel_size is None:
+        return length, f"{length:g} pixel{'s' if length > 1 else ''}"
+    factor, unit = next((f, u) for f, u in ((1000, "km"), (1, "m"), (0.01, "cm"), (0, "m")) if length >= f)
+    return length / pixel_size, f"{length / (factor or 1):g} {unit}"
 
 
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-    write_atomically(path, buffer.getvalue())
+@dataclass(frozen=True)
+class Place:
+    """Where map and legend stand on a sheet; inches from its upper left corner."""
+
+    width: float
+    height: float
+    map_box: tuple[float, float, float, float]  # left, top, width, height
+    legend: tuple[float, float]  # left, top
+
+
+def place_map(shape: tuple[int, int], head: float, legends: dict[int, tuple[float, float]]) -> tuple[int, Place]:
+    """Choose the sheet's width, and the legend's place beside or below the map, so that the map fills the most of it.
+
+    Args:
+        shape: (H, W) of the map, pixels.
+        head: height of the title, inches.
+        legends: width and height of the legend by its number of columns, inches.
+    Returns:
+        The legend's number of columns, and where all stands.
+    """
+    height, width = shape
+    page = PAGE if width > 2 * height else COLUMN
+    choices = []
+    for n_columns, (legend_width, legend_height) in legends.items():
+        room = page - 2 * MARGIN
+        if n_columns == 1 and room - legend_width - GAP > 0.2 * page:  # beside
+            w, h = _map_size(shape, room - legend_width - GAP, TALLEST)
+            left = _on_dot((page - w - GAP - legend_width) / 2)
+            tall = head + max(h + BAR, legend_height) + MARGIN
+            place = Place(page, _on_dot(tall), (left, head, w, h), (left + w + GAP, head))
+            choices.append((w * h / (page * tall), n_columns, place))
+        if legend_width <= room:
+            w, h = _map_size(shape, room, TALLEST)
+            tall = head + h + BAR + legend_height + MARGIN
+            place = Place(
+                page,
+                _on_dot(tall),
+                (_on_dot((page - w) / 2), head, w, h),
+                ((page - legend_width) / 2, head + h + BAR),
+            )
+            choices.append((w * h / (page * tall), n_columns, place))
+    return max(choices, key=lambda choice: choice[0])[1:]
+
+
+def _map_size(shape, most_wide, most_tall) -> tuple[float, float]:
+    """Inches across and down; of a PNG's dots a whole number to each pixel where that does not make the map small."""
+    scale = min(most_wide / shape[1], most_tall / shape[0])
+    dots = scale * DPI
+    if math.floor(dots) >= 0.85 * dots:
+        scale = math.floor(dots) / DPI
+    return scale * shape[1], scale * shape[0]
+
+
+def _on_dot(length: float) -> float:
+    return math.ceil(length * DPI) / DPI
+
+
+def _coloured(values: np.ndarray, colours) -> np.ndarray:
+    table = np.array([to_rgb(colour) for colour in colours])
+    return (255 * table).round().astype(np.uint8)[values]
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    thin = -(-max(values.shape) // LONGEST_SIDE)
+    return np.array(values[::thin, ::thin])
+
+
+def _save_map(path, image, shape, entries, title, pixel_size) -> None:
+    height, width = shape
+    with sheet(path) as figure:
+        sizes = legend_sizes(figure, entries)
+        title = wrapped(title, PAGE if width > 2 * height else COLUMN)
+        head = _on_dot(0.15 * CM + 1.25 * TITLE / 72 * (title.count("\n") + 1))
+        n_columns, place = place_map(shape, head, sizes)
+        figure.set_size_inches(place.width, place.height)
+        figure.text(0.5, 1 - 0.1 * CM / place.height, title, ha="center", va="top", fontsize=TITLE)
+        left, top, wide, tall = place.map_box
+        axes = figure.add_axes(
+            (left / place.width, 1 - (top + tall) / place.height, wide / place.width, tall / place.height)
+        )
+        _show(axes, image, shape)
+        _draw_scale(axes, figure, width, pixel_size)
+        legend = add_legend(figure, entries, n_columns)
+        legend.set_bbox_to_anchor((place.legend[0] / place.width, 1 - place.legend[1] / place.height))
+
+
+def _show(axes, image: np.ndarray, shape: tuple[int, int]) -> None:
+    """Show pixels as cells: readers of PDF blur what they enlarge, so each is embedded several times over."""
+    times = max(1, math.isqrt(RASTER // (image.shape[0] * image.shape[1])))
+    image = image.repeat(min(times, 8), 0).repeat(min(times, 8), 1)
+    axes.imshow(image, interpolation="none", extent=(0, shape[1], shape[0], 0), aspect="auto")
+    axes.set_axis_off()
+
+
+def _draw_scale(axes, figure: Figure, width: int, pixel_size: float | None) -> None:
+    """A bar with its length in words, below the map's left corner."""
+    length, words = scale_bar(width, pixel_size)
+    below = ScaledTranslation(0, -0.2 * CM, figure.dpi_scale_trans)
+    where = blended_transform_factory(axes.transData, axes.transAxes) + below
+    line = {"color": "black", "transform": where, "clip_on": False, "solid_capstyle": "butt"}
+    axes.plot([0, length], [0, 0], linewidth=1.5, **line)
+    axes.annotate(words, (length, 0), (3, 0), where, textcoords="offset points", va="center", fontsize=SMALL)
+    axes.set_xlim(0, width)

@@ -67,9 +67,14 @@ FORWARD_PER_STATE, BACKWARD_PER_STATE = 7, 19
 FORWARD_PER_CHANNEL, BACKWARD_PER_CHANNEL = 3, 8
 
 
+def scan_flops(u_shape, A_shape) -> int:
+    """Operations of a forward pass, by the shapes of u and A."""
+    return u_shape[0] * u_shape[1] * u_shape[2] * (FORWARD_PER_STATE * A_shape[1] + FORWARD_PER_CHANNEL)
+
+
 @register_flop_formula(torch.ops.mim.selective_scan)
 def _(u, delta, A, *_, **__):
-    return u[0] * u[1] * u[2] * (FORWARD_PER_STATE * A[1] + FORWARD_PER_CHANNEL)
+    return scan_flops(u, A)
 
 
 @register_flop_formula(torch.ops.mim.selective_scan_backward)

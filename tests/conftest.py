@@ -11,6 +11,7 @@ import scipy.io
 
 import scenes
 from datasets import Scene, Split, load_scene, load_split
+from reporting import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,13 @@ def _logging_as_before():
     before = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = before
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    """Quick pictures of few dots; the tests of the pictures themselves override this."""
+    monkeypatch.setattr(figures, "DPI", 40)
+    monkeypatch.setitem(figures.STYLE, "pdf.fonttype", 3)  # made in a fraction of the time
 
 
 @pytest.fixture(scope="session")

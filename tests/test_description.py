@@ -107,8 +107,9 @@ def test_every_entry_is_used(home):
     assert spec.wavelengths == (450, 550, 650, 900.5)
     assert spec.rgb_bands == (2, 1, 0)
     np.testing.assert_array_equal(load(home).cube, CUBE)
-    describe(home, **entries, rgb_bands=[3, 3, 1])
+    describe(home, **entries, rgb_bands=[3, 3, 1], pixel_size=2)
     assert load(home).spec.rgb_bands == (3, 3, 1)
+    assert load(home).spec.pixel_size == 2
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,7 @@ def test_every_entry_is_used(home):
         ("wavelengths = [1, 2, 3]", "3 wavelengths, but the cube has 4 bands"),
         ("wavelengths = [nan]", "line 4: 'wavelengths' must be above 0"),
         ('nodata = "none"', "line 4: 'nodata' must be number"),
+        ("pixel_size = 0", "line 4: 'pixel_size' must be number above 0"),
         ('train = "t.mat"', "line 4: 'train' needs its counterpart"),
         ('name = "../up"', "line 4: 'name' must begin with a letter"),
         ('name = "indian_pines"', "line 4: 'name' is that of a scene of the catalogue"),

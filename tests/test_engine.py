@@ -268,3 +268,14 @@ def test_label_smoothing_off_is_plain_cross_entropy(scene):
     config = engine.TrainConfig(1, label_smoothing=0.0)
     record = engine.train(_model(dropout=0.0), _loader(scene, batch_size=180), None, config, Monitor()).records[0]
     assert record["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_mapping_takes_fewer_patches_at_a_time_the_larger_they_are_and_on_the_cpu():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for device in (cpu, gpu):
+        sizes = [engine.predict_batch(patch_size, device) for patch_size in range(1, 101, 2)]
+        assert sizes == sorted(sizes, reverse=True)
+        assert (sizes[0], sizes[-1]) == (engine.PREDICT_BATCH, 1)
+    for patch_size in range(5, 63, 2):
+        assert engine.predict_batch(patch_size, cpu) * patch_size**2 <= engine.CPU_TOKENS
+        assert engine.predict_batch(patch_size, cpu) <= engine.predict_batch(patch_size, gpu)

@@ -18,13 +18,13 @@ import engine
 import main
 import scenes
 from models.options import CHOICES
-from reporting import visualize
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"audit.json", "maps.npz", "config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
-RUN_FILES |= {"map.png", "map_labelled.png", "ground_truth.png", "confusion.png", "distance.png"}
+PICTURES = ("map", "map_labelled", "ground_truth", "errors", "confusion", "curves", "distance")
+RUN_FILES |= {"report.html"} | {f"{picture}.{kind}" for picture in PICTURES for kind in ("png", "pdf")}
 
 
 @pytest.fixture
@@ -65,7 +65,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def run(folder, tmp_path, capsys, monkeypatch):
     """Call the command line on Tiny; gives the exit code, what it said, and the newest run's folder."""
-    monkeypatch.setattr(visualize, "DPI", 40)  # small pictures are quick
 
     def call(*arguments, tiny=True):
         common = [*TINY, "--folder", str(folder), "--output", str(tmp_path / "runs")] if tiny else []
@@ -117,7 +116,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(run):
 
 def test_several_runs_take_following_seeds_and_end_with_mean_and_deviation(run, tmp_path):
     code, said, _ = run("--model", "cnn", "--runs", 2, "--seed", 5)
-    assert code == 0 and "2 runs: OA" in said and "+-" in said
+    assert code == 0 and "over 2 runs" in said and "OA (%)" in said and "+-" in said
     with (tmp_path / "runs" / "results.csv").open() as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["5", "6"]
 

@@ -15,6 +15,7 @@ import engine
 import experiment
 import main
 import new_scene
+import progress
 from mapping import Grid, map_blocks, map_scene
 from models import create_model
 from new_scene import match_bands
@@ -174,7 +175,7 @@ def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, s
     data = scene_file.with_suffix(".img")
     assert facts["fingerprints"][str(data)] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert facts["checkpoint"] == hashlib.sha256((trained / "last.pt").read_bytes()).hexdigest()
-    kept = {"map.png", "mapping.json", "prediction.npy"} | {
+    kept = {"map.png", "map.pdf", "mapping.json", "prediction.npy"} | {
         f"{name}{suffix}" for name in ("map", "probabilities", "entropy")
     }
     assert {path.name for path in folder.iterdir() if path.suffix != ".img"} == kept
@@ -200,8 +201,8 @@ def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
 
 def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, scene_file, tmp_path, monkeypatch):
     folder = cut_off(scene_file, trained, tmp_path, monkeypatch, "--probabilities")
-    done = json.loads((folder / "progress.json").read_text())["done"]
-    assert 0 < done < 108
+    ((first, last),) = json.loads((folder / "progress.json").read_text())["done"]
+    assert first == 0 < last < 108
     assert not (folder / "map.hdr").exists()
     rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
     assert rc == 0
@@ -262,7 +263,7 @@ def test_a_mapping_that_fails_at_once_leaves_nothing(trained, scene_file, tmp_pa
     def no_space(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(new_scene.os, "posix_fallocate", no_space, raising=False)
+    monkeypatch.setattr(progress.os, "posix_fallocate", no_space, raising=False)
     rc, folders = predict(scene_file, trained, tmp_path)
     assert (rc, folders) == (2, [])
     assert "no space is left on the disk for" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 import spectral.io.envi
 
-from georeference import map_info_of, transform_of
+from georeference import map_info_of, pixel_size_of, transform_of
 from rasters import Raster, open_raster, write_bands, write_labels
 from utils import InputError
 
@@ -352,6 +352,35 @@ def test_a_place_survives_the_way_from_envi_to_geotiff_and_back_as_gdal_sees_it(
         with rasterio.open(tmp_path / "back.img") as image:
             assert image.crs.to_dict() == crs
             assert tuple(image.transform)[:6] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "metres"),
+    [
+        ({}, 10),
+        ({10: "rotation=30"}, 10),
+        ({6: "20.0"}, None),  # not the same in both directions
+        ({0: "Arbitrary", 10: "units=Feet"}, None),
+        ({0: "Lambert", 10: "units=Meters"}, 10),
+        ({0: "Geographic Lat/Lon", 10: "units=Degrees"}, None),
+        ({5: "nan"}, None),
+    ],
+    ids=str,
+)
+def test_the_size_of_a_pixel_is_known_where_the_place_is_in_metres(tmp_path, changes, metres):
+    info = [changes.get(i, word) for i, word in enumerate(UTM)]
+    raster = open_raster(by_hand(tmp_path, extra=f"map info = {{{', '.join(info)}}}\n"))
+    assert pixel_size_of(raster.georeference) == (None if metres is None else pytest.approx(metres))
+    assert pixel_size_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("crs", "metres"), [("EPSG:32631", 2.5), ("EPSG:2263", 2.5 * 0.3048006096), ("EPSG:4326", None)]
+)
+def test_the_size_of_a_geotiffs_pixel_is_in_metres_whatever_its_unit(tmp_path, crs, metres):
+    geotiff(tmp_path / "a.tif", np.zeros((3, 4, 2), np.uint8), crs=crs, transform=(2.5, 0, 10, 0, -2.5, 50))
+    size = pixel_size_of(open_raster(tmp_path / "a.tif").georeference)
+    assert size == (None if metres is None else pytest.approx(metres))
 
 
 def test_an_unknown_suffix_to_write_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What a run leaves: folders, JSON, the common table of results, the final table, pictures."""
+"""What a run leaves: folders, JSON, the common table of results, the final table."""
 
 import csv
 import json
@@ -8,16 +8,12 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
-from scipy import ndimage
 
 from metrics import scores
-from reporting import results, visualize
+from reporting import results
 from utils import InputError
 
 NAMES = ("Corn", "Woods", "Water")
-PALETTE = ("#1f77b4", "#e13c2d", "#0f960f")
-RGB = {0: (0, 0, 0), 1: (0x1F, 0x77, 0xB4), 2: (0xE1, 0x3C, 0x2D), 3: (0x0F, 0x96, 0x0F)}
 
 
 def rows_of(path):
@@ -187,108 +183,3 @@ def test_the_table_of_distances_has_a_column_per_step():
         ["test", "pixels", "1,234", "20", "3"],
     ]
     assert len({len(line) for line in lines[1:]}) == 1
-
-
-def test_the_summary_is_mean_and_sample_deviation_in_per_cent():
-    runs = [scores([[8, 2], [1, 9]]), scores([[9, 1], [1, 9]])]
-    assert results.summary(runs) == "2 runs: OA 87.50 +- 3.54, AA 87.50 +- 3.54, kappa 75.00 +- 7.07"
-
-
-# Pictures
-
-
-def read_png(path):
-    assert path.read_bytes().startswith(b"\x89PNG")
-    return (255 * imread(path)[..., :3]).round().astype(int)
-
-
-def count(image, colour):
-    return int((image == colour).all(-1).sum())
-
-
-def test_a_label_map_has_exactly_its_classes_colours():
-    labels = np.array([[0, 1], [2, 3]], dtype=np.uint8)
-    expected = np.array([[RGB[0], RGB[1]], [RGB[2], RGB[3]]])
-    image = visualize.colour_map(labels, PALETTE)
-    np.testing.assert_array_equal(image, expected)
-    assert image.dtype == np.uint8
-    greys = visualize.colour_map(
-        np.arange(256)[None], tuple(f"#{value:02x}{value:02x}{value:02x}" for value in range(1, 256))
-    )
-    np.testing.assert_array_equal(greys[0, :, 1], np.arange(256))
-
-
-@pytest.mark.parametrize("shape", [(40, 30), (30, 90)], ids=["legend beside", "legend below"])
-def test_the_picture_of_a_map_has_the_colours_in_the_maps_shares(tmp_path, shape):
-    labels = np.zeros(shape, dtype=np.int64)
-    labels[: shape[0] // 2], labels[-shape[0] // 4 :, : shape[1] // 2] = 1, 3
-    visualize.save_label_map(tmp_path / "map.png", labels, NAMES, PALETTE, "a title")
-    image = read_png(tmp_path / "map.png")
-    on_map = {label: count(image, RGB[label]) for label in (1, 3)}
-    assert on_map[1] / on_map[3] == pytest.approx((labels == 1).sum() / (labels == 3).sum(), rel=0.06)
-    assert on_map[1] > 0.1 * image.shape[0] * image.shape[1]
-    assert count(image, RGB[0]) > 0
-    assert count(image, RGB[2]) == 0  # a class that is not in the map is not in the legend
-
-
-def test_the_picture_of_a_map_has_each_pixel_in_its_place(tmp_path):
-    labels = np.ones((20, 20), dtype=np.int64)
-    labels[:10, :10] = 2
-    visualize.save_label_map(tmp_path / "map.png", labels, NAMES, PALETTE, "")
-    image = read_png(tmp_path / "map.png")
-    coloured = (image == RGB[1]).all(-1) | (image == RGB[2]).all(-1)
-    areas, _ = ndimage.label(coloured)
-    box = ndimage.find_objects(areas)[np.bincount(areas[coloured]).argmax() - 1]
-    assert coloured[box].all()  # no mixed colours between the classes
-    corner = (image[box] == RGB[2]).all(-1)
-    height, width = corner.shape
-    expected = (np.arange(height)[:, None] < height / 2) & (np.arange(width) < width / 2)
-    assert (corner != expected).mean() < 0.01
-
-
-def test_a_false_colour_picture_stretches_each_band_and_bears_a_constant_one():
-    ramp = np.linspace(100, 300, 10_000, dtype=np.float32).reshape(100, 100)
-    cube = np.stack([ramp, np.full_like(ramp, 7), 1000 - ramp], axis=-1)
-    image = visualize.false_colour(cube, (2, 0, 1))
-    assert image.shape == (100, 100, 3)
-    assert image.dtype == np.uint8
-    assert (image[0, 0].tolist(), image[-1, -1].tolist()) == ([255, 0, 0], [0, 255, 0])
-    assert abs(int(image[50, 0, 1]) - 128) <= 1
-    assert (image[..., 1] == 0).mean() == pytest.approx(0.02, abs=0.005)
-
-
-def test_a_confusion_matrix_is_drawn_even_where_a_class_has_no_pixels(tmp_path):
-    visualize.save_confusion(tmp_path / "confusion.png", np.array([[50, 1, 0], [0, 7, 7], [0, 0, 0]]), NAMES)
-    image = read_png(tmp_path / "confusion.png")
-    assert min(image.shape[:2]) > 300
-    dark = (image.sum(-1) < 250) & (image[..., 2] > image[..., 0] + 40)  # the full blue of the first cell
-    assert dark.any()
-
-
-def test_the_curve_over_distance_is_higher_where_more_is_right(tmp_path):
-    entries = [{"from": i, "to": i, "n": 10, "accuracy": accuracy} for i, accuracy in ((1, 0.9), (2, 0.5), (3, 0.1))]
-    visualize.save_accuracy_by_distance(tmp_path / "distance.png", entries, "")
-    rows, columns = np.nonzero((read_png(tmp_path / "distance.png") == RGB[1]).all(-1))
-    on_plot = rows < rows.max() - 40  # without the legend
-    left, right = columns[on_plot].min(), columns[on_plot].max()
-    heights = [rows[on_plot & (np.abs(columns - place) < 8)].mean() for place in (left, (left + right) / 2, right)]
-    assert heights[0] < heights[1] < heights[2]
-    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], rel=0.1)
-
-
-@pytest.mark.parametrize("shape", [(30, 20), (20, 60)], ids=["histogram beside", "histogram below"])
-def test_the_picture_of_an_audit_has_training_pixels_and_distances_in_their_shares(tmp_path, shape):
-    train, test = np.zeros((2, *shape), dtype=np.int64)
-    train[:, :5], test[:, 5:7] = 1, 2
-    distance = np.maximum(np.arange(shape[1]) - 4, 0)[None].repeat(shape[0], 0)
-    visualize.save_audit(tmp_path / "audit.png", train, test, distance, 3, "a title")
-    image = read_png(tmp_path / "audit.png")
-    trained = count(image, (0xD6, 0x27, 0x28))
-    assert trained > 0.02 * image.shape[0] * image.shape[1]
-    assert count(image, (0xEE, 0xEE, 0xEE)) / trained == pytest.approx((shape[1] - 7) / 5, rel=0.1)
-
-
-def test_the_picture_of_an_audit_bears_test_pixels_that_train(tmp_path):
-    labels = np.ones((4, 4), dtype=np.int64)
-    visualize.save_audit(tmp_path / "audit.png", labels, labels, 0 * labels, 7, "overlap")
-    assert min(read_png(tmp_path / "audit.png").shape[:2]) > 300

@@ -50,6 +50,15 @@ def test_shapes_classes_and_labelled_pixels_add_up(spec):
     assert (spec.shape, spec.n_classes, spec.n_labelled) == KNOWN[spec.name]
 
 
+def test_the_sizes_of_the_pixels_are_the_published_ones():
+    metres = {name: spec.pixel_size for name, spec in SCENES.items() if spec.pixel_size is not None}
+    assert metres == {
+        **{"IndianPines": 20, "PaviaU": 1.3, "PaviaC": 1.3, "Salinas": 3.7, "KSC": 18, "Botswana": 30},
+        **{"Houston2013": 2.5, "Houston2018": 1},
+        **{"WHU-Hi-LongKou": 0.463, "WHU-Hi-HanChuan": 0.109, "WHU-Hi-HongHu": 0.043},
+    }
+
+
 @every_scene
 def test_every_class_has_a_name_a_colour_and_a_count(spec):
     assert len(set(spec.class_names)) == len(set(spec.palette)) == len(spec.palette) == spec.n_classes

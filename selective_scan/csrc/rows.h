@@ -66,16 +66,22 @@ struct Sequence {
     }
   }
 
-  void take_block(int64_t block) {
+  void start_block(int64_t block) {
     first = block * LANES<T>;
     width = std::min(LANES<T>, in.channels - first);
     if (in.bias) bias = load(in.bias + first, width);
     if (in.D) D = load(in.D + first, width);
-    for (int64_t t = 0; t < in.length; ++t) {
-      u[t] = load(in.u + at(t), width);
-      step[t] = in.softplus ? mim::softplus(raw(t)) : raw(t);
-      input[t] = step[t] * u[t];
-    }
+  }
+
+  void take_step(int64_t t, Vector<T> size) {
+    u[t] = load(in.u + at(t), width);
+    step[t] = size;
+    input[t] = size * u[t];
+  }
+
+  void take_block(int64_t block) {
+    start_block(block);
+    for (int64_t t = 0; t < in.length; ++t) take_step(t, in.softplus ? mim::softplus(raw(t)) : raw(t));
   }
 };
 

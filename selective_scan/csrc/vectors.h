@@ -7,7 +7,7 @@
 #include <memory>
 #include <utility>
 #include <vector>
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -44,11 +44,15 @@ using Vector = typename Lanes<T>::Vector;
 template <class T>
 constexpr int64_t LANES = REGISTER_BYTES / sizeof(T);
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 // One instruction each; GCC makes two of the ternary operator.
 struct RegisterClamp {
   static MIM_INLINE Vector<float> between(Vector<float> least, Vector<float> x, Vector<float> most) {
+#if defined(__AVX512F__)
     return _mm512_min_ps(most, _mm512_max_ps(least, x));
+#else
+    return _mm256_min_ps(most, _mm256_max_ps(least, x));
+#endif
   }
 };
 #else

@@ -1,0 +1,304 @@
+"""How fast the networks train and map, beside peers and the machine's own rate, and how time and memory grow.
+
+python -m benchmarks.speed --json speed.json                                   # all of it, about an hour on two cores
+python -m benchmarks.speed --parts table peers --patches 7 --rounds 3          # some minutes
+
+All figures are medians of rounds in which the measured take turns, so that other work on the machine hits all alike;
+compare their ratios, not those of different runs. The machine's rate is that of a thin matrix product, 12544 x 128 by
+128 x 128, in the same rounds. Scenes are noise and the networks untrained.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import engine
+from benchmarks.bench_selective_scan import print_table, pscan
+from models import MODELS, create_model
+from patches import Augmentation, PatchLoader
+from utils import count_flops
+
+THIN = (12544, 128, 128)
+N_CLASSES, LIMIT_GIB = 16, 16.0
+GROWTH = {"patch": (5, 7, 11, 15), "bands": (50, 100, 200, 400), "batch": (16, 32, 64, 128), "scene": (24, 34, 48, 68)}
+
+
+class Silent:
+    """A monitor that is told of epochs and keeps quiet."""
+
+    def epoch(self, record, model):
+        pass
+
+
+class PatchByPatch(Dataset):
+    """The peer's way to patches: one at a time, cut out in Python."""
+
+    def __init__(self, cube, pixels, targets, patch_size):
+        margin = patch_size // 2
+        self.padded = np.pad(cube.numpy(), ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
+        self.pixels, self.targets, self.patch_size = pixels, targets, patch_size
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, i):
+        (row, column), side = self.pixels[i].tolist(), self.patch_size
+        return torch.from_numpy(self.padded[row : row + side, column : column + side].transpose(2, 0, 1).copy()), int(
+            self.targets[i]
+        )
+
+
+class ItemLoader:
+    """A DataLoader that `engine.train` takes."""
+
+    def __init__(self, dataset, batch_size, shuffle):
+        self.loader = DataLoader(dataset, batch_size, shuffle=shuffle)
+        self.pixels, self.device = dataset.pixels, torch.device("cpu")
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+class Subject:
+    """A network with a scene to train on and to map.
+
+    Args:
+        name, patch_size, bands, batch: a key of MODELS, and the sizes.
+        side: of the scene to map, at least the patch's.
+        peer: with mambapy's scan and a DataLoader that cuts patches one by one.
+    """
+
+    def __init__(self, name, patch_size, bands=200, batch=64, side=32, *, scan_peer=False, loader_peer=False):
+        torch.manual_seed(0)
+        self.scan_peer, self.loader_peer, self.batch = scan_peer, loader_peer, batch
+        options = {"scan_backend": "reference"} if scan_peer else {}
+        self.model = create_model(name, n_bands=bands, n_classes=N_CLASSES, patch_size=patch_size, **options)
+        self.bands, self.patch_size = bands, patch_size
+        self.cube = torch.randn(max(side, patch_size), max(side, patch_size), bands)
+        self.pixels = torch.ones(self.cube.shape[:2]).nonzero()
+        self.targets = torch.arange(len(self.pixels)) % N_CLASSES
+
+    def _loader(self, n, batch, train):
+        chosen, targets = self.pixels.repeat(-(-n // len(self.pixels)), 1)[:n], torch.arange(n) % N_CLASSES
+        if self.loader_peer:
+            return ItemLoader(PatchByPatch(self.cube, chosen, targets, self.patch_size), batch, train)
+        options = {"generator": torch.Generator().manual_seed(0), "augment": Augmentation()} if train else {}
+        image = self.cube.permute(2, 0, 1)
+        return PatchLoader(image, chosen, targets, patch_size=self.patch_size, batch_size=batch, **options)
+
+    def _scan(self):
+        """The scan of the peer in place of ours."""
+
+        def scan(u, delta, A, B, C, D, *, delta_bias, **_):
+            return pscan(u, delta, A, B, C, D, delta_bias)
+
+        return mock.patch("models.ssm.selective_scan", scan) if self.scan_peer else mock.patch.dict({})
+
+    def train(self, steps=2):
+        """Seconds of one training step, patches included."""
+        loader = self._loader(steps * self.batch, self.batch, train=True)
+        with self._scan():
+            started = time.perf_counter()
+            engine.train(self.model, loader, None, engine.TrainConfig(1), Silent())
+            return (time.perf_counter() - started) / steps
+
+    def map(self, n=None):
+        """Seconds to map a pixel; of the whole scene, or of n pixels."""
+        n = min(n or len(self.pixels), len(self.pixels))
+        with self._scan():
+            started = time.perf_counter()
+            if self.loader_peer:
+                engine.evaluate(self.model, self._loader(n, engine.PREDICT_BATCH, train=False))
+            else:
+                engine.predict(self.model, self.cube, pixels=self.pixels[:n])
+            return (time.perf_counter() - started) / n
+
+
+def thin_product() -> float:
+    """Seconds of the thin matrix product."""
+    a, b = torch.ones(THIN[0], THIN[1]), torch.ones(THIN[1], THIN[2])
+    a @ b
+    started = time.perf_counter()
+    for _ in range(5):
+        a @ b
+    return (time.perf_counter() - started) / 5
+
+
+def in_rounds(calls: dict, rounds: int) -> dict:
+    """Median seconds of each call; they take turns, after a round that does not count."""
+    times = {name: [] for name in calls}
+    for i in range(rounds + 1):
+        for name, call in calls.items():
+            taken = call()
+            if i:
+                times[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def peak(what: str, name: str, patch_size: int, **sizes) -> float:
+    """MiB that a training step ("train") or a map ("map") takes at its peak, in a process of its own."""
+    code = f"from benchmarks.speed import growth_of_memory as g; print(g({what!r}, {name!r}, {patch_size}, **{sizes}))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def growth_of_memory(what, name, patch_size, **sizes) -> float:
+    """`peak`, in this process."""
+    Subject(name, patch_size, batch=2, side=2).train()  # loads what is loaded once
+    subject, before = Subject(name, patch_size, **sizes), _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    subject.train(1) if what == "train" else subject.map()
+    return (_resident("VmHWM") - before) / 2**20
+
+
+def _resident(entry: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(entry)).split()[1])
+
+
+def fitting_batch(name: str, patch_size: int) -> int:
+    """64, or the largest power of two below it whose training step fits into LIMIT_GIB."""
+    batch, per_patch = 64, peak("train", name, patch_size, batch=8) / 8
+    while batch > 1 and batch * per_patch > 1024 * LIMIT_GIB:
+        batch //= 2
+    return batch
+
+
+def pixels_to_map(patch_size: int) -> int:
+    """So many that a round takes seconds, whatever the patch."""
+    return max(64, 60_000 // patch_size**2)
+
+
+def flops_per_pixel(subject: Subject) -> int:
+    """Operations of mapping a pixel: those of its patch, of whose pixels all but one are embedded for other patches."""
+    patch = torch.zeros(1, subject.bands, subject.patch_size, subject.patch_size)
+    embedding = 2 * subject.bands * subject.model.options.dim
+    return count_flops(subject.model, patch) - (subject.patch_size**2 - 1) * embedding
+
+
+def table(names, patch_sizes, rounds) -> list[dict]:
+    """A row for every network and patch size."""
+    rows = []
+    for patch_size in patch_sizes:
+        batches = {name: fitting_batch(name, patch_size) for name in names}
+        subjects = {name: Subject(name, patch_size, batch=batches[name]) for name in names}
+        calls = {("thin", ""): thin_product}
+        for name, subject in subjects.items():
+            calls[name, "train"] = subject.train
+            calls[name, "map"] = functools.partial(subject.map, pixels_to_map(patch_size))
+        times = in_rounds(calls, rounds)
+        rate = 2 * np.prod(THIN) / times["thin", ""]
+        for name, subject in subjects.items():
+            flops = flops_per_pixel(subject)
+            rows.append(
+                {"model": name, "patch": patch_size, "batch": batches[name]}
+                | {"step_ms": 1e3 * times[name, "train"], "pixels_per_s": 1 / times[name, "map"]}
+                | {"train_mib": peak("train", name, patch_size, batch=batches[name])}
+                | {"map_mib": peak("map", name, patch_size), "mflop_per_mapped_pixel": flops / 1e6}
+                | {"thin_gflops": rate / 1e9, "share_of_thin": flops / times[name, "map"] / rate}
+            )
+    return rows
+
+
+def peers(names, patch_size, rounds) -> list[dict]:
+    """Ours and the peers at one patch size, in the same rounds."""
+    kinds = {
+        "ours": {},
+        "DataLoader": {"loader_peer": True},
+        "pscan": {"scan_peer": True},
+        "pscan, DataLoader": {"scan_peer": True, "loader_peer": True},
+    }
+    rows = []
+    for name in names:
+        used = {kind: how for kind, how in kinds.items() if name != "CNN" or "scan_peer" not in how}
+        calls = {}
+        for kind, how in used.items():
+            subject = Subject(name, patch_size, **how)
+            calls[kind, "train"] = lambda subject=subject: subject.train(1)
+            calls[kind, "map"] = lambda subject=subject: subject.map(256)
+        times = in_rounds(calls, rounds)
+        for kind in used:
+            row = {"model": name, "kind": kind, "step_ms": 1e3 * times[kind, "train"]}
+            row |= {"pixels_per_s": 1 / times[kind, "map"]}
+            row |= {f"{what}_ratio": times[kind, what] / times["ours", what] for what in ("train", "map")}
+            rows.append(row)
+    return rows
+
+
+def growth(name, rounds) -> list[dict]:
+    """Exponents of time and memory over each size, the others at patch 7, 200 bands, batch 64, scene 32 x 32."""
+    rows = []
+    for size, values in GROWTH.items():
+        keys = {"patch": "patch_size", "scene": "side"}
+        made = {v: {"patch_size": 7} | {keys.get(size, size): v} for v in values}
+        subjects = {v: Subject(name, **options) for v, options in made.items()}
+        calls = {}
+        for v, subject in subjects.items():
+            calls[v, "train"] = subject.train
+            calls[v, "map"] = lambda subject=subject: subject.map() * len(subject.pixels)
+        used = ("map",) if size == "scene" else ("train",) if size == "batch" else ("train", "map")
+        times = in_rounds({key: call for key, call in calls.items() if key[1] in used}, rounds)
+        for what in used:
+            memory = [peak(what, name, **options) for options in made.values()]
+            x = [v * v for v in values] if size in ("patch", "scene") else values
+            row = {
+                "model": name,
+                "what": what,
+                "over": {"patch": "pixels of the patch", "scene": "pixels"}.get(size, size),
+            }
+            row |= {"values": x, "seconds": [times[v, what] for v in values], "mib": memory}
+            for figure in ("seconds", "mib"):
+                row[f"{figure}_exponent"] = np.polyfit(np.log(x), np.log(np.maximum(row[figure], 1e-3)), 1)[0]
+            rows.append(row)
+    return rows
+
+
+def _show(title: str, rows: list[dict]) -> None:
+    def text(x):
+        if isinstance(x, (list, tuple)):
+            return " ".join(map(text, x))
+        return x if isinstance(x, str) else f"{x:,.0f}" if x == int(x) or abs(x) >= 1000 else f"{x:.3g}"
+
+    print_table(title, [[text(x) for x in row.values()] for row in rows], list(rows[0]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--parts", nargs="+", default=["table", "peers", "growth"], choices=["table", "peers", "growth"]
+    )
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--patches", nargs="+", type=int, default=[5, 7, 9, 11, 13, 15, 17, 19, 21])
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    args = parser.parse_args()
+    figures = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rounds": args.rounds}
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32, medians of {args.rounds} rounds")
+    parts = {
+        "table": ("Training and mapping", lambda: table(args.models, args.patches, args.rounds)),
+        "peers": ("Peers at patch 7, times as multiples of ours", lambda: peers(args.models, 7, args.rounds)),
+        "growth": ("Growth", lambda: growth(args.models[0], args.rounds)),
+    }
+    for part in args.parts:
+        title, measure = parts[part]
+        figures[part] = measure()
+        _show(title, figures[part])
+        if args.json:
+            args.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Curves, tables and histograms of a run as figures for print."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import BoundaryNorm, to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from reporting.figures import CM, COLUMN, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
+from reporting.results import distance_label
+
+TRAINED, EMPTY = "#d62728", "#eeeeee"  # on the audit's map: training pixels, pixels out of the split
+STEPS = (1, 2, 3, 4, 6, 9, 13, 21, 41)  # distances at which its colour changes
+
+
+def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], title: str) -> None:
+    """Draw losses, accuracies and learning rate over the epochs.
+
+    Args:
+        path: see `figures.sheet`.
+        records: one per epoch, see `engine.History`.
+        scale_names: of the rows of "scale_losses"; with a single one only the total loss is drawn.
+        title: above the curves.
+    """
+    epochs = [record["epoch"] for record in records]
+    dots = {"marker": "o", "markersize": 2} if len(epochs) < 30 else {}
+    losses = np.array([record["scale_losses"] for record in records], dtype=float)  # null, which is NaN, as None
+    with sheet(path, COLUMN, 11 * CM, "constrained") as figure:
+        figure.suptitle(wrapped(title, COLUMN))
+        upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.6))
+        upper.plot(epochs, _numbers(records, "loss"), color="black", label="total", **dots)
+        if len(scale_names) > 1:
+            colours = colormaps["viridis"](np.linspace(0, 0.9, len(scale_names)))
+            for name, values, colour in zip(scale_names, losses.T, colours, strict=True):
+                upper.plot(epochs, values, color=colour, linewidth=0.8, label=name, **dots)
+        upper.set_ylabel("training loss")
+        upper.set_ylim(bottom=0)
+        middle.plot(epochs, 100 * _numbers(records, "train_accuracy"), color=OKABE_ITO[0], label="training", **dots)
+        validated = 100 * _numbers(records, "val_accuracy")
+        if np.isfinite(validated).any():
+            middle.plot(epochs, validated, color=OKABE_ITO[1], linestyle="--", label="validation", **dots)
+        middle.set_ylabel("accuracy (%)")
+        middle.set_ylim(0, 102)
+        rates = _numbers(records, "lr")
+        power = math.floor(math.log10(np.nanmax(rates)))
+        lower.plot(epochs, rates / 10.0**power, color="black", **dots)
+        lower.set_ylabel(f"learning rate\n(1e{power})")
+        lower.set_ylim(bottom=0)
+        lower.set_xlabel("epoch")
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1))
+        lower.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        for axes in (upper, middle, lower):
+            plain_axes(axes)
+        upper.legend(loc="upper right", ncols=1 + len(scale_names) // 4)
+        middle.legend(loc="lower right")
+        figure.align_ylabels()
+
+
+def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ...], title: str) -> None:
+    """Draw a confusion matrix, (K, K) counts, rows = ground truth, as per cent of each row."""
+    n_classes = len(class_names)
+    support = confusion.sum(1, keepdims=True)
+    share = 100 * confusion / np.maximum(support, 1)
+    labels = [class_label(i, name) for i, name in enumerate(class_names)]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    beside = (0.13 * longest + 2.6) * CM  # names, axis, and bar
+    cell = min(max(0.75 * CM, (COLUMN - beside) / n_classes), 1.2 * CM, (PAGE - beside) / n_classes)
+    width = beside + n_classes * cell
+    with sheet(path, width, n_classes * cell + 1.8 * CM, "constrained") as figure:
+        figure.suptitle(wrapped(title, width))
+        axes = figure.add_subplot()
+        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="none")
+        axes.set_xticks(range(n_classes), range(1, n_classes + 1))
+        axes.set_yticks(range(n_classes), labels)
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(n_classes + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(n_classes + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="#d9d9d9", linewidth=0.3)
+        axes.tick_params(which="minor", length=0)
+        axes.set_xlabel("prediction")
+        axes.set_ylabel("ground truth")
+        size = min(SMALL, 0.42 * cell * 72)
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            value = share[row, column]
+            text = f"{value:.0f}" if value >= 0.5 else "<1"
+            colour = "white" if value > 50 else "black"
+            words = axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+            words.set_in_layout(False)  # it lies inside, and measuring it takes long
+        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+        bar.set_label("% of the class's test pixels")
+
+
+def save_accuracy_by_distance(path: Path, entries: list[dict], title: str) -> None:
+    """Draw the accuracy of the test pixels over their distance to the nearest training pixel.
+
+    Args:
+        path: see `figures.sheet`.
+        entries: see `metrics.accuracy_by_distance`.
+        title: above the curve.
+    """
+    shares = np.array([entry["n"] for entry in entries], dtype=float)
+    shares *= 100 / shares.sum()
+    places = range(len(entries))
+    with sheet(path, COLUMN, 6 * CM, "constrained") as figure:
+        axes = figure.add_subplot()
+        axes.bar(places, shares, width=0.8, color="#d9d9d9", label="share of the test pixels")
+        accuracy = [100 * entry["accuracy"] for entry in entries]
+        axes.plot(places, accuracy, "o-", markersize=3, color=OKABE_ITO[0], label="accuracy", clip_on=False)
+        axes.set_xticks(places, [f"{distance_label(entry)}\n{entry['n']:,}" for entry in entries])
+        axes.set_xlabel("chessboard distance to the nearest training pixel (pixels),\nand number of test pixels")
+        axes.set_ylabel("%")
+        axes.set_ylim(0, 100)
+        axes.set_title(wrapped(title, COLUMN))
+        figure.legend(ncols=2, loc="outside lower center")
+        plain_axes(axes)
+
+
+def save_spectra(
+    path: Path,
+    spectra: tuple[np.ndarray, np.ndarray],
+    drawn: list[np.ndarray],
+    class_names: tuple[str, ...],
+    palette: tuple[str, ...],
+    wavelengths: tuple[float, ...] | None,
+    title: str,
+) -> None:
+    """Draw the spectra of the classes, a plot for each that has pixels.
+
+    Args:
+        path: see `figures.sheet`.
+        spectra: see `spectra.class_spectra`.
+        drawn: see `spectra.random_spectra`.
+        class_names, palette: K each.
+        wavelengths: of the bands, nm; None where they are not known, for the bands' numbers.
+        title: above the plots.
+    """
+    present = [k for k, some in enumerate(drawn) if len(some)]
+    n_columns = min(4, len(present))
+    n_rows = -(-len(present) // n_columns)
+    bands = np.arange(1, spectra[0].shape[1] + 1) if wavelengths is None else np.array(wavelengths)
+    width = PAGE if n_columns > 2 else COLUMN
+    with sheet(path, width, (3.3 * n_rows + 2) * CM, "constrained") as figure:
+        figure.suptitle(wrapped(title, width))
+        plots = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes in plots[len(present) :]:
+            axes.set_visible(False)
+        for axes, k in zip(plots, present, strict=False):
+            mean, std = spectra[0][k], spectra[1][k]
+            axes.plot(bands, drawn[k].T, color="#9a9a9a", linewidth=0.3)
+            axes.fill_between(bands, mean - std, mean + std, color=palette[k], alpha=0.35, linewidth=0)
+            axes.plot(bands, mean, color=palette[k])
+            axes.set_title(class_label(k, class_names[k]), fontsize=SMALL)
+            axes.margins(x=0)
+            plain_axes(axes)
+        for axes in plots[: len(present)][-n_columns:]:  # the lowest of each column
+            axes.set_xlabel("band" if wavelengths is None else "wavelength (nm)")
+            axes.tick_params(labelbottom=True)
+        figure.supylabel("value in the cube")
+        grey = Patch(facecolor="#7f7f7f", alpha=0.35, label="mean, and one standard deviation to either side")
+        lines = Line2D([], [], color="#9a9a9a", linewidth=0.5, label="random pixels")
+        figure.legend(handles=[grey, lines], ncols=2, loc="outside lower center")
+
+
+def save_audit(
+    path: Path, train: np.ndarray, test: np.ndarray, distance: np.ndarray, patch_size: int, title: str
+) -> None:
+    """Draw where a split trains and tests, the test pixels in the colour of their distance, and a histogram of that.
+
+    Args:
+        path: see `figures.sheet`.
+        train, test: (H, W), not 0 on their pixels.
+        distance: (H, W) chessboard distance to the nearest training pixel.
+        patch_size: P; lines at P // 2 and P - 1 mark what lies in a window and what overlaps one.
+        title: above the map.
+    """
+    height, width = train.shape
+    farthest = int(distance[test > 0].max())
+    bounds = [step for step in STEPS if step <= farthest] or [1]
+    bounds.append(max(farthest, bounds[-1]) + 1)
+    colours, norm = colormaps["viridis"].resampled(len(bounds) - 1), BoundaryNorm(bounds, len(bounds) - 1)
+    image = np.full((height, width, 3), to_rgb(EMPTY))
+    image[test > 0] = colours(norm(np.maximum(distance, 1)))[test > 0][:, :3]
+    image[train > 0] = to_rgb(TRAINED)
+    names = [str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(bounds)]
+    entries = [Patch(facecolor=TRAINED, label="training"), Patch(facecolor=EMPTY, label="in neither")]
+    present = np.unique(norm(np.maximum(distance[test > 0], 1)))
+    entries += [Patch(facecolor=colours(i), label=f"test, {names[i]} away") for i in present]
+
+    wide = width > 1.5 * height  # then the histogram goes below
+    tall = PAGE * height / width if wide else min(9 * CM * height / width, 16 * CM)
+    with sheet(path, PAGE, tall + (7.5 * CM if wide else 2.5 * CM), "constrained") as figure:
+        ratios = {"height_ratios": (tall, 5 * CM)} if wide else {"width_ratios": (1, 0.9)}
+        upper, lower = figure.subplots(*((2, 1) if wide else (1, 2)), gridspec_kw=ratios)
+        upper.imshow((255 * image).round().astype(np.uint8), interpolation="none")
+        figure.suptitle(wrapped(title, PAGE))
+        upper.set_axis_off()
+        figure.legend(handles=entries, ncols=5, loc="outside lower center", handlelength=1.1, handleheight=1.1)
+        steps, n_at = np.unique(distance[test > 0], return_counts=True)
+        lower.bar(steps, n_at, width=1.0 if farthest > 40 else 0.9, color=colours(norm(np.maximum(steps, 1))))
+        for reach, style, words in ((patch_size // 2, "-", "in the window"), (patch_size - 1, "--", "windows overlap")):
+            lower.axvline(reach + 0.5, color="black", linewidth=0.8, linestyle=style, label=f"to {reach}: {words}")
+        lower.set_xlabel("chessboard distance to the nearest training pixel (pixels)")
+        lower.set_ylabel("test pixels")
+        lower.legend(title=f"patch {patch_size}")
+        plain_axes(lower)
+
+
+def _numbers(records: list[dict], name: str) -> np.ndarray:
+    """One figure over the epochs, NaN where it is missing."""
+    return np.array([record.get(name) for record in records], dtype=float)

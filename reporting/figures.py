@@ -1,0 +1,122 @@
+"""What all figures for print share: sizes, style, and the two files of each, PNG and PDF. Nothing opens on screen."""
+
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from utils import write_atomically
+
+DPI = 300  # of the PNG
+CM = 1 / 2.54
+COLUMN, PAGE = 9 * CM, 18 * CM  # inches: the width of a journal's column, and of both
+TITLE, TEXT, SMALL = 8.0, 7.0, 6.0  # font sizes, points
+COLUMN_SPACING, LABEL_SPACING = 1.2, 0.35  # of a legend, in font sizes
+LABEL_LENGTH = 34  # characters of a class's name in one line
+# Colours of Okabe and Ito, that the colour-blind tell apart.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+STYLE = {
+    "pdf.fonttype": 42,  # TrueType: the text stays text
+    "font.size": TEXT,
+    "axes.titlesize": TITLE,
+    "figure.titlesize": TITLE,
+    "legend.fontsize": TEXT,
+    "legend.title_fontsize": TEXT,
+    "legend.frameon": False,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "figure.labelsize": TEXT,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "axes.labelpad": 2.0,
+    "axes.titlepad": 4.0,
+    "lines.linewidth": 1.0,
+    "figure.constrained_layout.w_pad": 0.06,
+    "figure.constrained_layout.h_pad": 0.06,
+}
+
+
+@contextmanager
+def sheet(path: Path, width: float = COLUMN, height: float = COLUMN, layout: str | None = None) -> Iterator[Figure]:
+    """Give an empty figure in the common style; where the block ends without an error, write it as PNG and PDF.
+
+    The files are those of their content alone: the same drawing gives the same bytes.
+
+    Args:
+        path: the files' path without the endings .png and .pdf; each is written whole or not at all.
+        width, height: inches.
+        layout: of `matplotlib.figure.Figure`; "constrained", or None for what is placed by hand.
+    """
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(width, height), layout=layout)
+        FigureCanvasAgg(figure)
+        yield figure
+        contents = {}
+        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
+            contents[suffix] = buffer.getvalue()
+            if layout is not None:
+                figure.set_layout_engine("none")  # all is in its place
+    for suffix, content in contents.items():
+        write_atomically(path.with_name(path.name + suffix), content)
+
+
+def class_label(index: int, name: str) -> str:
+    """A class in a legend: its label, 1..K for the 0-based index, and its name, in several lines where it is long."""
+    return textwrap.fill(f"{index + 1} {name}", LABEL_LENGTH, subsequent_indent="   ")
+
+
+def wrapped(title: str, width: float) -> str:
+    """Break a title into lines that fit into so many inches."""
+    return textwrap.fill(title, max(10, int(width / (0.0087 * TITLE))))
+
+
+def add_legend(figure: Figure, entries: list, n_columns: int) -> Legend:
+    """Put a legend of some columns into a figure; its upper left corner is placed by `set_bbox_to_anchor`."""
+    return figure.legend(
+        handles=entries,
+        ncols=n_columns,
+        loc="upper left",
+        borderaxespad=0,
+        borderpad=0,
+        handlelength=1.1,
+        handleheight=1.1,
+        handletextpad=0.5,
+        columnspacing=COLUMN_SPACING,
+        labelspacing=LABEL_SPACING,
+    )
+
+
+def legend_sizes(figure: Figure, entries: list) -> dict[int, tuple[float, float]]:
+    """Width and height, inches, that a legend of these entries has by its number of columns, up to six."""
+    legend = add_legend(figure, entries, 1)
+    renderer = figure.canvas.get_renderer()
+    extents = [text.get_window_extent(renderer) for text in legend.get_texts()]
+    widths, heights = (np.array([getattr(e, side) for e in extents]) / figure.dpi for side in ("width", "height"))
+    whole = legend.get_window_extent(renderer)
+    legend.remove()
+    handle = whole.width / figure.dpi - widths.max()
+    column_gap, row_gap = (spacing * TEXT / 72 for spacing in (COLUMN_SPACING, LABEL_SPACING))
+    heights *= (whole.height / figure.dpi - (len(entries) - 1) * row_gap) / heights.sum()
+    sizes = {}
+    for n_columns in range(1, min(len(entries), 6) + 1):
+        columns = np.array_split(np.arange(len(entries)), n_columns)  # as the legend deals them out
+        width = sum(handle + widths[column].max() for column in columns) + (n_columns - 1) * column_gap
+        sizes[n_columns] = width, max(heights[column].sum() + (len(column) - 1) * row_gap for column in columns)
+    return sizes
+
+
+def plain_axes(axes) -> None:
+    """Take the upper and the right line of a plot away."""
+    axes.spines[["top", "right"]].set_visible(False)

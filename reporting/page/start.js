@@ -1,0 +1,142 @@
+/* Puts the page together: without this script it still has its tables and still maps. */
+
+const find = (id) => document.getElementById(id);
+
+async function startMaps(data) {
+  const layers = await readLayers(document.querySelectorAll(".figures figure"));
+  const viewer = new Viewer(find("map"), layers, data);
+  const colour = () => {
+    const colours = document.documentElement.classList.contains("safe") ? data.safe : data.colours;
+    for (const name of ["prediction", "truth"]) paint(layers[name], ["#000000", ...colours].map(parts));
+  };
+  const redraw = () => {
+    viewer.draw();
+    const keys = [layers[viewer.shown], ...(viewer.other ? [layers[viewer.other]] : [])];
+    find("map-key").replaceChildren(...keys.flatMap((layer) => [...layer.key.cloneNode(true).childNodes]));
+    find("divider-line").hidden = !viewer.other;
+    find("divider-left").textContent = layers[viewer.shown].title;
+    find("divider-right").textContent = viewer.other ? layers[viewer.other].title : "";
+  };
+  const slide = (share) => {
+    viewer.divider = share;
+    find("divider").value = Math.round(100 * share);
+    viewer.draw();
+  };
+  colour();
+  for (const layer of Object.values(layers)) {
+    const choice = html("input");
+    Object.assign(choice, { type: "radio", name: "layer", value: layer.name, checked: layer.name === viewer.shown });
+    choice.addEventListener("change", () => {
+      viewer.shown = layer.name;
+      redraw();
+    });
+    find("layers").append(html("label", "", choice, layer.title));
+    const option = html("option", "", layer.title);
+    option.value = layer.name;
+    find("compare").append(option);
+  }
+  find("compare").addEventListener("change", (event) => {
+    viewer.other = event.target.value;
+    redraw();
+  });
+  find("divider").addEventListener("input", (event) => slide(event.target.value / 100));
+  find("safe").addEventListener("click", (event) => {
+    const safe = document.documentElement.classList.toggle("safe");
+    event.currentTarget.setAttribute("aria-pressed", safe);
+    colour();
+    viewer.draw();
+  });
+  find("closer").addEventListener("click", () => viewer.zoomBy(1.5));
+  find("farther").addEventListener("click", () => viewer.zoomBy(1 / 1.5));
+  find("whole").addEventListener("click", () => viewer.showAll());
+  startLegend(viewer);
+  listen(viewer, () => find("readout").replaceChildren(...readOut(viewer.read(), data.classes)), slide);
+
+  document.documentElement.classList.add("scripted");
+  for (const part of document.querySelectorAll("#maps .controls, .viewer")) part.hidden = false;
+  redraw();
+}
+
+/* The classes become buttons: pointed at, a class is singled out for now; pressed, until it is pressed again. */
+function startLegend(viewer) {
+  for (const item of document.querySelectorAll(".legend li")) {
+    const label = Number(item.dataset.class);
+    const button = html("button", "", ...item.childNodes);
+    button.type = "button";
+    button.setAttribute("aria-pressed", "false");
+    item.append(button);
+    const point = (at) => () => {
+      viewer.pointed = at;
+      viewer.draw();
+    };
+    button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && point(label)());
+    button.addEventListener("pointerleave", point(0));
+    button.addEventListener("click", () => {
+      viewer.pinned = viewer.pinned === label ? 0 : label;
+      for (const each of document.querySelectorAll(".legend button")) {
+        each.setAttribute("aria-pressed", Number(each.parentElement.dataset.class) === viewer.pinned);
+      }
+      viewer.draw();
+    });
+  }
+}
+
+/** What is known of a pixel, in words and with the classes' swatches. */
+function readOut(pixel, names) {
+  const named = (label, none) => (label ? [html("span", `swatch c${label}`), `${label} ${names[label - 1]}`] : [none]);
+  const part = (title, ...said) => html("span", "", `${title} `, html("b", "", ...said), " ");
+  const kinds = { "in neither": pixel.truth ? "neither trains nor tests" : "no label", test: "test pixel" };
+  const kind = kinds[pixel.split] ?? `${pixel.split} pixel`;
+  const judged = pixel.right === null ? "" : pixel.right ? ", right" : ", wrong";
+  return [
+    part("Row", pixel.row),
+    part("column", pixel.column),
+    part("Predicted", ...named(pixel.predicted, "nothing")),
+    part("Ground truth", ...named(pixel.truth, "unlabelled")),
+    ...(pixel.confidence === null ? [] : [part("Confidence", `${pixel.confidence.toFixed(1)} %`)]),
+    html("b", "", kind + judged),
+  ];
+}
+
+function startCharts({ curves, distance }) {
+  const share = (value) => (value === null ? null : 100 * value);
+  const fixed = (digits) => (value) => (value === null ? "none" : value.toFixed(digits));
+  const training = { labels: curves.epoch, about: "epoch", label: (epoch) => `Epoch ${epoch}` };
+  const total = { name: "total", values: curves.loss };
+  const scales = curves.scales.map((values, i) => ({ name: `scale ${i + 1}`, values }));
+  const lines = { loss: scales.length > 1 ? [total, ...scales] : [{ ...total, name: "loss" }] };
+  lines.accuracy = [{ name: "training", values: curves.train_accuracy.map(share) }];
+  if (curves.val_accuracy.some((value) => value !== null)) {
+    lines.accuracy.push({ name: "validation", values: curves.val_accuracy.map(share) });
+  }
+  const host = find("training-charts");
+  const percent = (value) => (value === null ? "none" : `${value.toFixed(2)} %`);
+  if (curves.epoch.length) {
+    addChart(host, { ...training, title: "Training loss", lines: lines.loss, format: fixed(4) });
+    addChart(host, { ...training, title: "Accuracy, %", lines: lines.accuracy, format: percent, top: 100 });
+    const rate = [{ name: "learning rate", values: curves.lr }];
+    addChart(host, { ...training, title: "Learning rate", lines: rate, format: (value) => value.toExponential(2) });
+  }
+  const pixels = distance.reduce((sum, step) => sum + step.n, 0);
+  addChart(find("distance-chart"), {
+    title: "Accuracy and share of the test pixels, %",
+    labels: distance.map((step) => step.label),
+    about: "chessboard distance in pixels",
+    label: (label) => `${label} away`,
+    lines: [{ name: "right", values: distance.map((step) => share(step.accuracy)) }],
+    bars: { name: "share of the test pixels", values: distance.map((step) => (100 * step.n) / pixels) },
+    format: percent,
+    top: 100,
+  });
+}
+
+function start() {
+  const data = JSON.parse(find("data").textContent);
+  makeSortable(find("classes"));
+  tellConfusion(find("confusion"), find("pair"), find("counts"), data.classes);
+  find("counts").parentElement.hidden = false;
+  startMaps(data).catch((error) => console.warn("the still maps are shown:", error)); // as in a browser of before 2023
+  startCharts(data);
+}
+
+start();

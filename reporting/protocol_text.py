@@ -1,0 +1,153 @@
+"""A run's protocol in readable words, and the command that repeats the run."""
+
+import shlex
+
+from reporting.run_folder import Run
+
+# Group, then label and key in metrics.json's protocol; what is not named here is told by its own name.
+GROUPS = {
+    "Scene": {
+        "Scene": "scene",
+        "Size": "size",
+        "Classes": "model.n_classes",
+        "Cube, SHA-256": "fingerprints.cube",
+        "Ground truth, SHA-256": "fingerprints.ground_truth",
+    },
+    "Split and masks": {
+        "Split": "split",
+        "Training pixels": "n_train",
+        "Validation pixels": "n_validation",
+        "Test pixels": "n_test",
+        "Pixels at the scene's edge": "border",
+        "Test pixels left out at the edge": "border_test_pixels_skipped",
+        "Pixels left out as a guard": "guard_pixels_dropped",
+        "Test pixels left out, class not in training": "unlearned_test_pixels_dropped",
+        "Test pixels with a training pixel in their window": "audit.train_pixel_in_window",
+        "Test windows that overlap a training window": "audit.train_window_overlap",
+        "Test pixels with a training pixel's spectrum": "audit.duplicates",
+        "Distance to the nearest training pixel, median": "audit.distance_median",
+        "Distance to the nearest training pixel, at most": "audit.distance_maximum",
+        "Masks, SHA-256": "fingerprints.masks",
+        "Split as used, SHA-256": "fingerprints.split",
+        "Notes": "notes",
+    },
+    "Preprocessing": {
+        "Normalisation": "normalize",
+        "Fitted on": "fit_on",
+        "Principal components": "pca",
+        "Bands or components into the model": "model.n_bands",
+    },
+    "Model": {
+        "Model": "model.name",
+        "Patch size": "model.patch_size",
+        "Parameters": "n_parameters",
+        "FLOPs per patch": "flops_per_patch",
+    },
+    "Recipe": {
+        "Seed": "seed",
+        "Epochs": "recipe.epochs",
+        "Batch size": "batch_size",
+        "Highest learning rate": "recipe.lr",
+        "Weight decay": "recipe.weight_decay",
+        "Label smoothing": "recipe.label_smoothing",
+        "Largest gradient norm": "recipe.max_norm",
+        "Precision": "recipe.precision",
+        "Class weights": "recipe.class_weights",
+        "Weights evaluated": "weights",
+        "Weights started from": "restored_from",
+    },
+    "Machine and versions": {
+        "Device": "machine.device",
+        "Threads": "machine.threads",
+        "Python": "machine.python",
+        "PyTorch": "machine.torch",
+        "CUDA": "machine.cuda",
+        "NumPy": "machine.numpy",
+        "Platform": "machine.platform",
+        "Git commit": "machine.git_commit",
+    },
+}
+REST = {  # where an entry goes that GROUPS does not name
+    "fingerprints": "Scene",
+    "audit": "Split and masks",
+    "model": "Model",
+    "recipe": "Recipe",
+    "augmentation": "Recipe",
+    "machine": "Machine and versions",
+}
+SHARES = {"audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"}
+NOT_REPEATED = {"output", "visdom", "runs"}  # where it goes, who watches, how many more
+SWITCHES_WITH_NO = {"flip_augmentation"}  # on where not given, so that "off" must be said
+
+
+def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:
+    """Give the protocol as pairs of label and words, by group; a list is a list of sentences."""
+    facts = dict(_flat(run.protocol))
+    facts.pop("audit.patch_size", None)  # the model's
+    facts["size"] = "{} × {} pixels (rows × columns)".format(*run.prediction.shape)
+    facts |= {name: run.metrics[name] for name in ("n_train", "n_test", "n_parameters", "flops_per_patch")}
+    told = {
+        title: [(label, _words(key, facts.pop(key))) for label, key in entries.items() if key in facts]
+        for title, entries in GROUPS.items()
+    }
+    for key, value in facts.items():
+        head, _, tail = key.partition(".")
+        if tail.startswith("options."):
+            label = tail.removeprefix("options.")  # as the command line has it
+        else:
+            label = _capital((tail or head).replace(".", " ").replace("_", " "))
+        label = f"{label} augmentation" if head == "augmentation" else label
+        told.setdefault(REST.get(head, "Further settings"), []).append((label, _words(key, value)))
+    return {title: entries for title, entries in told.items() if entries}
+
+
+def command(config: dict) -> str:
+    """Give the command line that repeats a run, from what config.json holds, over several lines of a shell."""
+    arguments, options = config["arguments"], config["options"]
+    arguments = {"model": arguments["model"], "dataset": arguments["dataset"]} | arguments | {"seed": config["seed"]}
+    left_out = set(NOT_REPEATED)
+    if arguments["sampling_mode"] != "buffered":
+        left_out |= {"folds", "fold", "block_size"}
+    if arguments["normalize"] == "none" and not arguments["pca"]:
+        left_out |= {"fit_on"}
+    flags = [_flag(name, value) for name, value in (arguments | options).items() if name not in left_out]
+    return " \\\n    ".join(["python main.py", *filter(None, flags)])
+
+
+def _flag(name: str, value) -> str:
+    if value is None or (value is False and name not in SWITCHES_WITH_NO):
+        return ""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    values = value if isinstance(value, list | tuple) else [value]
+    return " ".join([f"--{name}", *(shlex.quote(str(each)) for each in values)])
+
+
+def _flat(facts: dict, before: str = ""):
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield before + key, value
+
+
+def _words(key: str, value) -> str | list[str]:
+    if key == "notes":
+        return [_capital(str(note)) for note in value] or "none"
+    if value is None or value in ({}, []):
+        return "none"
+    if key == "pca" and not value:
+        return "none, all bands are kept"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_words("", each) for each in value)
+    if isinstance(value, int) and key != "seed":
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{100 * value:.1f} %" if key in SHARES else f"{value:.6g}"
+    return str(value)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,241 @@
+"""report.html: a finished run on one page that needs nothing else, neither network nor files beside it."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+
+from reporting.page_tables import (
+    class_table,
+    confusion_table,
+    distance_table,
+    epoch_table,
+    number,
+    per_cent,
+    protocol_sections,
+)
+from reporting.png import encode_png
+from reporting.protocol_text import command
+from reporting.results import distance_label, read_json
+from reporting.run_folder import Run
+from utils import write_atomically
+
+PAGE = Path(__file__).parent / "page"
+STYLES = ("report.css", "heat.css", "print.css")
+SCRIPTS = ("png.js", "layers.js", "viewer.js", "pointer.js", "charts.js", "tables.js", "start.js")
+# Found by search: 24 colours whose smallest distance in OKLab (x 100), the eyes of people with protanopia, deuteranopia
+# or tritanopia simulated (Machado et al. 2009), is as large as could be made; far from black and white as well. The
+# first ones are the farthest apart.
+# fmt: off
+SAFE_PALETTE = (
+    "#b4ffb4", "#6900c3", "#e15a2d", "#9696ff", "#960f00", "#4b005a", "#e1c30f", "#965a69",
+    "#785ab4", "#000096", "#b4d296", "#3cc3d2", "#b4a587", "#4b96b4", "#3c1eff", "#e1f000",
+    "#87e1ff", "#693c4b", "#b47878", "#1e4b87", "#9669f0", "#69000f", "#f0871e", "#c32d00",
+)
+# fmt: on
+# Light and dark as well as of another hue, so that everybody can tell them apart.
+NEITHER, GOOD, BAD, HELD_OUT = "#e8e8e8", "#8fb8de", "#a50f15", "#e69f00"
+ERRORS = (("not a test pixel", NEITHER), ("right", GOOD), ("wrong", BAD))
+SPLIT = (("in neither", NEITHER), ("training", BAD), ("validation", HELD_OUT), ("test", GOOD))
+STEPS = 200  # of confidence, half a per cent each; stored as 1 + step, 0 where nothing was predicted
+TITLES = {
+    "prediction": "Prediction",
+    "truth": "Ground truth",
+    "errors": "Errors",
+    "false_colour": "False colour",
+    "confidence": "Confidence",
+    "split": "Split",
+}
+
+
+def write_report(run: Run) -> None:
+    """Write report.html into a run's folder, whole or not at all; the same folder gives the same bytes."""
+    write_atomically(run.folder / "report.html", page(run))
+
+
+def page(run: Run) -> bytes:
+    """Make the page of a run, UTF-8."""
+    metrics, layers = run.metrics, layers_of(run)
+    style = "\n".join([*(_asset(name) for name in STYLES), _colour_rules(run)])
+    script = "\n".join(["'use strict';", *(_asset(name) for name in SCRIPTS)])
+    sentences = run.audit["sentences"]
+    height, width = run.prediction.shape
+    slots = {
+        "policy": f"default-src 'none'; img-src data:; style-src '{_sum(style)}'; script-src '{_sum(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+        "style": style,
+        "script": script,
+        "data": json.dumps(_data(run), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "title": escape(f"{run.model} on {run.scene}, seed {run.protocol['seed']}"),
+        "model": escape(run.model),
+        "scene": escape(run.scene),
+        "seed": escape(str(run.protocol["seed"])),
+        "split": escape(run.protocol["split"]),
+        "n_train": number(metrics["n_train"]),
+        "n_test": number(metrics["n_test"]),
+        "oa": per_cent(metrics["overall_accuracy"]),
+        "aa": per_cent(metrics["average_accuracy"]),
+        "kappa": per_cent(metrics["kappa"]),
+        "parameters": number(metrics["n_parameters"]),
+        "flops": number(metrics["flops_per_patch"]),
+        "epochs": number(len(run.records)),
+        "train_seconds": _seconds(metrics["seconds"]["train"]),
+        "predict_seconds": _seconds(metrics["seconds"]["predict"]),
+        "verdict": "".join(_sentence(each) for each in sentences if each.startswith(("FAULT", "Verdict"))),
+        "findings": "".join(f"<li>{_sentence(each)}</li>" for each in sentences),
+        "shape": "wide" if width > 1.5 * height else "tall",
+        "figures": "".join(_figure(run, name, layers[name]) for name in TITLES),
+        "legend": _legend(run),
+        "repeats": " From class 25 on they come again." if len(run.class_names) > len(SAFE_PALETTE) else "",
+        "classes": class_table(run),
+        "confusion": confusion_table(run),
+        "epoch_table": epoch_table(run.records),
+        "distance_table": distance_table(metrics["accuracy_by_distance"]),
+        "patch_size": number(run.protocol["model"]["patch_size"]),
+        "protocol": protocol_sections(run),
+        "command": escape(command(read_json(run.folder / "config.json"))),
+    }
+    # One pass, so that nothing in a name or a script is taken for a slot.
+    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report.html")).encode("utf-8", "replace")
+
+
+def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Give the maps of the page by name, those of TITLES, each with the colours of its values, (n, 3) uint8.
+
+    Prediction and truth hold labels 0..K, errors indices into ERRORS, split into SPLIT, confidence 1 + a step of STEPS
+    or 0; false colour is (H, W, 3) uint8 and has no such colours.
+    """
+    maps, predicted = run.maps, run.prediction
+    test = maps["test"] > 0
+    errors = np.where(test, np.where(predicted == maps["test"], 1, 2), 0).astype(np.uint8)
+    split = np.select([maps["train"] > 0, maps["validation"] > 0, test], [1, 2, 3], 0).astype(np.uint8)
+    steps = 1 + np.rint(STEPS * maps["confidence"].astype(np.float32)).clip(0, STEPS)
+    confidence = np.where(predicted > 0, steps, 0).astype(np.uint8)
+    ramp = colormaps["viridis"](np.linspace(0, 1, STEPS + 1))[:, :3]
+    classes = _table("#000000", *run.palette)
+    return {
+        "prediction": (predicted, classes),
+        "truth": (maps["truth"], classes),
+        "errors": (errors, _table(*(colour for _, colour in ERRORS))),
+        "false_colour": (maps["false_colour"], None),
+        "confidence": (confidence, np.vstack([np.zeros((1, 3)), np.rint(255 * ramp)]).astype(np.uint8)),
+        "split": (split, _table(*(colour for _, colour in SPLIT))),
+    }
+
+
+def _table(*colours: str) -> np.ndarray:
+    return np.rint(255 * np.array([to_rgb(colour) for colour in colours])).astype(np.uint8)
+
+
+def _data(run: Run) -> dict:
+    """What the scripts need beside the maps, which they read from the figures."""
+    records = run.records
+    return {
+        "classes": run.class_names,
+        "colours": [_hex(colour) for colour in run.palette],
+        "safe": [SAFE_PALETTE[i % len(SAFE_PALETTE)] for i in range(len(run.class_names))],
+        "split": [name for name, _ in SPLIT],
+        "steps": STEPS,
+        "curves": {
+            name: [_finite(record[name]) for record in records]
+            for name in ("epoch", "loss", "lr", "train_accuracy", "val_accuracy")
+        }
+        | {
+            "scales": [list(map(_finite, losses)) for losses in zip(*(r["scale_losses"] for r in records), strict=True)]
+        },
+        "distance": [
+            {"label": distance_label(entry), "n": entry["n"], "accuracy": entry["accuracy"]}
+            for entry in run.metrics["accuracy_by_distance"]
+        ],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """None, a gap in the curve, for what JSON cannot say."""
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _figure(run: Run, name: str, layer: tuple[np.ndarray, np.ndarray | None]) -> str:
+    image, colours = layer
+    height, width = image.shape[:2]
+    address = base64.b64encode(encode_png(image, colours)).decode()
+    told = f"{TITLES[name]}, {run.scene}, {height} rows by {width} columns"
+    key = "".join(f'<span class="entry">{mark}{text}</span>' for mark, text in _key(run, name, image))
+    return (
+        f'<figure data-layer="{name}"><img src="data:image/png;base64,{address}" width="{width}" height="{height}" '
+        f'alt="{escape(told)}"><figcaption><b>{TITLES[name]}</b> <span class="key">{key}</span></figcaption></figure>'
+    )
+
+
+def _key(run: Run, name: str, image: np.ndarray) -> list[tuple[str, str]]:
+    """Marks and words under a map; the classes have the legend."""
+    if name == "false_colour":
+        return [("", "three bands, stretched from the 2nd to the 98th percentile")]
+    if name == "confidence":
+        return [("", "0&nbsp;%"), ('<span class="ramp"></span>', "100&nbsp;%"), ("", "probability of the label")]
+    if name in ("errors", "split"):
+        counts = np.bincount(image.ravel(), minlength=4)
+        names = [entry for entry, _ in (ERRORS if name == "errors" else SPLIT)]
+        order = [*range(1, len(names)), 0]
+        return [(_swatch(f"{name}-{i}"), f"{names[i]} {number(int(counts[i]))}") for i in order if counts[i]]
+    none = "not predicted" if name == "prediction" else "unlabelled"
+    return [(_swatch("none"), f"{none} {number(int((image == 0).sum()))}")] if (image == 0).any() else []
+
+
+def _legend(run: Run) -> str:
+    return "".join(
+        f'<li data-class="{i}">{_swatch(f"c{i}")}<span class="number">{i}</span><span class="name">{escape(name)}'
+        "</span></li>"
+        for i, name in enumerate(run.class_names, 1)
+    )
+
+
+def _swatch(kind: str) -> str:
+    return f'<span class="swatch {kind}" aria-hidden="true"></span>'
+
+
+def _colour_rules(run: Run) -> str:
+    """The style of every swatch: a policy that forbids scripts from elsewhere forbids style attributes as well."""
+    rules = [f".c{i}{{background:{_hex(colour)}}}" for i, colour in enumerate(run.palette, 1)]
+    rules += [
+        f".safe .c{i}{{background:{SAFE_PALETTE[(i - 1) % len(SAFE_PALETTE)]}}}" for i in range(1, len(run.palette) + 1)
+    ]
+    for name, entries in (("errors", ERRORS), ("split", SPLIT)):
+        rules += [f".{name}-{i}{{background:{colour}}}" for i, (_, colour) in enumerate(entries)]
+    ramp = ",".join(_hex(colormaps["viridis"](share)) for share in np.linspace(0, 1, 9))
+    return "\n".join([*rules, f".ramp{{background:linear-gradient(90deg,{ramp})}}"])
+
+
+def _hex(colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in to_rgb(colour)))
+
+
+def _sentence(text: str) -> str:
+    """A finding of the audit, what it is called in front set off."""
+    for word, kind in (("FAULT:", "fault"), ("Verdict:", "verdict")):
+        if text.startswith(word):
+            return f'<span class="{kind}"><b>{word}</b>{_sentence(text.removeprefix(word))}</span>'
+    return re.sub(r"--\w+", r'<code class="flag">\g<0></code>', escape(text))
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _asset(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _sum(text: str) -> str:
+    """How a content security policy names a script or a style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,123 @@
+"""Whether two results differ by more than chance: McNemar between two runs, Wilcoxon with Holm between methods."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from reporting.run_folder import Run
+from utils import InputError
+
+LEVEL = 0.05
+FEW_DISCORDANT = 25  # below this the binomial itself, from here on chi-square
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of two maps on the same pixels.
+
+    Attributes:
+        only_first, only_second: pixels that the one has right and the other wrong.
+        statistic: chi-square with continuity correction, one degree of freedom; None where the test is exact.
+        p: two-sided.
+    """
+
+    only_first: int
+    only_second: int
+    statistic: float | None
+    p: float
+
+
+@dataclass(frozen=True)
+class Wilcoxon:
+    """Wilcoxon's signed-rank test.
+
+    Attributes:
+        n: pairs that differ.
+        statistic: the smaller of the two sums of ranks.
+        p: two-sided, exact.
+    """
+
+    n: int
+    statistic: float
+    p: float
+
+
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
+    """Compare which of the same pixels two maps have right.
+
+    Args:
+        first_right, second_right: (n,) bool.
+    Source: McNemar, Psychometrika 12 (1947); the correction is Edwards' (1948).
+    """
+    only_first = int((first_right & ~second_right).sum())
+    only_second = int((second_right & ~first_right).sum())
+    discordant = only_first + only_second
+    if discordant < FEW_DISCORDANT:
+        p = stats.binomtest(only_first, discordant).pvalue if discordant else 1.0
+        return McNemar(only_first, only_second, None, float(p))
+    statistic = max(abs(only_first - only_second) - 1, 0) ** 2 / discordant
+    return McNemar(only_first, only_second, statistic, float(stats.chi2.sf(statistic, 1)))
+
+
+def mcnemar_of_runs(first: Run, second: Run) -> McNemar:
+    """Compare two runs on their test pixels.
+
+    Raises:
+        InputError: other test pixels, or maps that are missing or damaged.
+    """
+    test, other = (run.maps["test"] for run in (first, second))
+    if first.class_names != second.class_names or not np.array_equal(test, other):
+        raise InputError(f"{first.folder} and {second.folder} test other pixels")
+    for run in (first, second):
+        if run.prediction.shape != test.shape:
+            raise InputError(f"{run.folder}: prediction.npy does not fit maps.npz; train the run again")
+    tested = test > 0
+    return mcnemar(*(run.prediction[tested] == test[tested] for run in (first, second)))
+
+
+def wilcoxon(differences: Sequence[float]) -> Wilcoxon:
+    """Test whether paired differences are symmetric about zero; pairs without a difference are left out.
+
+    The distribution over all signs is built up rank by rank, so that p is exact with ties too (where SciPy's is an
+    approximation from some pairs on, which of them depends on its version).
+
+    Source: Wilcoxon, Biometrics Bulletin 1 (1945).
+    """
+    differences = np.round(np.asarray(differences, dtype=np.float64), 12)  # k/n - j/n ties as k - j does
+    differences = differences[differences != 0]
+    twice = np.round(2 * stats.rankdata(np.abs(differences))).astype(np.int64)  # ranks of ties end in one half
+    below, above = twice[differences < 0].sum(), twice[differences > 0].sum()
+    chance = np.zeros(int(twice.sum()) + 1)  # of each sum of the ranks with a positive sign
+    chance[0] = 1
+    for rank in twice:
+        shifted = np.zeros_like(chance)
+        shifted[rank:] = chance[: len(chance) - rank]
+        chance = (chance + shifted) / 2
+    smaller = int(min(below, above))
+    return Wilcoxon(len(differences), smaller / 2, min(1.0, 2 * float(chance[: smaller + 1].sum())))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust p values for having tested them all, so that the chance of one false finding stays below the level.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p_values[order]))
+    return adjusted
+
+
+def smallest_p(n_pairs: int) -> float:
+    """The smallest two-sided p that Wilcoxon's test can give: all pairs differ in the same direction."""
+    return min(1.0, 2 / 2**n_pairs)
+
+
+def pairs_needed(n_tests: int) -> int:
+    """Pairs from which on one of `n_tests` can be significant at LEVEL after Holm's correction."""
+    return math.ceil(math.log2(2 * n_tests / LEVEL))

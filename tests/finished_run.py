@@ -1,0 +1,118 @@
+"""A finished run's folder without a training, for the tests of what is made from such a folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from metrics import accuracy_by_distance, confusion_matrix, scores
+from reporting import results
+from reporting.run_folder import Run, write_maps
+from scenes import PALETTE
+
+ARGUMENTS = {
+    "model": "MiM-v1",
+    "dataset": "Tiny",
+    "folder": "Datasets",
+    "sampling_mode": None,
+    "normalize": "zscore",
+    "pca": 0,
+    "fit_on": "scene",
+    "flip_augmentation": True,
+    "class_balancing": False,
+    "runs": 3,
+    "output": "runs",
+    "visdom": "off",
+}
+
+
+def write_run(
+    folder: Path,
+    *,
+    shape: tuple[int, int] = (20, 30),
+    names: tuple[str, ...] = ("Corn", "Woods", "Water"),
+    scene: str = "Tiny",
+    n_epochs: int = 6,
+    n_scales: int = 2,
+    validation: bool = True,
+    faults: tuple[str, ...] = (),
+) -> Run:
+    """Write a run's folder: fields of each class, a quarter unlabelled, about one test pixel in eight wrong.
+
+    The first row is not predicted and not in the split; the last class has no test pixel where there are more than two.
+    """
+    rng = np.random.default_rng(0)
+    n_classes, (height, width) = len(names), shape
+    kind = np.uint8 if n_classes < 256 else np.uint16
+    seeds = rng.integers(0, [height, width], (3 * n_classes, 2))
+    rows, columns = np.mgrid[:height, :width]
+    nearest = np.argmin([(rows - r) ** 2 + (columns - c) ** 2 for r, c in seeds], axis=0)
+    labels = (nearest % n_classes + 1).astype(kind)
+    truth = np.where((rng.random(shape) < 0.25) | (rows == 0), 0, labels).astype(kind)
+    draw = rng.random(shape)
+    masks = {
+        "train": draw < 0.2,
+        "validation": (draw >= 0.2) & (draw < 0.25) & validation,
+        "test": (draw >= 0.3) & ((truth < n_classes) | (n_classes < 3)),
+    }
+    masks = {name: np.where(mask, truth, 0).astype(kind) for name, mask in masks.items()}
+    wrong = rng.random(shape) < 0.125
+    prediction = np.where(wrong, rng.integers(1, n_classes + 1, shape), labels).astype(kind)
+    prediction[0] = 0
+    confidence = np.where(prediction > 0, rng.uniform(0.2, 1, shape), 0).astype(np.float16)
+
+    tested = masks["test"] > 0
+    confusion = confusion_matrix(masks["test"][tested].astype(int) - 1, prediction[tested].astype(int) - 1, n_classes)
+    result = scores(confusion)
+    n_train, n_test = int((masks["train"] > 0).sum()), int(tested.sum())
+    protocol = {
+        "scene": scene,
+        "fingerprints": {"cube": "c0" * 32, "ground_truth": "91" * 32, "masks": "3a" * 32, "split": "5b" * 32},
+        "split": "fixed masks",
+        "notes": ["the masks leave out 139 pixels that the ground truth labels"],
+        "n_validation": int((masks["validation"] > 0).sum()),
+        "normalize": "zscore",
+        "fit_on": "scene",
+        "pca": 0,
+        "audit": {"patch_size": 7, "train_pixel_in_window": 0.789, "distance_median": 2.0},
+        "model": {"name": "MiM-v1", "n_bands": 200, "n_classes": n_classes, "patch_size": 7, "options": {"dim": 64}},
+        "recipe": {"epochs": n_epochs, "lr": 0.00123, "weight_decay": 0.005, "class_weights": None},
+        "augmentation": {"flip": True, "radiation": False},
+        "batch_size": 64,
+        "seed": 4,
+        "weights": "last",
+        "restored_from": None,
+        "machine": {"python": "3.11.7", "torch": "2.13.0", "device": "cpu: x86_64", "git_commit": None},
+        "something_new": 17,
+    }
+    metrics = results.score_entries(result, confusion, names) | {
+        "palette": [PALETTE[i % len(PALETTE)] for i in range(n_classes)],
+        "accuracy_by_distance": accuracy_by_distance(rng.random(500) < 0.9, rng.integers(1, 15, 500)),
+        "n_train": n_train,
+        "n_test": n_test,
+        "n_parameters": 87952,
+        "flops_per_patch": 8481792,
+        "seconds": {"train": 93.4, "predict": 2.01},
+        "protocol": protocol,
+    }
+    sentences = [*(f"FAULT: {fault}." for fault in faults), "No pixel both trains and tests.", "Verdict: at patch 7."]
+    records = [
+        {
+            "epoch": epoch,
+            "lr": 0.001 / epoch,
+            "loss": 2.5 / epoch,
+            "scale_losses": [2.5 / epoch + 0.2 * scale for scale in range(n_scales)],
+            "train_accuracy": 1 - 0.8 / epoch,
+            "val_accuracy": 1 - 0.9 / epoch if validation else None,
+            "seconds": 0.25,
+        }
+        for epoch in range(1, n_epochs + 1)
+    ]
+    folder.mkdir(parents=True)
+    results.write_array(folder / "prediction.npy", prediction)
+    colours = (80 * rng.random((height, width, 3)) + 40 * (labels % 4)[..., None]).astype(np.uint8)
+    write_maps(folder, truth=truth, **masks, confidence=confidence, false_colour=colours)
+    results.write_json(folder / "audit.json", {"sentences": sentences})
+    results.write_json(folder / "metrics.json", metrics)
+    results.write_json(folder / "config.json", {"arguments": ARGUMENTS, "options": {"dim": 64}, "seed": 4})
+    (folder / "log.jsonl").write_text("".join(f"{results.json.dumps(record)}\n" for record in records))
+    return Run.read(folder)

@@ -1,0 +1,417 @@
+"""The figures for print: what they show, their sizes, and their files."""
+
+import math
+import re
+import shutil
+import subprocess
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.patches import Patch
+from PIL import Image
+from scipy import ndimage
+
+from reporting import curves, figures, visualize
+from reporting.run_folder import Run
+from reporting.spectra import class_spectra, random_spectra
+from scenes import PALETTE as COLOURS
+from scenes import SCENES
+
+NAMES = ("Corn", "Woods", "Water")
+PALETTE = ("#1f77b4", "#e13c2d", "#0f960f")
+RGB = {0: (0, 0, 0), 1: (0x1F, 0x77, 0xB4), 2: (0xE1, 0x3C, 0x2D), 3: (0x0F, 0x96, 0x0F)}
+INCH = 2.54
+SHAPES = [(145, 145), (610, 340), (349, 1905), (1476, 256), (512, 614), (5, 5), (3, 60), (60, 3)]
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures():
+    """Here they have their full size."""
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figure that was drawn last, which is not written then."""
+    figure_drawn = Figure()
+    FigureCanvasAgg(figure_drawn)
+
+    @contextmanager
+    def sheet(path, width=1.0, height=1.0, layout=None):
+        figure_drawn.clear()
+        yield figure_drawn
+
+    for module in (visualize, curves):
+        monkeypatch.setattr(module, "sheet", sheet)
+    return figure_drawn
+
+
+def read_png(path):
+    assert path.read_bytes().startswith(b"\x89PNG")
+    return (255 * imread(path)[..., :3]).round().astype(int)
+
+
+def count(image, colour):
+    return int((image == colour).all(-1).sum())
+
+
+def box_of(image, *colours):
+    """The largest area of these colours: its rows and columns."""
+    coloured = np.any([(image == colour).all(-1) for colour in colours], axis=0)
+    areas, _ = ndimage.label(coloured)
+    return ndimage.find_objects(areas)[np.bincount(areas[coloured]).argmax() - 1]
+
+
+def poppler(program, *arguments):
+    """Run one of poppler's programs."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} (poppler) is not installed")
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+
+
+# Files
+
+
+def test_a_figure_is_a_png_of_300_dpi_and_a_pdf_with_truetype_text(tmp_path):
+    visualize.save_label_map(tmp_path / "map", np.eye(30, dtype=int), NAMES, PALETTE, "A title of the map", 20)
+    with Image.open(tmp_path / "map.png") as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert image.width / 300 * INCH == pytest.approx(9, abs=0.02)
+    pdf = (tmp_path / "map.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf
+    width, height = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf).groups())
+    assert width / 72 * INCH == pytest.approx(9, abs=0.01)
+    assert height / width == pytest.approx(image.height / image.width, abs=0.01)
+
+
+def test_the_text_of_a_pdf_can_be_read_and_its_map_has_each_pixel_as_a_whole_cell(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 4, (31, 45))
+    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "A title of the map")
+    text = poppler("pdftotext", "-layout", tmp_path / "map.pdf", "-")
+    for words in ("A title of the map", "unlabelled", "1 Corn", "3 Water", "10 pixels"):
+        assert words in text
+    poppler("pdfimages", "-png", tmp_path / "map.pdf", tmp_path / "image")
+    (file,) = tmp_path.glob("image*.png")
+    cells = np.array(Image.open(file).convert("RGB"))
+    times = cells.shape[0] // 31
+    assert cells.shape == (31 * times, 45 * times, 3) and times > 4
+    expected = visualize.colour_map(labels, PALETTE)
+    np.testing.assert_array_equal(cells[::-1], expected.repeat(times, 0).repeat(times, 1))  # a PDF begins below
+    poppler("pdftoppm", "-r", 300, "-png", "-singlefile", tmp_path / "map.pdf", tmp_path / "page")
+    page, png = read_png(tmp_path / "page.png"), read_png(tmp_path / "map.png")
+    rows, columns = box_of(png, *RGB.values())
+    row, column = (
+        np.linspace(part.start, part.stop, 2 * n + 1)[1::2].astype(int) for part, n in ((rows, 31), (columns, 45))
+    )
+    np.testing.assert_array_equal(page[np.ix_(row, column)], expected)
+    np.testing.assert_array_equal(png[np.ix_(row, column)], expected)
+    assert b"/Interpolate true" not in (tmp_path / "map.pdf").read_bytes()
+
+
+def test_the_same_drawing_gives_the_same_bytes_without_a_date(tmp_path):
+    for name in ("a", "b"):
+        visualize.save_errors(tmp_path / name, np.arange(25).reshape(5, 5) % 5, "title")
+        curves.save_confusion(tmp_path / f"{name}-confusion", np.diag([5, 6, 7]), NAMES, "title")
+    for name in ("{}.png", "{}.pdf", "{}-confusion.png", "{}-confusion.pdf"):
+        content = (tmp_path / name.format("a")).read_bytes()
+        assert content == (tmp_path / name.format("b")).read_bytes()
+        assert b"Date" not in content
+
+
+def test_a_drawing_that_fails_leaves_the_files_as_they_were(tmp_path, monkeypatch):
+    (tmp_path / "map.png").write_bytes(b"earlier")
+    with pytest.raises(ZeroDivisionError), figures.sheet(tmp_path / "map"):
+        _ = 1 / 0
+    with monkeypatch.context() as patch, pytest.raises(OSError), figures.sheet(tmp_path / "map") as figure:
+        original = figure.savefig
+        fail = {"pdf": OSError("full")}
+
+        def savefig(buffer, **keywords):
+            original(buffer, **keywords)
+            if keywords["format"] in fail:
+                raise fail[keywords["format"]]
+
+        patch.setattr(figure, "savefig", savefig)
+    assert {path.name for path in tmp_path.iterdir()} == {"map.png"}
+    assert (tmp_path / "map.png").read_bytes() == b"earlier"
+
+
+# Maps
+
+
+def test_a_label_map_has_exactly_its_classes_colours():
+    labels = np.array([[0, 1], [2, 3]], dtype=np.uint8)
+    expected = np.array([[RGB[0], RGB[1]], [RGB[2], RGB[3]]])
+    image = visualize.colour_map(labels, PALETTE)
+    np.testing.assert_array_equal(image, expected)
+    assert image.dtype == np.uint8
+    greys = visualize.colour_map(
+        np.arange(256)[None], tuple(f"#{value:02x}{value:02x}{value:02x}" for value in range(1, 256))
+    )
+    np.testing.assert_array_equal(greys[0, :, 1], np.arange(256))
+
+
+@pytest.mark.parametrize("shape", [(90, 30), (40, 40), (30, 90)], ids=["legend beside", "legend below", "two columns"])
+def test_the_picture_of_a_map_has_the_colours_in_the_maps_shares(tmp_path, shape):
+    labels = np.zeros(shape, dtype=np.int64)
+    labels[: shape[0] // 2], labels[-shape[0] // 4 :, : shape[1] // 2] = 1, 3
+    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "a title")
+    image = read_png(tmp_path / "map.png")
+    on_map = {label: count(image, RGB[label]) for label in (1, 3)}
+    assert on_map[1] / on_map[3] == pytest.approx((labels == 1).sum() / (labels == 3).sum(), rel=0.06)
+    assert on_map[1] > 0.08 * image.shape[0] * image.shape[1]
+    assert count(image, RGB[0]) > 0
+    assert count(image, RGB[2]) == 0  # a class that is not in the map is not in the legend
+
+
+def test_the_picture_of_a_map_has_each_pixel_in_its_place_and_all_of_one_size(tmp_path):
+    labels = np.ones((29, 29), dtype=np.int64)
+    labels[:10, :7], labels[28, 28] = 2, 2
+    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "")
+    image = read_png(tmp_path / "map.png")
+    shown = image[box_of(image, RGB[1], RGB[2])]
+    times = shown.shape[0] // 29
+    np.testing.assert_array_equal(shown, visualize.colour_map(labels, PALETTE).repeat(times, 0).repeat(times, 1))
+
+
+def test_a_map_larger_than_its_picture_is_thinned_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(visualize, "LONGEST_SIDE", 50)
+    labels = np.ones((100, 100), dtype=np.int64)
+    labels[:50] = 2
+    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "", 2)
+    image = read_png(tmp_path / "map.png")
+    assert count(image, RGB[1]) == pytest.approx(count(image, RGB[2]), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("width", "pixel_size", "words", "pixels"),
+    [
+        (145, 20, "500 m", 25),
+        (340, 1.3, "100 m", 100 / 1.3),
+        (1905, 2.5, "1 km", 400),
+        (256, 30, "2 km", 2000 / 30),
+        (475, 0.043, "5 m", 5 / 0.043),
+        (100, 0.01, "20 cm", 20),
+        (145, None, "20 pixels", 20),
+        (3, None, "1 pixel", 1),
+        (1, 30, "20 m", 20 / 30),
+    ],
+)
+def test_the_scale_bar_has_a_round_length(width, pixel_size, words, pixels):
+    assert visualize.scale_bar(width, pixel_size) == (pytest.approx(pixels), words)
+
+
+def test_the_scale_bar_is_as_long_as_it_says(tmp_path):
+    labels = np.ones((145, 145), dtype=np.int64)
+    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "", 20)
+    image = read_png(tmp_path / "map.png")
+    rows, columns = box_of(image, RGB[1])
+    below = (image[rows.stop : rows.stop + 60, columns] == 0).all(-1)
+    longest = max(len(run) for line in below for run in "".join("x" if dark else " " for dark in line).split())
+    assert longest == pytest.approx(500 / 20 * (columns.stop - columns.start) / 145, abs=2)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("names", [NAMES, SCENES["WHU-Hi-HongHu"].class_names, ("A name " * 12, "B")], ids=len)
+def test_map_legend_and_title_find_their_places_whatever_the_shape(tmp_path, shape, names):
+    labels = np.arange(shape[0] * shape[1]).reshape(shape) % (len(names) + 1)
+    kept = {}
+
+    def keep(figure, *arguments, **keywords):
+        kept["figure"] = figure
+        return add(figure, *arguments, **keywords)
+
+    add = visualize.add_legend
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(visualize, "add_legend", keep)
+        patch.setattr(figures, "DPI", 60)
+        visualize.save_label_map(tmp_path / "map", labels, names, COLOURS, "MiM-v1 on a scene", 3.0)
+    figure = kept["figure"]
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox
+    boxes = [figure.axes[0].get_window_extent(renderer), figure.legends[0].get_window_extent(renderer)]
+    boxes += [text.get_window_extent(renderer) for text in (*figure.texts, *figure.axes[0].texts)]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+        for other in boxes[:i]:
+            assert not (
+                box.x0 < other.x1 - 1 and other.x0 < box.x1 - 1 and box.y0 < other.y1 - 1 and other.y0 < box.y1 - 1
+            )
+    assert boxes[0].height / boxes[0].width == pytest.approx(shape[0] / shape[1], rel=0.02)
+    assert figure.get_figwidth() * INCH == pytest.approx(18 if shape[1] > 2 * shape[0] else 9)
+    assert figure.get_figheight() * INCH < 24
+
+
+def test_the_size_of_a_legend_is_known_before_it_is_drawn(tmp_path):
+    names = (*SCENES["IndianPines"].class_names, "A name that goes on and on until it needs lines of its own")
+    entries = [Patch(label=figures.class_label(i, name)) for i, name in enumerate(names)]
+    with figures.sheet(tmp_path / "x") as figure:
+        for n_columns, (width, height) in figures.legend_sizes(figure, entries).items():
+            legend = figures.add_legend(figure, entries, n_columns)
+            extent = legend.get_window_extent(figure.canvas.get_renderer())
+            legend.remove()
+            assert width == pytest.approx(extent.width / figure.dpi, rel=0.01)
+            assert height == pytest.approx(extent.height / figure.dpi, rel=0.06)
+
+
+def test_the_error_map_tells_right_wrong_and_training_pixels_apart():
+    rng = np.random.default_rng(0)
+    truth, prediction, part = rng.integers(0, 4, (9, 8)), rng.integers(0, 4, (9, 8)), rng.integers(0, 3, (9, 8))
+    train, validation, test = (np.where(part == k, truth, 0) for k in range(3))
+    errors = visualize.error_map(prediction, train, validation, test)
+    assert set(errors.ravel()) == {0, 1, 2, 3, 4}
+    for pixel in np.ndindex(9, 8):
+        if train[pixel]:
+            kind = 3
+        elif validation[pixel]:
+            kind = 4
+        elif test[pixel]:
+            kind = 1 if prediction[pixel] == test[pixel] else 2
+        else:
+            kind = 0
+        assert errors[pixel] == kind
+
+
+def test_the_picture_of_the_errors_counts_them_and_has_colours_that_the_colour_blind_tell_apart(tmp_path, drawn):
+    errors = np.array([[1, 1, 1, 2], [3, 0, 0, 0]])
+    visualize.save_errors(tmp_path / "errors", errors, "")
+    words = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert words == ["right: 3 (75.0 %)", "wrong: 1 (25.0 %)", "training: 1", "in no mask: 3"]
+    image = drawn.axes[0].images[0].get_array()
+    cells = image[:: image.shape[0] // 2, :: image.shape[1] // 4]
+    assert len(np.unique(cells[[0, 0, 1, 1], [0, 3, 0, 1]], axis=0)) == 4
+    grey = cells.astype(float) @ (0.299, 0.587, 0.114)
+    levels = sorted(grey[[0, 0, 1, 1], [0, 3, 0, 1]])
+    assert min(np.diff(levels)) > 25  # apart in grey too
+
+
+def test_a_false_colour_picture_stretches_each_band_and_bears_a_constant_one():
+    ramp = np.linspace(100, 300, 10_000, dtype=np.float32).reshape(100, 100)
+    cube = np.stack([ramp, np.full_like(ramp, 7), 1000 - ramp], axis=-1)
+    image = visualize.false_colour(cube, (2, 0, 1))
+    assert image.shape == (100, 100, 3)
+    assert image.dtype == np.uint8
+    assert (image[0, 0].tolist(), image[-1, -1].tolist()) == ([255, 0, 0], [0, 255, 0])
+    assert abs(int(image[50, 0, 1]) - 128) <= 1
+    assert (image[..., 1] == 0).mean() == pytest.approx(0.02, abs=0.005)
+
+
+# Curves and tables
+
+
+def test_the_curves_are_those_of_the_records(drawn, tmp_path):
+    records = [
+        {"epoch": i, "loss": 3 / i, "scale_losses": [3 / i, 4 / i], "lr": 1e-3 / i, "train_accuracy": 1 - 1 / i}
+        | {"val_accuracy": None if i == 2 else 0.5 + i / 100}
+        for i in range(1, 41)
+    ]
+    curves.save_curves(tmp_path / "curves", records, ("scale 3 x 3", "scale 1 x 1"), "a title")
+    loss, accuracy, rate = drawn.axes
+    lines = {line.get_label(): line.get_xydata() for axes in (loss, accuracy) for line in axes.lines}
+    assert list(lines) == ["total", "scale 3 x 3", "scale 1 x 1", "training", "validation"]
+    for name, expected in (
+        ("total", [r["loss"] for r in records]),
+        ("scale 1 x 1", [r["scale_losses"][1] for r in records]),
+        ("training", [100 * r["train_accuracy"] for r in records]),
+        ("validation", [math.nan if r["val_accuracy"] is None else 100 * r["val_accuracy"] for r in records]),
+    ):
+        np.testing.assert_allclose(lines[name][:, 0], range(1, 41))
+        np.testing.assert_allclose(lines[name][:, 1], expected)
+    np.testing.assert_allclose(rate.lines[0].get_ydata(), [1 / i for i in range(1, 41)])
+    assert "1e-3" in rate.get_ylabel()
+    without = [r | {"val_accuracy": None} for r in records]
+    curves.save_curves(tmp_path / "curves", without, ("scale 1 x 1",), "")  # one scale is the total
+    assert [line.get_label() for line in drawn.axes[0].lines] == ["total"]
+    assert [line.get_label() for line in drawn.axes[1].lines] == ["training"]
+
+
+def test_curves_of_a_single_epoch_are_drawn(tmp_path):
+    record = {"epoch": 1, "loss": None, "scale_losses": [None], "lr": 1e-3, "train_accuracy": 0.5, "val_accuracy": None}
+    curves.save_curves(tmp_path / "curves", [record], ("",), "diverged at once")
+    assert min(read_png(tmp_path / "curves.png").shape[:2]) > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "n_rows", "names"),
+    [
+        ({"scales": [5, 3, 1]}, 3, ("scale 5 x 5", "scale 3 x 3", "scale 1 x 1")),
+        ({"scales": [7, 5, 3, 1]}, 5, ("scale 7 x 7", "scale 5 x 5", "scale 3 x 3", "scale 1 x 1", "all scales")),
+        ({"scales": [5, 3, 1]}, 1, ("scale 1 x 1",)),
+        ({"dim": 64}, 1, ("all scales",)),
+    ],
+    ids=["v1", "v2", "the last alone", "CNN"],
+)
+def test_the_losses_have_the_names_of_their_heads(tmp_path, options, n_rows, names):
+    (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1, "scale_losses": {[0.5] * n_rows}}}\n')
+    assert Run(tmp_path, {"protocol": {"model": {"options": options}}}).scale_names == names
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 16, 22])
+def test_a_confusion_matrix_has_the_ground_truth_in_its_rows_first_class_on_top(drawn, tmp_path, n_classes):
+    confusion = np.diag(np.arange(10, 10 + n_classes))
+    confusion[0, 1], confusion[-1] = 30, 0  # a class without pixels
+    names = tuple(f"class {i}" for i in range(n_classes))
+    curves.save_confusion(tmp_path / "confusion", confusion, names, "")
+    axes = drawn.axes[0]
+    shares = axes.images[0].get_array()
+    assert shares[0, 1] == pytest.approx(75) and shares[1, 0] == 0 and shares[0, 0] == pytest.approx(25)
+    assert axes.get_ylabel() == "ground truth" and axes.get_xlabel() == "prediction"
+    assert axes.yaxis_inverted() and not axes.xaxis_inverted()
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"{i + 1} class {i}" for i in range(n_classes)]
+    assert {text.get_position(): text.get_text() for text in axes.texts}[1, 0] == "75"
+
+
+@pytest.mark.parametrize("scene", ["IndianPines", "WHU-Hi-HongHu", "Houston2018"])
+def test_the_picture_of_a_confusion_matrix_fits_a_page(tmp_path, scene):
+    names = SCENES[scene].class_names
+    curves.save_confusion(tmp_path / "confusion", np.full((len(names),) * 2, 3), names, "a title")
+    image = read_png(tmp_path / "confusion.png")
+    assert image.shape[1] / 300 * INCH <= 18.05
+    assert (image[:, [0, 1, -2, -1]] == 255).all() and (image[[0, 1, -2, -1]] == 255).all()  # nothing is cut off
+
+
+def test_the_curve_over_distance_is_that_of_the_entries(drawn, tmp_path):
+    entries = [{"from": i, "to": i, "n": 10 * i, "accuracy": a} for i, a in ((1, 0.9), (2, 0.5), (3, 0.1))]
+    curves.save_accuracy_by_distance(tmp_path / "distance", entries, "")
+    (axes,) = drawn.axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [90, 50, 10])
+    np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [100 / 6, 200 / 6, 50])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1\n10", "2\n20", "3\n30"]
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 60)], ids=["histogram beside", "histogram below"])
+def test_the_picture_of_an_audit_has_training_pixels_and_distances_in_their_shares(tmp_path, shape):
+    train, test = np.zeros((2, *shape), dtype=np.int64)
+    train[:, :5], test[:, 5:7] = 1, 2
+    distance = np.maximum(np.arange(shape[1]) - 4, 0)[None].repeat(shape[0], 0)
+    curves.save_audit(tmp_path / "audit", train, test, distance, 3, "a title")
+    image = read_png(tmp_path / "audit.png")
+    trained = count(image, (0xD6, 0x27, 0x28))
+    assert trained > 0.02 * image.shape[0] * image.shape[1]
+    assert count(image, (0xEE, 0xEE, 0xEE)) / trained == pytest.approx((shape[1] - 7) / 5, rel=0.1)
+
+
+def test_the_picture_of_an_audit_bears_test_pixels_that_train(tmp_path):
+    labels = np.ones((4, 4), dtype=np.int64)
+    curves.save_audit(tmp_path / "audit", labels, labels, 0 * labels, 7, "overlap")
+    assert min(read_png(tmp_path / "audit.png").shape[:2]) > 300
+
+
+@pytest.mark.parametrize("wavelengths", [None, (450.0, 550.0, 900.0)])
+def test_the_spectra_are_drawn_class_by_class_with_mean_spread_and_pixels(drawn, tmp_path, wavelengths):
+    rng = np.random.default_rng(0)
+    cube, labels = rng.normal(size=(8, 8, 3)), rng.choice([0, 1, 3], (8, 8))
+    (mean, std), some = class_spectra(cube, labels, 3), random_spectra(cube, labels, 3, 4, rng)
+    curves.save_spectra(tmp_path / "spectra", (mean, std), some, NAMES, PALETTE, wavelengths, "")
+    plots = [axes for axes in drawn.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in plots] == ["1 Corn", "3 Water"]  # Woods has no pixel
+    for axes, k in zip(plots, (0, 2), strict=True):
+        *pixels, average = [line.get_xydata() for line in axes.lines]
+        np.testing.assert_allclose(average.T, [wavelengths or (1, 2, 3), mean[k]])
+        np.testing.assert_allclose([pixel[:, 1] for pixel in pixels], some[k])
+        band = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert band.min() == pytest.approx((mean - std)[k].min()) and band.max() == pytest.approx((mean + std)[k].max())
+    assert plots[-1].get_xlabel() == ("wavelength (nm)" if wavelengths else "band")
