@@ -368,10 +368,20 @@ def test_an_address_that_is_none_is_one_sentence(train, capsys, url):
 
 def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
     n_runs, title, errors = 8, "training loss", []
+    barrier = threading.Barrier(n_runs, timeout=60)
+
+    class Together(Server):
+        """Goes on when all have been told that the window is not there yet."""
+
+        def _post(self, endpoint, message):
+            answer = super()._post(endpoint, message)
+            if endpoint == "update" and "does not exist" in answer:
+                barrier.wait()
+            return answer
 
     def write(run):
         try:
-            client = Server(server.url, (60, 60))
+            client = Together(server.url, (60, 60))
             for length in range(1, 6):
                 records = [_record(epoch, loss=float(run)) for epoch in range(1, length + 1)]
                 client.show(
