@@ -387,6 +387,9 @@ def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
                 client.show(
                     "Many_all", title, panes.shared_curve(title, f"run {run}", "", records, "loss"), shared=True
                 )
+            client.show(
+                "Many_all", "scores", panes.shared_scores(f"run {run}", scores(np.eye(3, dtype=int))), shared=True
+            )
         except Exception as error:
             errors.append(error)
 
@@ -396,9 +399,11 @@ def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
     for thread in threads:
         thread.join()
     assert not errors
-    lines = server.windows("Many_all")[title]["content"]["data"]
-    assert sorted(line["name"] for line in lines) == [f"run {run}" for run in range(n_runs)]
-    for line in lines:
+    windows = server.windows("Many_all")
+    for window in (title, "final scores, %"):  # written again and again, and once
+        names = [line["name"] for line in windows[window]["content"]["data"]]
+        assert sorted(names) == [f"run {run}" for run in range(n_runs)], window
+    for line in windows[title]["content"]["data"]:
         assert line["x"] == [1, 2, 3, 4, 5] and line["y"] == [float(line["name"][4:])] * 5
 
 
