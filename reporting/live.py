@@ -61,8 +61,7 @@ class VisdomMonitor(Monitor):
     Args:
         url: the server's address, such as http://localhost:8097.
         subject: what is watched.
-        draw: gives the present label map, (H, W), from the model and the number of pixels to predict, or None for no
-            map while training.
+        draw: gives the present label map, (H, W), and how many pixels it predicted, from the model and how many it may.
         records: of the epochs that an interrupted run has behind it.
     """
 
@@ -74,7 +73,7 @@ class VisdomMonitor(Monitor):
     SHARE_DRAWN = 0.01  # of the training time goes into maps while training, at most
     MAPS, LEAST_PIXELS = 10, 400  # of these maps: about so many, of at least so many pixels
 
-    def __init__(self, url: str, subject: Subject, draw: Callable | None = None, records: list[dict] = ()):
+    def __init__(self, url: str, subject: Subject, draw: Callable, records: list[dict] = ()):
         self.server, self.subject, self.draw = Server(url, self.TIMEOUT), subject, draw
         self.records = list(records)
         self.trained = self.drawn = 0.0  # seconds
@@ -93,7 +92,7 @@ class VisdomMonitor(Monitor):
         self.records.append(record)
         self.trained += record["seconds"]
         self._show_curves()
-        if self.draw is not None and self.answers and self.next_map <= record["epoch"] < self.subject.n_epochs:
+        if self.answers and self.next_map <= record["epoch"] < self.subject.n_epochs:
             self._draw(record, model)
 
     def result(self, labels: np.ndarray, confusion: np.ndarray) -> None:

@@ -83,10 +83,14 @@ def _environment(folder, patch=5):
 def _result(folder):
     """What must not depend on a server: figures, map and weights."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    del metrics["seconds"]
+    del metrics["seconds"], metrics["protocol"]["machine"]  # the commit may change while the test runs
     weights = torch.load(folder / "last.pt", weights_only=True)["state"]["weights"]
     bits = {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
     return metrics, (folder / "prediction.npy").read_bytes(), bits
+
+
+def _no_map(model, n_pixels):
+    raise AssertionError("a map for nobody")
 
 
 def _told(said):
@@ -221,7 +225,7 @@ def test_the_runs_of_a_sweep_stand_side_by_side(train, server, browser, scripts)
 
 def test_class_names_are_shown_letter_by_letter_and_never_as_html(server, browser, scripts):
     subject = _subject(environment="Odd_run", class_names=("<b>Land</b>", "R&D <script>", "Ünder_water"))
-    monitor = VisdomMonitor(server.url, subject)
+    monitor = VisdomMonitor(server.url, subject, _no_map)
     monitor.epoch(_record(1), None)
     monitor.close()
     _open(browser, server, "Odd_run", ["classes", *CURVES])
@@ -364,15 +368,28 @@ def test_an_address_that_is_none_is_one_sentence(train, capsys, url):
 
 def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
     n_runs, title, errors = 8, "training loss", []
+    barrier = threading.Barrier(n_runs, timeout=60)
+
+    class Together(Server):
+        """Goes on when all have been told that the window is not there yet."""
+
+        def _post(self, endpoint, message):
+            answer = super()._post(endpoint, message)
+            if endpoint == "update" and "does not exist" in answer:
+                barrier.wait()
+            return answer
 
     def write(run):
         try:
-            client = Server(server.url, (60, 60))
+            client = Together(server.url, (60, 60))
             for length in range(1, 6):
                 records = [_record(epoch, loss=float(run)) for epoch in range(1, length + 1)]
                 client.show(
                     "Many_all", title, panes.shared_curve(title, f"run {run}", "", records, "loss"), shared=True
                 )
+            client.show(
+                "Many_all", "scores", panes.shared_scores(f"run {run}", scores(np.eye(3, dtype=int))), shared=True
+            )
         except Exception as error:
             errors.append(error)
 
@@ -382,9 +399,11 @@ def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
     for thread in threads:
         thread.join()
     assert not errors
-    lines = server.windows("Many_all")[title]["content"]["data"]
-    assert sorted(line["name"] for line in lines) == [f"run {run}" for run in range(n_runs)]
-    for line in lines:
+    windows = server.windows("Many_all")
+    for window in (title, "final scores, %"):  # written again and again, and once
+        names = [line["name"] for line in windows[window]["content"]["data"]]
+        assert sorted(names) == [f"run {run}" for run in range(n_runs)], window
+    for line in windows[title]["content"]["data"]:
         assert line["x"] == [1, 2, 3, 4, 5] and line["y"] == [float(line["name"][4:])] * 5
 
 
@@ -449,7 +468,7 @@ def test_maps_while_training_take_no_more_than_their_share_of_the_time(monkeypat
 
 def test_no_map_is_drawn_while_no_server_answers(monkeypatch):
     monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
-    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(), lambda model, n_pixels: pytest.fail("a map for nobody"))
+    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(), _no_map)
     for answers in (None, False):
         monitor.answers = answers
         for epoch in range(1, 100):
@@ -458,7 +477,7 @@ def test_no_map_is_drawn_while_no_server_answers(monkeypatch):
 
 def test_noting_an_epoch_takes_next_to_no_time(monkeypatch):
     monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
-    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(n_epochs=1000))
+    monitor = VisdomMonitor("http://127.0.0.1:9", _subject(n_epochs=1000), _no_map)
     started = time.process_time()
     for epoch in range(1, 1001):
         monitor.epoch(_record(epoch), None)
@@ -472,7 +491,7 @@ def test_a_pane_that_cannot_be_made_leaves_the_others_alone(server, caplog):
     def broken():
         raise MemoryError("too large")
 
-    monitor = VisdomMonitor(server.url, _subject(environment="Part_run", spectra={"spectra": broken}))
+    monitor = VisdomMonitor(server.url, _subject(environment="Part_run", spectra={"spectra": broken}), _no_map)
     with caplog.at_level("INFO"):
         monitor.epoch(_record(1), None)
         monitor.result(np.ones((40, 50), dtype=np.uint8), np.eye(3, dtype=int))
