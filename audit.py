@@ -119,6 +119,8 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
         measured.
     """
     train, test = split.train, split.test
+    held_out = np.zeros_like(train) if split.validation is None else split.validation
+    labelled = np.maximum(np.maximum(train, test), held_out)
     distance = distance_to(train)[test > 0]
     shares = {str(size): window_shares(distance, size) for size in sorted({*PATCH_SIZES, patch_size})}
     steps, n_at = np.unique(distance, return_counts=True)
@@ -138,8 +140,9 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
         "class_names": split.class_names,
         "class_train": per_class["train"],
         "class_test": per_class["test"],
-        "n_labelled": int(((train > 0) | (test > 0)).sum()),
-        **_against_ground_truth(np.maximum(train, test), split.class_names, scene),
+        "n_validation": int((held_out > 0).sum()),
+        "n_labelled": int((labelled > 0).sum()),
+        **_against_ground_truth(labelled, split.class_names, scene),
         "patch_size": patch_size,
         "train_pixel_in_window": {size: share for size, (share, _) in shares.items()},
         "train_window_overlap": {size: share for size, (_, share) in shares.items()},
@@ -180,6 +183,8 @@ def sentences(findings: dict) -> list[str]:
         f"pixels of {len(names)} classes, {least[0]} to {most[0]} training and {least[1]} to {most[1]} test pixels in "
         "a class."
     ]
+    if findings["n_validation"]:
+        told.append(f"{findings['n_validation']:,} pixels are held out of the training pixels for validation.")
     told += [f"FAULT: {fault}." for fault in findings["faults"]]
     notes = (f"{note[0].upper()}{note[1:]}" for note in findings["notes"])
     told += [note if note.endswith("?") else f"{note}." for note in notes]

@@ -68,8 +68,8 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         false_colour=visualize.false_colour(job.scene.cube, job.scene.spec.rgb_bands),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
-    results.write_json(folder / "metrics.json", metrics)
-    show(Run.read(folder))
+    show(Run(folder, results.as_json(metrics)))
+    results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
     results.append_result(args.output / "results.csv", _row(job, folder, metrics))
     print(f"{args.model} on {job.scene.spec.name}, seed {job.seed}, {metrics['n_train']:,} training pixels")
     print(results.table(result, split.class_names))
@@ -92,10 +92,11 @@ def explore(job: Job, folder: Path) -> None:
 def show(run: Run) -> None:
     """Draw a finished run's pictures and write its page, from its folder alone."""
     legend, size = (run.class_names, run.palette), run.metrics.get("pixel_size")
-    where = f"{run.model} on {run.scene}"
+    where, stride = f"{run.model} on {run.scene}", run.protocol.get("test_stride", 1)
+    filled = "" if stride == 1 else f": one pixel in {stride} x {stride} predicted, filled"
     truth, prediction, home = run.maps["truth"], run.prediction, run.folder
     masks = [run.maps[name] for name in ("train", "validation", "test")]
-    visualize.save_label_map(home / "map", prediction, *legend, where, size)
+    visualize.save_label_map(home / "map", prediction, *legend, where + filled, size)
     on_labelled = np.where(truth > 0, prediction, 0)
     visualize.save_label_map(home / "map_labelled", on_labelled, *legend, f"{where}: labelled pixels", size)
     visualize.save_label_map(home / "ground_truth", truth, *legend, f"{run.scene}: ground truth", size)

@@ -97,7 +97,8 @@ def _do(args: Namespace, options: dict, seed: int, desk: _Desk, *, alone: bool) 
     earlier = [] if alone or args.again else _earlier(home, job)
     for folder in earlier:
         if (folder / "metrics.json").exists():
-            log.info("seed %d of %s is done already: %s (--again trains it anew)", seed, args.model, folder)
+            name = f"{args.model} on {scene.spec.name}, patch {args.patch_size}, seed {seed}"
+            log.info("%s is done already: %s (--again trains it anew)", name, folder)
             return folder
     desk.announce(job)
     for folder in earlier:

@@ -107,7 +107,8 @@ def _files(path: Path) -> set[Path]:
         return set(_rows(path))
     if path.is_dir():
         return {file.with_name("metrics.json") for file in path.rglob("*.json") if file.stem in ("metrics", "config")}
-    raise InputError(f"--compare {path}: no such folder, metrics.json or results.csv")
+    kind = "is no folder, metrics.json or results.csv" if path.exists() else "is not there"
+    raise InputError(f"--compare {path}: it {kind}; give the folder of a run, one above runs, or a results.csv")
 
 
 def _rows(path: Path) -> Iterator[Path]:

@@ -265,7 +265,7 @@ def _best(methods: tuple[Method, ...], row: list[np.ndarray]) -> frozenset[int]:
     best = set()
     for mark in {method.mark for method in methods}:
         peers = [j for j, method in enumerate(methods) if method.mark == mark and not np.isnan(means[j])]
-        if len(peers) > 1:
+        if len({means[j] for j in peers}) > 1:  # where all are equal none is best
             best |= {j for j in peers if means[j] == means[peers].max()}
     return frozenset(best)
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from reporting.figures import CM, COLUMN, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
+from reporting.figures import CM, COLUMN, LABEL_LENGTH, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
 from reporting.results import distance_label
 
 TRAINED, EMPTY = "#d62728", "#eeeeee"  # on the audit's map: training pixels, pixels out of the split
@@ -39,7 +39,8 @@ def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], t
             for name, values, colour in zip(scale_names, losses.T, colours, strict=True):
                 upper.plot(epochs, values, color=colour, linewidth=0.8, label=name, **dots)
         upper.set_ylabel("training loss")
-        upper.set_ylim(bottom=0)
+        shown = np.append(losses, _numbers(records, "loss"))
+        upper.set_ylim(0, 1.05 * shown[np.isfinite(shown)].max(initial=0.1))
         middle.plot(epochs, 100 * _numbers(records, "train_accuracy"), color=OKABE_ITO[0], label="training", **dots)
         validated = 100 * _numbers(records, "val_accuracy")
         if np.isfinite(validated).any():
@@ -57,7 +58,7 @@ def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], t
         for axes in (upper, middle, lower):
             plain_axes(axes)
         upper.legend(loc="upper right", ncols=1 + len(scale_names) // 4)
-        middle.legend(loc="lower right")
+        middle.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)  # above: no curve is there
         figure.align_ylabels()
 
 
@@ -66,7 +67,8 @@ def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ..
     n_classes = len(class_names)
     support = confusion.sum(1, keepdims=True)
     share = 100 * confusion / np.maximum(support, 1)
-    labels = [class_label(i, name) for i, name in enumerate(class_names)]
+    names = [name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…" for name in class_names]
+    labels = [f"{i} {name}" for i, name in enumerate(names, start=1)]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     beside = (0.13 * longest + 2.6) * CM  # names, axis, and bar
     cell = min(max(0.75 * CM, (COLUMN - beside) / n_classes), 1.2 * CM, (PAGE - beside) / n_classes)

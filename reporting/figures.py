@@ -1,7 +1,10 @@
 """What all figures for print share: sizes, style, and the two files of each, PNG and PDF. Nothing opens on screen."""
 
+import functools
 import io
+import logging
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ from matplotlib.legend import Legend
 
 from utils import write_atomically
 
+log = logging.getLogger("mim")
 DPI = 300  # of the PNG
 CM = 1 / 2.54
 COLUMN, PAGE = 9 * CM, 18 * CM  # inches: the width of a journal's column, and of both
@@ -24,6 +28,7 @@ LABEL_LENGTH = 34  # characters of a class's name in one line
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLE = {
     "pdf.fonttype": 42,  # TrueType: the text stays text
+    "text.parse_math": False,  # a dollar sign in a name is one
     "font.size": TEXT,
     "axes.titlesize": TITLE,
     "figure.titlesize": TITLE,
@@ -57,7 +62,7 @@ def sheet(path: Path, width: float = COLUMN, height: float = COLUMN, layout: str
         width, height: inches.
         layout: of `matplotlib.figure.Figure`; "constrained", or None for what is placed by hand.
     """
-    with style.context(["default", STYLE]):
+    with style.context(["default", STYLE]), _one_line_for_missing_glyphs():
         figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
         yield figure
@@ -70,6 +75,20 @@ def sheet(path: Path, width: float = COLUMN, height: float = COLUMN, layout: str
                 figure.set_layout_engine("none")  # all is in its place
     for suffix, content in contents.items():
         write_atomically(path.with_name(path.name + suffix), content)
+
+
+@contextmanager
+def _one_line_for_missing_glyphs() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    if any("missing from font" in str(each.message) for each in caught):
+        _say_once("the pictures' font lacks some characters of the names and draws boxes; report.html has them")
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    log.info("note: %s", sentence)
 
 
 def class_label(index: int, name: str) -> str:

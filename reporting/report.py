@@ -77,7 +77,7 @@ def page(run: Run) -> bytes:
         "model": escape(run.model),
         "scene": escape(run.scene),
         "seed": escape(str(run.protocol["seed"])),
-        "split": escape(run.protocol["split"]),
+        "split": escape(run.protocol["split"]) + _coverage(run.protocol.get("test_stride", 1)),
         "n_train": number(metrics["n_train"]),
         "n_test": number(metrics["n_test"]),
         "oa": per_cent(metrics["overall_accuracy"]),
@@ -104,6 +104,10 @@ def page(run: Run) -> bytes:
     }
     # One pass, so that nothing in a name or a script is taken for a slot.
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report.html")).encode("utf-8", "replace")
+
+
+def _coverage(stride: int) -> str:
+    return "" if stride == 1 else f" · one pixel in {stride} × {stride} mapped, the others filled from it"
 
 
 def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:

@@ -37,7 +37,9 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing or not readable; give the folder of a run") from error
+        if path.exists():
+            raise InputError(f"{path} is damaged or cannot be read; leave that run out, or train it again") from error
+        raise InputError(f"{path} is not there; give the folder of a run") from error
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -208,7 +208,7 @@ def serve(port: int, folder: Path) -> None:
     from visdom.server import app
 
     if not 0 <= port < 2**16:
-        raise InputError(f"port {port} is none; they end at {2**16 - 1}")
+        raise InputError(f"--port {port}: ports go from 0 to {2**16 - 1}; give another, such as {PORT}")
     try:
         sockets = bind_sockets(port, HOST)
     except OSError as error:

@@ -130,7 +130,7 @@ def test_nothing_to_compare_is_one_sentence(tmp_path):
     empty.mkdir()
     with pytest.raises(InputError, match="no finished run is there"):
         find_runs([empty])
-    with pytest.raises(InputError, match=r"nowhere: no such folder, metrics.json or results.csv"):
+    with pytest.raises(InputError, match=r"nowhere: it is not there; give the folder of a run"):
         find_runs([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="no finished run is there"):
         find_runs([write_csv(tmp_path / "results.csv", ["gone"])])

@@ -18,6 +18,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+import conclusion
 import datasets
 import engine
 import job
@@ -156,6 +157,22 @@ def test_what_was_done_with_other_settings_is_not_taken_for_it(call, tmp_path):
         assert code == 0, said
         n_rows += trained
         assert len(rows(tmp_path / "runs")) == n_rows, more
+
+
+def test_a_run_killed_while_its_pictures_are_drawn_is_completed_by_the_same_command(call, tmp_path, monkeypatch):
+    def killed(path, *more):
+        raise KeyboardInterrupt
+
+    command = ["--model", "CNN", "--epoch", 1, "--runs", 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(conclusion.curves, "save_confusion", killed)
+        assert call(*command)[0] == 130
+    assert not complete(tmp_path / "runs")
+    code, said = call(*command)
+    assert code == 0 and "going on in" in said and "after epoch 1" in said, said
+    assert [row["seed"] for row in rows(tmp_path / "runs")] == ["0", "1"]
+    for (folder,) in complete(tmp_path / "runs").values():
+        assert {"report.html", "confusion.pdf", "distance.png"} <= {path.name for path in folder.iterdir()}
 
 
 def test_other_code_or_another_scene_means_training_anew(call, tmp_path, scene, monkeypatch):

@@ -420,7 +420,7 @@ def test_compare_prints_the_table_alone_on_standard_output(call, tmp_path):
         (["--audit", "--dataset", "tiny", "--format", "csv"], "--audit does not use --format"),
         (["--compare", "x", "--format", "html"], "invalid choice: 'html'"),
         (["--compare"], "expected at least one argument"),
-        (["--compare", "nowhere"], "no such folder, metrics.json or results.csv"),
+        (["--compare", "nowhere"], "it is not there; give the folder of a run"),
     ],
 )
 def test_flags_that_do_not_go_together_and_wrong_paths_are_one_sentence(
