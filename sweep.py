@@ -27,7 +27,7 @@ def train_runs(args: Namespace, options: dict, ranks: Ranks) -> None:
     """Do all runs of a command; under torchrun every process takes the next one that nobody has taken.
 
     Of several runs those are left out that are done already, and those go on that were cut off, where settings, scene,
-    masks, code and PyTorch are the same. One that fails is told at the end and holds the others up by nothing.
+    masks, code and PyTorch are the same. One that fails is told at the end and does not hold up the others.
 
     Args:
         args, options: of the command line; args.sweep has the scene, the network and the patch size of each run.
@@ -36,8 +36,7 @@ def train_runs(args: Namespace, options: dict, ranks: Ranks) -> None:
         InputError: some run cannot be done.
     """
     runs = [(each, seed) for each in args.sweep for seed in range(args.seed, args.seed + args.runs)]
-    cuda = choose_device(args.cuda, ranks.local_rank)
-    folders, failures, desk = [], [], _Desk(cuda)
+    folders, failures, desk = [], [], _Desk(choose_device(args.cuda, ranks.local_rank))
     while (number := ranks.next("run")) < len(runs):
         each, seed = runs[number]
         own = Namespace(**vars(args) | each)
