@@ -162,7 +162,7 @@ def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
         == f"visdom: port {port} is taken, perhaps by such a server; name another with make visdom PORT={port + 1}\n"
     )
     assert visdom_server.main(["--port", "99999", "--keep", str(tmp_path)]) == 2
-    assert "port 99999 is none" in capsys.readouterr().err
+    assert "port 99999: ports go from 0 to 65535" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monkeypatch):
@@ -174,6 +174,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monke
 
 def test_make_visdom_starts_it():
     done = subprocess.run(
-        ["make", "--dry-run", "visdom", "PORT=8123"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        ["make", "--no-print-directory", "--dry-run", "visdom", "PORT=8123"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("-m reporting.visdom_server --port 8123")
