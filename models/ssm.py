@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selective_scan import causal_conv, selective_scan
+from selective_scan import Direction, causal_conv, selective_scan
 
 DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # softplus(bias) starts log-uniform between them
 CONV_KERNEL = 3  # `causal_conv` knows no other
@@ -15,16 +15,15 @@ CONV_KERNEL = 3  # `causal_conv` knows no other
 class CausalConv(nn.Module):
     """Depthwise convolution along a sequence in which token t sees t and the two tokens before it, and SiLU."""
 
-    def __init__(self, d_inner: int, scan_backend: str):
+    def __init__(self, d_inner: int):
         super().__init__()
         bound = CONV_KERNEL**-0.5
         self.weight = nn.Parameter(torch.empty(CONV_KERNEL, d_inner).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(d_inner).uniform_(-bound, bound))
-        self.scan_backend = scan_backend
 
     def forward(self, tokens: Tensor, order: Tensor) -> Tensor:
         """Tokens (B, n_tokens, d_inner) along the orders (n_orders, L) to sequences (B * n_orders, L, d_inner)."""
-        return causal_conv(tokens, order, self.weight, self.bias, self.scan_backend)
+        return causal_conv(tokens, order, self.weight, self.bias)
 
 
 class S6(nn.Module):
@@ -76,14 +75,14 @@ class ScanBranch(nn.Module):
 
     def __init__(self, d_inner: int, d_state: int, scan_backend: str):
         super().__init__()
-        self.conv = CausalConv(d_inner, scan_backend)
+        self.conv = CausalConv(d_inner)
         self.s6 = S6(d_inner, d_state, scan_backend)
 
     def forward(self, tokens: Tensor, order: Tensor) -> Tensor:
         """Tokens (B, n_tokens, d_inner) along the orders (n_orders, L) to sequences (B * n_orders, L, d_inner)."""
         return self.s6(self.conv(tokens, order))
 
-    def before_scan(self, tokens: Tensor, order: Tensor) -> list[Tensor]:
-        """What `scan_and_merge` takes for this direction."""
-        u, s6 = self.conv(tokens, order), self.s6
-        return [u, s6.x_proj(u), s6.dt_proj.weight, s6.dt_proj.bias, s6.A(), s6.D]
+    def parameters_of_scan(self) -> Direction:
+        """What `cross_scan` takes for this direction."""
+        conv, s6 = self.conv, self.s6
+        return Direction(conv.weight, conv.bias, s6.x_proj.weight, s6.dt_proj.weight, s6.dt_proj.bias, s6.A(), s6.D)

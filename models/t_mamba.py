@@ -11,7 +11,7 @@ from models.options import MiMOptions
 from models.scan_order import cross_scan_orders, inverse_orders
 from models.ssm import ScanBranch
 from models.tokens import GaussianDecay, GridPool, TokenFuser, TokenLearner, WeightedFusion
-from selective_scan import can_merge, scan_and_merge
+from selective_scan import can_cross_scan, cross_scan
 
 
 class TMamba(nn.Module):
@@ -62,8 +62,8 @@ class TMamba(nn.Module):
         normed = self.norm(x)
         tokens, z = self.in_proj(normed), self.pool(F.silu(self.z_proj(normed)))
         skip = self.res_proj(self.pool(x))  # (B, S, dim)
-        if can_merge(tokens, self.scan_backend) and not self.training and not any(map(has_hook, self.children())):
-            return self._without_gradients(tokens, z, skip)
+        if can_cross_scan(tokens, self.scan_backend) and not any(map(has_hook, self.children())):
+            return self._in_one(tokens, z, skip)
         y = self.merge_norm(self.scan(tokens))  # (B, types, L, d_inner), in scan order
         if self.learned:
             fused = self.fuser(self.dropout(self.learner(y)), z)
@@ -71,31 +71,34 @@ class TMamba(nn.Module):
             fused = self.dropout(self.pool(self._to_raster(y))) * z.unsqueeze(1)
         return self.out_proj(fused) + skip.unsqueeze(1)
 
-    def _without_gradients(self, tokens: Tensor, z: Tensor, skip: Tensor) -> Tensor:
-        """The rest of `forward` in evaluation: what is elementwise in one operator, matrices multiplied first.
+    def _in_one(self, tokens: Tensor, z: Tensor, skip: Tensor) -> Tensor:
+        """The rest of `forward` with one operator from the tokens to what is merged, normed and averaged.
 
         The parts are not called as modules here; where somebody listens to one with a hook, this is not taken.
         """
-        ahead, behind = (order.view(self.n_types, -1) for order in (self.forward_order, self.backward_order))
-        y = scan_and_merge(  # (B types, L, d_inner), in raster order
-            self.forward_branch.before_scan(tokens, ahead),
-            self.backward_branch.before_scan(tokens, behind),
-            ahead,
-            behind,
-            self.decay.index_weight,
-            self.merge_norm.weight,
-            self.merge_norm.bias,
-            self.learner.attention.packed() if self.learned else None,
-            self.decay.centre,
-            self.decay.by_feature,
-            self.halves,
-            self.merge_norm.eps,
+        y = cross_scan(
+            tokens,
+            self.forward_branch.parameters_of_scan(),
+            self.backward_branch.parameters_of_scan(),
+            *(order.view(self.n_types, -1) for order in (self.forward_order, self.backward_order)),
+            index_weight=self.decay.index_weight,
+            norm_weight=self.merge_norm.weight,
+            norm_bias=self.merge_norm.bias,
+            attention=self.learner.attention.packed() if self.learned else None,
+            score=self.learner.score.weight if self.learned else None,
+            centre=self.decay.centre,
+            by_feature=self.decay.by_feature,
+            halves=self.halves,
+            eps=self.merge_norm.eps,
         )
-        y = rearrange(y, "(b t) n c -> b t n c", t=self.n_types)
+        y = rearrange(y, "(b t) n c -> b t n c", t=self.n_types)  # in raster order, or the learner's averages
         if not self.learned:
-            return self.out_proj(self.pool(y) * z.unsqueeze(1)) + skip.unsqueeze(1)
+            return self.out_proj(self.dropout(self.pool(y)) * z.unsqueeze(1)) + skip.unsqueeze(1)
         mix, added = self.fuser.parts(z)
-        values = F.linear(self.learner.averages(y), self.out_proj.weight @ self.learner.value.weight)
+        if self.training:
+            values = self.out_proj(self.dropout(self.learner.value(y)))
+        else:  # nothing is dropped: both matrices are one
+            values = F.linear(y, self.out_proj.weight @ self.learner.value.weight)
         return mix.unsqueeze(1) @ values + (self.out_proj(added) + skip).unsqueeze(1)
 
     def scan(self, tokens: Tensor) -> Tensor:

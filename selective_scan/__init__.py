@@ -2,15 +2,16 @@
 
 from selective_scan.backends import BACKENDS, available_backends, choose
 from selective_scan.conv_op import causal_conv
+from selective_scan.cross_scan_op import Direction, can_cross_scan, cross_scan
 from selective_scan.interface import selective_scan
-from selective_scan.merge_op import can_merge, scan_and_merge
 
 __all__ = [
     "BACKENDS",
+    "Direction",
     "available_backends",
-    "can_merge",
+    "can_cross_scan",
     "causal_conv",
     "choose",
-    "scan_and_merge",
+    "cross_scan",
     "selective_scan",
 ]

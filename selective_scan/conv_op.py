@@ -4,13 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selective_scan.backends import choose
-
 TAPS = 3  # tokens that one sees, itself and those before it
-INPUTS = "Tensor tokens, Tensor order, Tensor weight, Tensor bias, str backend"
+INPUTS = "Tensor tokens, Tensor order, Tensor weight, Tensor bias"
 
 
-def causal_conv(tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor, backend: str = "auto") -> Tensor:
+def causal_conv(tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Read tokens along some orders and pass each sequence through a causal depthwise convolution and SiLU.
 
         y_t = silu(bias + sum_k weight_k x_(t - TAPS + 1 + k)),    x_t = tokens_(order_t), zero before the sequence
@@ -19,45 +17,21 @@ def causal_conv(tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor, bac
         tokens: (batch, n_tokens, d_inner).
         order: (n_orders, L) int64, indices of tokens; a token may be left out or come again.
         weight, bias: (TAPS, d_inner) and (d_inner,); the last weight belongs to the token itself.
-        backend: as for `selective_scan`; without compiled code it is plain PyTorch.
     Returns:
         (batch * n_orders, L, d_inner), the orders of one row of the batch together; under autocast float32.
     """
-    return conv(tokens, order, weight, bias, backend)
+    return conv(tokens, order, weight, bias)
 
 
 @torch.library.custom_op("mim::causal_conv", mutates_args=(), schema=f"({INPUTS}) -> Tensor")
-def conv(tokens, order, weight, bias, backend):
-    """In the tokens' dtype, computed in float32, or in float64 where they have it."""
-    if choose(backend, tokens.device.type, 1) != "cpu":
-        return formula(tokens, order, weight, bias).contiguous()
-    return torch.ops.mim_cpu.conv(*prepared(tokens, order, weight, bias)).to(tokens.dtype)
+def conv(tokens, order, weight, bias):
+    """In the tokens' dtype."""
+    return F.silu(_convolved(_windows(tokens, order), weight, bias)).contiguous()
 
 
 @torch.library.custom_op("mim::causal_conv_backward", mutates_args=(), schema=f"(Tensor grad, {INPUTS}) -> Tensor[]")
-def conv_backward(grad, tokens, order, weight, bias, backend):
+def conv_backward(grad, tokens, order, weight, bias):
     """The gradients of tokens, weight and bias."""
-    if choose(backend, tokens.device.type, 1) == "cpu":
-        grad = grad.to(torch.promote_types(tokens.dtype, torch.float32)).contiguous()
-        grads = torch.ops.mim_cpu.conv_backward(grad, *prepared(tokens, order, weight, bias))
-    else:
-        grads = formula_backward(grad, tokens, order, weight, bias)
-    return [x.to(like.dtype).contiguous() for x, like in zip(grads, (tokens, weight, bias), strict=True)]
-
-
-def prepared(tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """As the C++ takes them: contiguous, numbers of one type, float32 or better."""
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
-    return [x.contiguous() if x is order else x.to(dtype).contiguous() for x in (tokens, order, weight, bias)]
-
-
-def formula(tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same in plain PyTorch."""
-    return F.silu(_convolved(_windows(tokens, order), weight, bias))
-
-
-def formula_backward(grad: Tensor, tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor) -> tuple:
-    """Its gradients in plain PyTorch."""
     windows = _windows(tokens, order)
     z = _convolved(windows, weight, bias)
     share = torch.sigmoid(z)
@@ -65,7 +39,7 @@ def formula_backward(grad: Tensor, tokens: Tensor, order: Tensor, weight: Tensor
     after = F.pad(grad_z, (0, 0, 0, TAPS - 1)).unfold(1, order.shape[1], 1)  # (rows, TAPS, d_inner, L)
     grad_x = torch.einsum("rkdt,kd->rtd", after, weight.flip(0)).reshape(len(tokens), -1, tokens.shape[2])
     grad_tokens = torch.zeros_like(tokens).index_add_(1, order.flatten(), grad_x)
-    return grad_tokens, torch.einsum("rtd,rkdt->kd", grad_z, windows), grad_z.sum((0, 1))
+    return [grad_tokens, torch.einsum("rtd,rkdt->kd", grad_z, windows).contiguous(), grad_z.sum((0, 1))]
 
 
 def _windows(tokens: Tensor, order: Tensor) -> Tensor:
@@ -87,18 +61,17 @@ def _(tokens, order, *_):
 
 
 @conv_backward.register_fake
-def _(grad, tokens, order, weight, bias, backend):
+def _(grad, tokens, order, weight, bias):
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (tokens, weight, bias)]
 
 
 def _save_inputs(ctx, inputs, output):
-    *tensors, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad):
-    grad_tokens, grad_weight, grad_bias = conv_backward(grad, *ctx.saved_tensors, ctx.backend)
-    return grad_tokens, None, grad_weight, grad_bias, None
+    grad_tokens, grad_weight, grad_bias = conv_backward(grad, *ctx.saved_tensors)
+    return grad_tokens, None, grad_weight, grad_bias
 
 
 conv.register_autograd(_backward, setup_context=_save_inputs)

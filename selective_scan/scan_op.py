@@ -72,6 +72,11 @@ def scan_flops(u_shape, A_shape) -> int:
     return u_shape[0] * u_shape[1] * u_shape[2] * (FORWARD_PER_STATE * A_shape[1] + FORWARD_PER_CHANNEL)
 
 
+def scan_backward_flops(u_shape, A_shape) -> int:
+    """Those of the way back, the recurrence once more included."""
+    return u_shape[0] * u_shape[1] * u_shape[2] * (BACKWARD_PER_STATE * A_shape[1] + BACKWARD_PER_CHANNEL)
+
+
 @register_flop_formula(torch.ops.mim.selective_scan)
 def _(u, delta, A, *_, **__):
     return scan_flops(u, A)
@@ -79,4 +84,4 @@ def _(u, delta, A, *_, **__):
 
 @register_flop_formula(torch.ops.mim.selective_scan_backward)
 def _(grad_y, u, delta, A, *_, **__):
-    return u[0] * u[1] * u[2] * (BACKWARD_PER_STATE * A[1] + BACKWARD_PER_CHANNEL)
+    return scan_backward_flops(u, A)

@@ -6,11 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selective_scan import available_backends, causal_conv
+from selective_scan import causal_conv
 from selective_scan.conv_op import conv, conv_backward
-
-BACKENDS = [name for name in ("cpu", "reference") if name in available_backends()]
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def draw(batch, n_tokens, d_inner, n_orders, length, dtype=torch.float64, seed=0):
@@ -47,29 +44,26 @@ def value_and_gradients(function, inputs):
 def test_any_shape_gives_pytorchs_convolution_and_its_gradients(sizes, dtype, seed):
     inputs = draw(*sizes, dtype=dtype, seed=seed)
     exact = value_and_gradients(by_conv1d, inputs)
-    for backend in BACKENDS:
-        found = value_and_gradients(lambda *x, backend=backend: causal_conv(*x, backend), inputs)
-        for x, expected in zip(found, exact, strict=True):
-            rounding = 1e-12 if dtype == torch.float64 else 1e-5
-            assert (x.double() - expected).norm() <= rounding * (1 + expected.norm())
+    found = value_and_gradients(causal_conv, inputs)
+    for x, expected in zip(found, exact, strict=True):
+        rounding = 1e-12 if dtype == torch.float64 else 1e-5
+        assert (x.double() - expected).norm() <= rounding * (1 + expected.norm())
 
 
-@every_backend
-def test_large_inputs_pass_or_vanish(backend):
+def test_large_inputs_pass_or_vanish():
     tokens = torch.tensor([[[1e30], [-1e30], [100.0], [-100.0]]])
     order, weight, bias = torch.arange(4).view(4, 1), torch.tensor([[0.0], [0.0], [1.0]]), torch.zeros(1)
-    y = causal_conv(tokens, order, weight, bias, backend).flatten()
+    y = causal_conv(tokens, order, weight, bias).flatten()
     torch.testing.assert_close(y, torch.tensor([1e30, 0.0, 100.0, 0.0]), rtol=1e-6, atol=1e-7)
 
 
-@every_backend
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_opcheck_passes_with_gradients(backend, dtype):
+def test_opcheck_passes_with_gradients(dtype):
     inputs = draw(2, 5, 3, 2, 4, dtype=dtype)
-    torch.library.opcheck(conv, (*inputs, backend))
+    torch.library.opcheck(conv, inputs)
     detached = [x.detach() for x in inputs]
     grad = torch.ones(4, 4, 3, dtype=dtype)
-    torch.library.opcheck(conv_backward, (grad, *detached, backend))
+    torch.library.opcheck(conv_backward, (grad, *detached))
 
 
 def test_under_autocast_it_is_in_float32():
@@ -79,17 +73,3 @@ def test_under_autocast_it_is_in_float32():
         y = causal_conv(*low)
     assert y.dtype == torch.float32
     assert torch.equal(y, causal_conv(*(x.float() if x.is_floating_point() else x for x in low)))
-
-
-@pytest.mark.skipif("cpu" not in BACKENDS, reason="the C++ back end cannot be built here")
-@pytest.mark.parametrize("batch", [1, 65, 200])
-def test_the_number_of_threads_does_not_change_a_bit(batch):
-    inputs, results, threads = draw(batch, 9, 40, 4, 5, dtype=torch.float32), [], torch.get_num_threads()
-    try:
-        for n in (1, 2, 4):
-            torch.set_num_threads(n)
-            results.append(value_and_gradients(lambda *x: causal_conv(*x, "cpu"), inputs))
-    finally:
-        torch.set_num_threads(threads)
-    for others in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], others, strict=True))

@@ -70,10 +70,10 @@ def value_and_gradients(function, tensors):
 
 
 def assert_close(found, expected, rounding):
-    """Each tensor within the rounding of its norm and a tenth of the largest: parameters' gradients may cancel out."""
+    """Each tensor within the rounding of its norm and a fifth of the largest: sums over channels may cancel out."""
     largest = max(exact.norm() for exact in expected)
     for i, (x, exact) in enumerate(zip(found, expected, strict=True)):
-        assert (x - exact).norm() <= rounding * (exact.norm() + 0.1 * largest), f"tensor {i}"
+        assert (x - exact).norm() <= rounding * (exact.norm() + 0.2 * largest), f"tensor {i}"
 
 
 @pytest.mark.parametrize("optional", [True, False])

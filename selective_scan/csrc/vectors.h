@@ -96,18 +96,30 @@ MIM_INLINE void store(T* to, Vector<T> v, int64_t width) {
 template <class T>
 class Vectors {
  public:
-  explicit Vectors(int64_t size) : storage_((size + 1) * LANES<T>, T(0)) {
+  explicit Vectors(int64_t size) : size_(size), storage_((size + 1) * LANES<T>, T(0)) {
     void* start = storage_.data();
     size_t space = storage_.size() * sizeof(T);
     data_ = static_cast<Vector<T>*>(std::align(REGISTER_BYTES, size * REGISTER_BYTES, start, space));
   }
   MIM_INLINE Vector<T>& operator[](int64_t i) { return data_[i]; }
   MIM_INLINE Vector<T>* at(int64_t i) { return data_ + i; }
+  int64_t size() const { return size_; }
+  void clear() { std::fill_n(data_, size_, Vector<T>{}); }
+  void add(const Vectors& other) {
+    for (int64_t i = 0; i < size_; ++i) data_[i] += other.data_[i];
+  }
 
  private:
+  int64_t size_;
   std::vector<T> storage_;
   Vector<T>* data_;
 };
+
+// The same as numbers one after another.
+template <class T>
+T* numbers(Vectors<T>& v) {
+  return reinterpret_cast<T*>(v.at(0));
+}
 
 // The sums over the lanes of as many vectors as there are lanes: lane k of the result is the sum of vector k. Each pass
 // halves the number of vectors, two giving one by the sum of these lanes of theirs.

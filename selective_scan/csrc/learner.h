@@ -1,0 +1,106 @@
+// The token learner's averages of one sequence, forward and back: S averages over its tokens, weighed by the softmax of
+// their scores. Sequences lie as (token, block) in vectors over the channels, shares as (token, vector of averages).
+#pragma once
+
+#include <limits>
+
+#include "blocks.h"
+#include "product.h"
+
+namespace mim {
+
+template <class T>
+struct LearnerSizes {
+  int64_t channels, length, averages;  // averages: 0 for no learner
+
+  int64_t blocks() const { return round_up(channels, LANES<T>) / LANES<T>; }
+  int64_t padded_channels() const { return blocks() * LANES<T>; }
+  int64_t columns() const { return round_up(averages, LANES<T>) / LANES<T>; }
+  int64_t padded_averages() const { return columns() * LANES<T>; }
+};
+
+// U1 both ways: (average, block) and (padded channel, column).
+template <class T>
+struct Scores {
+  Vectors<T> by_average, by_channel;
+
+  Scores(const LearnerSizes<T>& n, const T* score)
+      : by_average(n.averages * n.blocks()), by_channel(n.padded_channels() * n.columns()) {
+    T *rows = numbers(by_average), *columns = numbers(by_channel);
+    for (int64_t i = 0; i < n.averages; ++i)
+      for (int64_t c = 0; c < n.channels; ++c) {
+        rows[i * n.padded_channels() + c] = score[i * n.channels + c];
+        columns[c * n.padded_averages() + i] = score[i * n.channels + c];
+      }
+  }
+};
+
+// Memory of one thread.
+template <class T>
+struct Learner {
+  const LearnerSizes<T>& n;
+  Scores<T>& scores;
+  Vectors<T> shares, averages;
+
+  Learner(const LearnerSizes<T>& n, Scores<T>& scores)
+      : n(n), scores(scores), shares(n.length * n.columns()), averages(n.averages * n.blocks()) {}
+
+  void share(Vectors<T>& tokens) {
+    const int64_t C = n.columns();
+    shares.clear();
+    add_product<T>(n.length, n.channels, C, {numbers(tokens), n.padded_channels(), 1}, {scores.by_channel.at(0), C},
+                   {shares.at(0), C});
+    for (int64_t j = 0; j < C; ++j) {
+      Vector<T> most = shares[j], sum{};
+      for (int64_t t = 1; t < n.length; ++t) most = shares[t * C + j] > most ? shares[t * C + j] : most;
+      for (int64_t t = 0; t < n.length; ++t)
+        sum += shares[t * C + j] = Elementary<Vector<T>>::exp(shares[t * C + j] - most);
+      const Vector<T> scale = T(1) / sum;
+      for (int64_t t = 0; t < n.length; ++t) shares[t * C + j] *= scale;
+    }
+  }
+
+  void average(Vectors<T>& tokens) {
+    share(tokens);
+    averages.clear();
+    add_product<T>(n.averages, n.length, n.blocks(), {numbers(shares), 1, n.padded_averages()},
+                   {tokens.at(0), n.blocks()}, {averages.at(0), n.blocks()});
+  }
+};
+
+template <class T>
+struct LearnerBack : Learner<T> {
+  Vectors<T> grad_shares, grad_by_channel;
+
+  LearnerBack(const LearnerSizes<T>& n, Scores<T>& scores)
+      : Learner<T>(n, scores),
+        grad_shares(n.length * n.columns()),
+        grad_by_channel(n.padded_channels() * n.columns()) {}
+
+  // From the gradient of the averages, (average, block), to that of the tokens; `sum` is of the scores'.
+  void back(Vectors<T>& tokens, Vectors<T>& grad_averages, Vectors<T>& grad_tokens, Vectors<T>& sum) {
+    const auto& n = this->n;
+    const int64_t B = n.blocks(), C = n.columns(), P = n.padded_channels(), A = n.padded_averages();
+    this->share(tokens);
+    for (int64_t i = 0; i < n.averages; ++i)
+      for (int64_t c = 0; c < n.channels; ++c)
+        numbers(grad_by_channel)[c * A + i] = numbers(grad_averages)[i * P + c];
+    grad_shares.clear();
+    add_product<T>(n.length, n.channels, C, {numbers(tokens), P, 1}, {grad_by_channel.at(0), C},
+                   {grad_shares.at(0), C});
+    for (int64_t j = 0; j < C; ++j) {
+      Vector<T> inner{};
+      for (int64_t t = 0; t < n.length; ++t) inner += this->shares[t * C + j] * grad_shares[t * C + j];
+      for (int64_t t = 0; t < n.length; ++t)
+        grad_shares[t * C + j] = this->shares[t * C + j] * (grad_shares[t * C + j] - inner);
+    }
+    grad_tokens.clear();
+    add_product<T>(n.length, n.averages, B, {numbers(this->shares), A, 1}, {grad_averages.at(0), B},
+                   {grad_tokens.at(0), B});
+    add_product<T>(n.length, n.averages, B, {numbers(grad_shares), A, 1}, {this->scores.by_average.at(0), B},
+                   {grad_tokens.at(0), B});
+    add_product<T>(n.averages, n.length, B, {numbers(grad_shares), 1, A}, {tokens.at(0), B}, {sum.at(0), B});
+  }
+};
+
+}  // namespace mim
