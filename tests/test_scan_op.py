@@ -66,14 +66,15 @@ def value_and_gradients(function, tensors):
     leaves = [x for x in tensors if x is not None]
     y = function(*tensors)
     weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64, device=y.device).view(y.shape)
+    weight = weight.to(leaves[0].dtype).double()  # else its rounding would be taken for an error of the gradients
     return [y.detach().double(), *(x.double() for x in torch.autograd.grad((y.double() * weight).sum(), leaves))]
 
 
 def assert_close(found, expected, rounding):
-    """Each tensor within the rounding of its norm and a fifth of the largest: sums over channels may cancel out."""
+    """Each tensor within the rounding of its norm and a tenth of the largest: parameters' gradients may cancel out."""
     largest = max(exact.norm() for exact in expected)
     for i, (x, exact) in enumerate(zip(found, expected, strict=True)):
-        assert (x - exact).norm() <= rounding * (exact.norm() + 0.2 * largest), f"tensor {i}"
+        assert (x - exact).norm() <= rounding * (exact.norm() + 0.1 * largest), f"tensor {i}"
 
 
 @pytest.mark.parametrize("optional", [True, False])
