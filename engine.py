@@ -52,6 +52,25 @@ class History:
     best_accuracy: float = -1.0
 
 
+class Alone:
+    """How the training of one network is shared among processes: here not at all; see `data_parallel.Share`."""
+
+    def begin(self, epoch: int) -> None:
+        """Get ready for an epoch."""
+
+    def part(self, patches: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | float]:
+        """This process's patches and targets of a batch, and their share of its weight in the loss."""
+        return patches, targets, 1.0
+
+    def forward(self, model: nn.Module, patches: Tensor) -> Tensor:
+        """Logits of every scale, (S, B, K); their gradients become those of all parts."""
+        return model.forward_scales(patches)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over the processes."""
+        return value
+
+
 def train(
     model: nn.Module,
     loader: PatchLoader,
@@ -61,6 +80,7 @@ def train(
     *,
     state: dict | None = None,
     save: Callable[[str, dict], None] | None = None,
+    share: Alone | None = None,
 ) -> History:
     """Train a model in place: AdamW, one-cycle schedule, mean over scales of the cross entropy.
 
@@ -73,6 +93,7 @@ def train(
         state: what `save` was given earlier, to go on from there as if never interrupted.
         save: called after every epoch as save("last", state), and as save("best", state) when the validation
             accuracy has risen.
+        share: how each batch is shared with other processes, None for one process alone.
     Returns:
         The records of all epochs, those before `state` included.
     """
@@ -86,10 +107,12 @@ def train(
         history = History(**state["history"])
         _set_generators(loader, state["generators"])
     weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=loader.device)
+    share = share or Alone()
     for epoch in range(len(history.records) + 1, config.epochs + 1):
         started = time.perf_counter()
         record = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"]}
-        record |= _train_epoch(model, loader, config, weights, optimiser, schedule)
+        share.begin(epoch)
+        record |= _train_epoch(model, loader, config, weights, optimiser, schedule, share)
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (--lr)")
         record["val_accuracy"] = None
@@ -115,24 +138,26 @@ def train(
     return history
 
 
-def _train_epoch(model, loader, config, weights, optimiser, schedule) -> dict:
+def _train_epoch(model, loader, config, weights, optimiser, schedule, share) -> dict:
     """One pass over the training pixels; the sums stay on the device until its end."""
     model.train()
     loss_sum = hits = 0
     for patches, targets in loader:
+        batch = len(targets)
+        patches, targets, fraction = share.part(patches, targets, weights)
         optimiser.zero_grad(set_to_none=True)
         with _autocast(patches.device, config.precision):
-            logits = model.forward_scales(patches).float()  # (S, B, K)
-        scale_losses = torch.stack(
+            logits = share.forward(model, patches).float()  # (S, B, K)
+        scale_losses = fraction * torch.stack(
             [F.cross_entropy(rows, targets, weights, label_smoothing=config.label_smoothing) for rows in logits]
         )
         scale_losses.mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
         optimiser.step()
         schedule.step()
-        loss_sum = loss_sum + scale_losses.detach() * len(targets)
+        loss_sum = loss_sum + scale_losses.detach() * batch
         hits = hits + (logits.detach().softmax(-1).mean(0).argmax(-1) == targets).sum()
-    n = len(loader.pixels)
+    loss_sum, hits, n = share.total(loss_sum), share.total(hits), len(loader.pixels)
     return {
         "loss": float(loss_sum.mean()) / n,
         "scale_losses": (loss_sum / n).tolist(),

@@ -10,11 +10,13 @@ import torch
 
 import engine
 from conclusion import explore, score, write_outcome
+from data_parallel import Share, call_for_help
 from job import Job
 from mapping import map_scene
 from metrics import Scores
+from reporting.monitor import Monitor
 from trained import CHECKPOINT, model_facts
-from utils import load_checkpoint, save_checkpoint
+from utils import load_checkpoint, save_checkpoint, start_command
 from watch import watch
 
 log = logging.getLogger("mim")
@@ -27,11 +29,8 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         explore(job, folder)
     monitor = watch(job, folder, [] if state is None else state["history"]["records"])
     try:
-        generator = torch.Generator().manual_seed(job.seed)
-        loader = job.loader(split.train, generator=generator, augment=job.augmentation)
-        val_loader = None if split.validation is None else job.loader(split.validation)
-        save = _saver(job, folder)
-        history = engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save)
+        call_for_help(job.ranks, folder)
+        history = train(job, monitor, state, _saver(job, folder))
         if args.weights == "best":
             best = load_checkpoint(folder / "best.pt", CHECKPOINT)
             model.load_state_dict(best["state"]["weights"])
@@ -52,11 +51,21 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         seconds["predict"] = time.perf_counter() - started
         monitor.result(labels, score(job, labels)[1])
     except KeyboardInterrupt as interrupt:
-        hint = f"`python main.py --resume {folder}` goes on after the last finished epoch"
+        hint = f"`{start_command(job.ranks.world)} --resume {folder}` goes on after the last finished epoch"
         raise KeyboardInterrupt(hint) from interrupt
     finally:
         monitor.close()
     return write_outcome(job, folder, labels, confidence, seconds)
+
+
+def train(job: Job, monitor: Monitor, state: dict | None, save: Callable | None = None) -> engine.History:
+    """Train a run's network, by itself or together with the other processes, which must call this too."""
+    split, model = job.split, job.model
+    generator = torch.Generator().manual_seed(job.seed)
+    loader = job.loader(split.train, generator=generator, augment=job.augmentation)
+    val_loader = None if split.validation is None else job.loader(split.validation)
+    share = Share(model, job.seed, job.ranks) if job.ranks.world > 1 else None
+    return engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save, share=share)
 
 
 def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:

@@ -263,6 +263,11 @@ def _add_running(group):
     group.add_argument(
         "--again", action="store_true", help="of several runs, train those anew as well that are done already"
     )
+    group.add_argument(
+        "--data_parallel",
+        action="store_true",
+        help="under torchrun, split each batch of a run over the processes, instead of the runs",
+    )
     group.add_argument("--output", type=Path, default=Path("runs"), help="where the runs' folders and results.csv go")
     group.add_argument(
         "--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32"

@@ -16,6 +16,7 @@ from datasets import Scene
 from models import PatchClassifier, create_model
 from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
+from ranks import Ranks
 from reporting import results
 from sampling import make_split
 from splits import Split
@@ -53,6 +54,7 @@ class Job:
     model: PatchClassifier
     recipe: engine.TrainConfig
     augmentation: Augmentation
+    ranks: Ranks  # the processes that share each batch
 
     def loader(self, mask: np.ndarray, **options) -> PatchLoader:
         """Patches and targets of a label map."""
@@ -92,6 +94,7 @@ class Job:
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
             "batch_size": args.batch_size,
+            "processes": self.ranks.world,
             "seed": self.seed,
             "weights": args.weights,
             "test_stride": args.test_stride,
@@ -101,7 +104,13 @@ class Job:
 
 
 def prepare(
-    args: Namespace, options: dict, seed: int, scene: Scene, device: torch.device, normalised: dict | None = None
+    args: Namespace,
+    options: dict,
+    seed: int,
+    scene: Scene,
+    device: torch.device,
+    normalised: dict | None = None,
+    ranks: Ranks | None = None,
 ) -> Job:
     """Settle split, normalisation and model; what can be wrong is found here, before a file is written.
 
@@ -111,6 +120,7 @@ def prepare(
         scene: with its cube.
         device: to run on.
         normalised: of the same scene and device, kept between runs that share them; filled here.
+        ranks: the processes that share each batch; None for this one alone.
     Raises:
         InputError: anything that does not fit.
     """
@@ -136,12 +146,18 @@ def prepare(
     n_train = int((split.train > 0).sum())
     if min(args.batch_size, n_train) * args.patch_size**2 < 2:
         raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
+    ranks = ranks or Ranks()
+    if n_train // -(-n_train // args.batch_size) < ranks.world:
+        raise InputError(
+            f"a batch of {n_train:,} training pixels and --batch_size {args.batch_size} has fewer patches than "
+            f"--data_parallel has processes, {ranks.world}; start fewer, or raise --batch_size"
+        )
     weights = None
     if args.class_balancing:
         weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
     recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
     augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
-    return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation)
+    return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)
 
 
 def _normalise(args, scene: Scene, split: Split, device: torch.device, kept: dict):

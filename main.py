@@ -9,7 +9,6 @@ from pathlib import Path
 from shutil import get_terminal_size
 
 import torch
-from filelock import Timeout
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from arguments import parse
@@ -21,7 +20,6 @@ from describe import describe
 from doctor import examine
 from download import download
 from insides import draw_insides
-from job import announce, prepare
 from new_scene import map_new_scene, scene_raster
 from ranks import Ranks
 from rasters import ARRAYS, GEOTIFF, open_raster
@@ -30,7 +28,7 @@ from reporting.compare import compare
 from reporting.compared import render
 from reporting.run_folder import Run
 from scenes import find_scene
-from sweep import go_on, train_runs
+from sweep import resume, train_runs
 from utils import InputError, choose_device
 
 log = logging.getLogger("mim")
@@ -73,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             elif args.figures is not None:
                 draw_figures(args)
             elif args.resume is not None:
-                resume(args, options)
+                resume(args, options, ranks)
             else:
                 train_runs(args, options, ranks)
     except KeyboardInterrupt as interrupt:
@@ -119,33 +117,6 @@ def show_machine(args: Namespace) -> int:
     lines, able = examine(args.folder, args.visdom)
     print("\n".join(lines))
     return 0 if able else 2
-
-
-def resume(args: Namespace, options: dict) -> None:
-    """Go on with an interrupted run from its last finished epoch."""
-    folder = args.resume
-    config = results.read_json(folder / "config.json")
-    if (folder / "metrics.json").exists():
-        raise InputError(f"{folder} is complete; there is nothing to resume")
-    if not {"arguments", "options", "seed", "protocol"} <= set(config):
-        raise InputError(f"{folder / 'config.json'} is not that of a run; give the folder of a run")
-    earlier = Namespace(**vars(args) | config["arguments"])
-    for name in ("cuda", "visdom"):
-        if getattr(args, name) is not None:
-            setattr(earlier, name, getattr(args, name))
-    for name in ("folder", "output", "train_set", "test_set", "restore"):
-        setattr(earlier, name, getattr(earlier, name) and Path(getattr(earlier, name)))
-    changed, options = options, config["options"]
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()} | changed
-    scene = load_scene(earlier.dataset, earlier.folder)
-    job = prepare(earlier, options, config["seed"], scene, choose_device(earlier.cuda))
-    if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
-        raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
-    announce(job)
-    try:
-        go_on(job, folder)
-    except Timeout as error:
-        raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
 
 
 def report(args: Namespace) -> None:

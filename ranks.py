@@ -62,6 +62,11 @@ class Ranks:
         """Whether this is the one that does what must be done once."""
         return self.rank == 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether torchrun has not started this."""
+        return isinstance(self.store, _Alone)
+
     def next(self, name: str) -> int:
         """Count up together: every call on any rank gives another number, from 0."""
         return self.store.add(name, 1) - 1

@@ -51,6 +51,11 @@ def choose_device(cuda: int | None, local_rank: int = 0) -> torch.device:
     return torch.device(f"cuda:{cuda}")
 
 
+def start_command(processes: int) -> str:
+    """How to start the command line in so many processes."""
+    return "python main.py" if processes == 1 else f"torchrun --nproc_per_node={processes} main.py"
+
+
 def count_flops(model: torch.nn.Module, example: torch.Tensor) -> int:
     """Operations of one forward pass in evaluation mode, a multiply-add as two; the model's mode is kept.
 

@@ -3,6 +3,7 @@
 import shlex
 
 from reporting.run_folder import Run
+from utils import start_command
 
 # Group, then label and key in metrics.json's protocol; what is not named here is told by its own name.
 GROUPS = {
@@ -47,6 +48,7 @@ GROUPS = {
         "Seed": "seed",
         "Epochs": "recipe.epochs",
         "Batch size": "batch_size",
+        "Processes that share a batch": "processes",
         "Highest learning rate": "recipe.lr",
         "Weight decay": "recipe.weight_decay",
         "Label smoothing": "recipe.label_smoothing",
@@ -111,7 +113,8 @@ def command(config: dict) -> str:
     if arguments["normalize"] == "none" and not arguments["pca"]:
         left_out |= {"fit_on"}
     flags = [_flag(name, value) for name, value in (arguments | options).items() if name not in left_out]
-    return " \\\n    ".join(["python main.py", *filter(None, flags)])
+    start = start_command(config.get("protocol", {}).get("processes", 1))
+    return " \\\n    ".join([start, *filter(None, flags)])
 
 
 def _flag(name: str, value) -> str:

@@ -20,7 +20,7 @@ EVERYTHING = {
     "description",
     "doctor",
 }
-EVERYTHING |= {"job", "conclusion", "watch", "ranks", "sweep", "flags", "progress", "insides"}
+EVERYTHING |= {"data_parallel", "job", "conclusion", "watch", "ranks", "sweep", "flags", "progress", "insides"}
 EVERYTHING |= {"download", "engine", "envi", "experiment", "georeference", "mapping", "metrics", "models", "new_scene"}
 EVERYTHING |= {"patches", "preprocessing", "rasters", "readers", "reporting", "sampling", "scenes", "selective_scan"}
 EVERYTHING |= {"simulate", "splits", "trained", "utils"}
@@ -28,10 +28,12 @@ ALLOWED = {
     "main": EVERYTHING,
     "ranks": set(),
     "progress": {"ranks", "reporting", "utils"},
-    "sweep": {"datasets", "experiment", "job", "ranks", "reporting", "sampling", "trained", "utils"},
-    "experiment": {"engine", "job", "mapping", "metrics", "conclusion", "trained", "utils", "watch"},
-    "job": {"audit", "datasets", "engine", "models", "patches", "preprocessing", "reporting", "sampling", "splits"}
-    | {"trained", "utils"},
+    "data_parallel": {"engine", "ranks", "utils"},
+    "sweep": {"data_parallel", "datasets", "experiment", "job", "ranks", "reporting", "sampling", "trained", "utils"},
+    "experiment": {"conclusion", "data_parallel", "engine", "job", "mapping", "metrics", "reporting", "trained"}
+    | {"utils", "watch"},
+    "job": {"audit", "datasets", "engine", "models", "patches", "preprocessing", "ranks", "reporting", "sampling"}
+    | {"splits", "trained", "utils"},
     "insides": {"engine", "models", "patches", "reporting", "trained", "utils"},
     "conclusion": {"audit", "job", "mapping", "metrics", "reporting", "utils"},
     "watch": {"job", "mapping", "reporting"},

@@ -4,9 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import torch
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import torchrun
 
 import conclusion
 import datasets
@@ -27,7 +25,6 @@ import sweep
 from progress import merged, share_of
 from ranks import Ranks
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 
 
@@ -72,28 +69,6 @@ def complete(output):
         key = protocol["model"]["name"], protocol["model"]["patch_size"], protocol["seed"]
         found.setdefault(key, []).append(path.parent)
     return found
-
-
-def torchrun(n, *arguments, wait=True):
-    """Start main.py in n processes by torchrun."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={n}", f"--master_port={port}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, str(ROOT / "main.py"), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    if not wait:
-        return process
-    said, _ = process.communicate(timeout=240)
-    return said
 
 
 # one process
