@@ -29,7 +29,7 @@ from reporting.compared import render
 from reporting.run_folder import Run
 from scenes import find_scene
 from sweep import resume, train_runs
-from utils import InputError, choose_device
+from utils import InputError, choose_device, keep_freed_memory
 
 log = logging.getLogger("mim")
 
@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         args, options = parse(argv)
+        keep_freed_memory()
         ranks = Ranks.of_environment()
         if ranks.world > 1:
             logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"[rank {ranks.rank}] %(message)s"))

@@ -1,5 +1,6 @@
 """Patches gathered by index from the mirror-padded scene, a batch in one tensor operation; and their augmentation."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -139,10 +140,20 @@ class Augmentation:
 
 
 def _flip(patches: Tensor, generator: torch.Generator) -> Tensor:
-    rows, columns, swap = (torch.rand(3, len(patches), generator=generator) < 0.5).to(patches.device)[..., None, None]
-    patches = torch.where(rows[:, None], patches.flip(2), patches)
-    patches = torch.where(columns[:, None], patches.flip(3), patches)
-    return torch.where(swap[:, None], patches.transpose(2, 3), patches)
+    n, channels, side, _ = patches.shape
+    flips = (torch.rand(3, n, generator=generator) < 0.5).to(patches.device)  # rows, columns, rows for columns
+    image = (flips * flips.new_tensor([[1], [2], [4]], dtype=torch.int64)).sum(0)
+    source = _images(side).to(patches.device)[image] + torch.arange(n, device=patches.device).unsqueeze(1) * side**2
+    spectra = patches.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, source.flatten())
+    return spectra.view(n, side, side, channels).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _images(side: int) -> Tensor:
+    """Which pixel of a patch, row by row, comes where in each of its eight images: (8, side^2)."""
+    grid = torch.arange(side * side).view(side, side)
+    turned = [grid, grid.flip(0), grid.flip(1), grid.flip(0, 1)]
+    return torch.stack([image.flatten() for image in (*turned, *(image.T for image in turned))])
 
 
 def _mix(patches: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """Seeds, devices, whole files, checkpoints, and the one kind of error that is the user's to mend."""
 
+import ctypes
 import functools
 import hashlib
 import io
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h")
 
 
@@ -49,6 +51,20 @@ def choose_device(cuda: int | None, local_rank: int = 0) -> torch.device:
         usable = f"it has {n_devices} (0 to {n_devices - 1})" if n_devices else "it has none"
         raise InputError(f"--cuda {cuda}: this machine has no such GPU that PyTorch can use, {usable}; -1 is the CPU")
     return torch.device(f"cuda:{cuda}")
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees for what it needs next, where its C library is glibc.
+
+    Else blocks above some 100 KiB go back to the system after each operator and come again page by page, zeroed, which
+    takes a sixth of the time of mapping. Blocks above 32 MiB still go back.
+    """
+    try:
+        glibc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    glibc.mallopt(M_TRIM_THRESHOLD, 2**30)
+    glibc.mallopt(M_MMAP_THRESHOLD, 2**25)
 
 
 def start_command(processes: int) -> str:

@@ -26,7 +26,7 @@ import engine
 from benchmarks.bench_selective_scan import print_table, pscan
 from models import MODELS, create_model
 from patches import Augmentation, PatchLoader
-from utils import count_flops
+from utils import count_flops, keep_freed_memory
 
 THIN = (12544, 128, 128)
 N_CLASSES, LIMIT_GIB = 16, 16.0
@@ -157,6 +157,7 @@ def peak(what: str, name: str, patch_size: int, **sizes) -> float:
 
 def growth_of_memory(what, name, patch_size, **sizes) -> float:
     """`peak`, in this process."""
+    keep_freed_memory()
     Subject(name, patch_size, batch=2, side=2).train()  # loads what is loaded once
     subject, before = Subject(name, patch_size, **sizes), _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
@@ -285,6 +286,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
+    keep_freed_memory()
     figures = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rounds": args.rounds}
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, float32, medians of {args.rounds} rounds")
     parts = {

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models.dropout import Dropout
 from models.options import MiMOptions
 from models.scan_order import cross_scan_orders, inverse_orders
 from models.ssm import ScanBranch
@@ -44,7 +45,7 @@ class TMamba(nn.Module):
         self.decay = GaussianDecay(scanned, centre, options.decay)
         self.merge_norm = nn.LayerNorm(d_inner)
         self.pool = GridPool(grid, grid_out)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.learned = options.tokens == "learned"
         if self.learned:
             self.learner = TokenLearner(d_inner, n_tokens)

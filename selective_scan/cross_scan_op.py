@@ -163,6 +163,7 @@ def _(grad, kept, tokens, ahead, behind, ahead_order, behind_order, w, norm_weig
 
 def _save(ctx, inputs, output):
     tokens, ahead, behind, *rest = inputs
+    ctx.set_materialize_grads(False)  # or what is kept would get a gradient of zeros, as large as itself
     ctx.options, ctx.n_ahead = rest[7:-1], len(ahead)
     ctx.save_for_backward(output[1], tokens, *ahead, *behind, *rest[:7])
 
