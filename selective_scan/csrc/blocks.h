@@ -54,25 +54,50 @@ struct Block {
   }
 };
 
+// Whether all exponents lie where exp2 need not hold them in range.
+template <class T>
+bool in_range(Block<T>& s, const Vector<T>* A) {
+  Vector<T> longest{}, steepest{};
+  for (int64_t t = 0; t < s.length; ++t) longest = larger<T>(longest, magnitude<T>(s.step[t]));
+  for (int64_t n = 0; n < s.states; ++n) steepest = larger<T>(steepest, magnitude<T>(A[n]));
+  const Vector<T> most = longest * steepest;
+  bool all = true;
+  for (int64_t k = 0; k < LANES<T>; ++k) all &= most[k] < -Elementary<Vector<T>>::LEAST;
+  return all;
+}
+
+// The decays of a few states in one step.
+template <bool in_range, class T>
+MIM_INLINE void decay_all(Vector<T> step, const Vector<T>* A, Vector<T>* a) {
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < STATES<T>; ++j)
+    a[j] = in_range ? Elementary<Vector<T>>::exp2_in_range(step * A[j]) : decay(step, A[j]);
+}
+
+template <bool in_range, class T>
+void forward_states(Block<T>& s, const Vector<T>* A, Vector<T>* y, int64_t n) {
+  Vector<T> h[STATES<T>] = {}, An[STATES<T>], a[STATES<T>];
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < STATES<T>; ++j) An[j] = A[n + j];
+  for (int64_t t = 0; t < s.length; ++t) {
+    const T *B = s.B + t * s.stride + n, *C = s.C + t * s.stride + n;
+    const Vector<T> input = s.input[t];
+    Vector<T> sum = y[t];
+    decay_all<in_range, T>(s.step[t], An, a);
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < STATES<T>; ++j) {
+      h[j] = next_state(h[j], a[j], input, B[j]);
+      sum += h[j] * C[j];
+    }
+    y[t] = sum;
+  }
+}
+
 template <class T>
 void forward_block(Block<T>& s, const Vector<T>* A, Vector<T>* y) {
   for (int64_t t = 0; t < s.length; ++t) y[t] = s.D * s.u[t];
-  for (int64_t n = 0; n < s.states; n += STATES<T>) {
-    Vector<T> h[STATES<T>] = {}, An[STATES<T>];
-#pragma GCC unroll 8
-    for (int64_t j = 0; j < STATES<T>; ++j) An[j] = A[n + j];
-    for (int64_t t = 0; t < s.length; ++t) {
-      const T *B = s.B + t * s.stride + n, *C = s.C + t * s.stride + n;
-      const Vector<T> step = s.step[t], input = s.input[t];
-      Vector<T> sum = y[t];
-#pragma GCC unroll 8
-      for (int64_t j = 0; j < STATES<T>; ++j) {
-        h[j] = next_state(h[j], decay(step, An[j]), input, B[j]);
-        sum += h[j] * C[j];
-      }
-      y[t] = sum;
-    }
-  }
+  const auto run = in_range(s, A) ? forward_states<true, T> : forward_states<false, T>;
+  for (int64_t n = 0; n < s.states; n += STATES<T>) run(s, A, y, n);
 }
 
 // What the way back needs besides: gradients along the sequence, and the states and decays of a few states (the states
@@ -98,22 +123,20 @@ struct BlockBack : Block<T> {
   }
 };
 
-// The states n to n + STATES of one block: forward once more, all kept, then back.
-template <class T>
+// States n to n + STATES of one block: forward once more, all kept, then back.
+template <bool in_range, class T>
 void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int64_t n) {
   constexpr int64_t G = STATES<T>;
   Vector<T> An[G], h[G] = {}, later[G] = {}, sum_A[G] = {};
 #pragma GCC unroll 8
-  for (int64_t j = 0; j < G; ++j) An[j] = A[j];
+  for (int64_t j = 0; j < G; ++j) An[j] = A[n + j];
   for (int64_t t = 0; t < s.length; ++t) {
     const T* B = s.B + t * s.stride + n;
     const Vector<T> step = s.step[t], input = s.input[t];
     Vector<T>*a = s.a.at(t * G), *after = s.h.at((t + 1) * G);
+    decay_all<in_range, T>(step, An, a);
 #pragma GCC unroll 8
-    for (int64_t j = 0; j < G; ++j) {
-      a[j] = decay(step, An[j]);
-      after[j] = h[j] = next_state(h[j], a[j], input, B[j]);
-    }
+    for (int64_t j = 0; j < G; ++j) after[j] = h[j] = next_state(h[j], a[j], input, B[j]);
   }
   for (int64_t last = s.padded_length() - 1; last >= 0; last -= STEPS<T>) {
     Vector<T> shares[LANES<T>];  // of B and C, for each of the steps
@@ -149,7 +172,13 @@ void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int
     }
   }
 #pragma GCC unroll 8
-  for (int64_t j = 0; j < G; ++j) grad_A[j] += sum_A[j];
+  for (int64_t j = 0; j < G; ++j) grad_A[n + j] += sum_A[j];
+}
+
+template <class T>
+void backward_block(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A) {
+  const auto run = in_range<T>(s, A) ? backward_states<true, T> : backward_states<false, T>;
+  for (int64_t n = 0; n < s.states; n += STATES<T>) run(s, A, grad_A, n);
 }
 
 }  // namespace mim

@@ -175,7 +175,8 @@ void run_cross_scan_backward(const Given& given, const T* grad_out, const T* kep
   Packed<T>::visit(c.n, sum.behind, parameters_of<T>(grad_behind), give);
   std::copy_n(numbers(sum.merge.gain), c.n.channels, grad_norm_weight);
   std::copy_n(numbers(sum.merge.offset), c.n.channels, grad_norm_bias);
-  if (grad_attention) std::copy_n(sum.merge.attention, 3, grad_attention);
+  if (grad_attention)
+    for (int64_t i = 0; i < 3; ++i) grad_attention[i] = sum_of<T>(sum.merge.attention[i]);
   if (grad_score) write(c.n, c.l.averages, sum.score, grad_score);
 }
 

@@ -70,7 +70,6 @@ void scan_samples(const CrossScan<T>& c, AllWeights<T>& weights, int64_t begin, 
         write(c.n, c.n.length, merger.ahead, kept + c.kept_at(b, o, 0));
         write(c.n, c.n.length, merger.behind, kept + c.kept_at(b, o, 1));
       }
-      merger.weigh();
       merger.merge(c.ahead(o), c.behind(o));
       if (c.l.averages) learner.average(merger.merged);
       write(c.n, c.n_out(), c.l.averages ? learner.averages : merger.merged, out + c.out_at(b, o));
@@ -123,12 +122,9 @@ struct BackThroughSamples {
         read(c.n, c.n.length, kept + c.kept_at(b, o, 0), merger.ahead);
         read(c.n, c.n.length, kept + c.kept_at(b, o, 1), merger.behind);
         read(c.n, c.n_out(), grad + c.out_at(b, o), grad_out);
-        merger.weigh();
-        if (c.l.averages) {
-          merger.merge(c.ahead(o), c.behind(o));
-          learner.back(merger.merged, grad_out, grad_merged, sums.score);
-        }
-        merger.back(c.ahead(o), c.behind(o), c.l.averages ? grad_merged : grad_out);
+        merger.merge(c.ahead(o), c.behind(o));
+        if (c.l.averages) learner.back(merger.merged, grad_out, grad_merged, sums.score);
+        merger.back(c.l.averages ? grad_merged : grad_out);
         there.back(c.sample(b), c.ahead(o), merger.grad_ahead, to);
         back.back(c.sample(b), c.behind(o), merger.grad_behind, to);
       }

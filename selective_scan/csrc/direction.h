@@ -122,7 +122,7 @@ struct Direction {
       for (int64_t k = 0; k <= TAPS; ++k) taps[k] = w.taps[k * n.blocks() + block];
       for (int64_t t = 0; t < n.length; ++t) {
         const Vector<T> x = token(t, block), z = taps[3] + taps[0] * two_before + taps[1] * before + taps[2] * x;
-        u[t * n.blocks() + block] = z / (T(1) + Elementary<Vector<T>>::exp(-z));
+        u[t * n.blocks() + block] = z * Elementary<Vector<T>>::reciprocal(T(1) + Elementary<Vector<T>>::exp(-z));
         two_before = before;
         before = x;
       }
@@ -198,8 +198,7 @@ struct DirectionBack : Direction<T> {
       s.take_step(t, this->u[t * n.blocks() + block], mim::softplus(raw[t]));
       s.take_gradient(t, grad_y[t * n.blocks() + block]);
     }
-    for (int64_t i = 0; i < s.states; i += STATES<T>)
-      backward_states(s, this->w.A.at(block * s.states + i), sums->A.at(block * s.states + i), i);
+    backward_block(s, this->w.A.at(block * s.states), sums->A.at(block * s.states));
     for (int64_t t = 0; t < n.length; ++t) {
       const Vector<T> grad = (s.to_step[t] * T(LN_2) + s.to_input[t] * s.u[t]) * mim::softplus_slope(raw[t]);
       grad_raw[t * n.blocks() + block] = grad;
@@ -230,7 +229,7 @@ struct DirectionBack : Direction<T> {
     for (int64_t t = 0; t < n.length; ++t) {
       const Vector<T> x = this->token(t, block);
       const Vector<T> at = taps[3] + taps[0] * two_before + taps[1] * before + taps[2] * x;
-      const Vector<T> share = T(1) / (T(1) + Elementary<Vector<T>>::exp(-at));
+      const Vector<T> share = Elementary<Vector<T>>::reciprocal(T(1) + Elementary<Vector<T>>::exp(-at));
       const Vector<T> grad = z[t] = grad_u[t * B + block] * share * (T(1) + at * (T(1) - share));
       sum[0] += grad * two_before;
       sum[1] += grad * before;

@@ -26,6 +26,7 @@ struct Elementary<double> {
   static MIM_INLINE double exp2(double x) { return ::exp2(x); }
   static MIM_INLINE double exp(double x) { return ::exp(x); }
   static MIM_INLINE double log1p(double x) { return ::log1p(x); }
+  static MIM_INLINE double reciprocal(double x) { return 1 / x; }
 };
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -34,24 +35,33 @@ struct Elementary<float> {
   static MIM_INLINE float exp2(float x) { return ::exp2f(x); }  // one instruction, as subnormal results are cut to 0
   static MIM_INLINE float exp(float x) { return ::exp2f(x * (float)LOG2_E); }
   static MIM_INLINE float log1p(float x) { return ::log1pf(x); }
+  static MIM_INLINE float reciprocal(float x) { return 1 / x; }
 };
 #else
-// x, but no less than `least` and no more than `most`; what is no number stays so.
-struct Clamp {
+// x, but no less than `least` and no more than `most`; what is no number stays so. And 1 / x.
+struct Portable {
   template <class Float>
   static MIM_INLINE Float between(Float least, Float x, Float most) {
     x = least > x ? least : x;
     return most < x ? most : x;
   }
+  template <class Float>
+  static MIM_INLINE Float reciprocal(Float x) {
+    return 1.0f / x;
+  }
 };
 
 // Without a branch or a call, so that they run on whole vectors; Int is the unsigned integer type of Float's size.
-template <class Float, class Int, class Bounds = Clamp>
+template <class Float, class Int, class Machine = Portable>
 struct ElementaryByPolynomial {
+  static constexpr float LEAST = -125, MOST = 127;
   // Within 2 units in the last place, 1 at 0; from 2^-125 to 2^127. Of numbers that are none those with an empty payload,
   // which arithmetic makes, stay so.
   static MIM_INLINE Float exp2(Float x) {
-    x = Bounds::between(Float{} - 125.0f, x, Float{} + 127.0f);
+    return exp2_in_range(Machine::between(Float{} + LEAST, x, Float{} + MOST));
+  }
+  // The same for what lies between LEAST and MOST.
+  static MIM_INLINE Float exp2_in_range(Float x) {
     const Float shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number, which ends up in the low bits
     const Float r = x - (shifted - 12582912.0f);
     Float p = r * 1.32647272e-3f + 9.67151264e-3f;  // minimax for the relative error on |r| <= 1/2 with p(0) = 1
@@ -67,9 +77,11 @@ struct ElementaryByPolynomial {
     return p;
   }
   static MIM_INLINE Float exp(Float x) { return exp2(x * (float)LOG2_E); }
+  // Within 2 units in the last place for numbers below 2^126, 0 from there on.
+  static MIM_INLINE Float reciprocal(Float x) { return Machine::reciprocal(x); }
   // The series of the area hyperbolic tangent of x / (2 + x), which is at most 1/3.
   static MIM_INLINE Float log1p(Float x) {
-    const Float s = x / (x + 2.0f), q = s * s;
+    const Float s = x * reciprocal(x + 2.0f), q = s * s;
     Float p = q * (1.0f / 13) + (1.0f / 11);
     p = p * q + (1.0f / 9);
     p = p * q + (1.0f / 7);
@@ -93,7 +105,7 @@ MIM_INLINE T softplus(T x) {
 template <class T>
 MIM_INLINE T softplus_slope(T x) {
   const T zero{}, one = zero + 1.0f, e = Elementary<T>::exp(x > zero ? -x : x);
-  return (x > zero ? one : e) / (one + e);
+  return (x > zero ? one : e) * Elementary<T>::reciprocal(one + e);
 }
 
 // a_t; A comes in units of log 2, that is multiplied by LOG2_E.

@@ -73,8 +73,7 @@ struct Group : Place<T> {
     const auto& in = this->in;
     this->take_block(block, s);
     for (int64_t t = 0; t < in.length; ++t) s.take_gradient(t, load(grad_y + this->at(t), this->width));
-    for (int64_t n = 0; n < s.states; n += STATES<T>)
-      backward_states(s, A_block + n, A.at(block * s.states + n), n);
+    backward_block(s, A_block, A.at(block * s.states));
     for (int64_t t = 0; t < in.length; ++t) {
       Vector<T> grad_delta = s.to_step[t] * T(LN_2) + s.to_input[t] * s.u[t];
       if (in.softplus) grad_delta *= mim::softplus_slope(this->raw(t));
