@@ -11,6 +11,7 @@ from test_tokens import naive_attention, naive_pool, naive_weights
 from models import MODELS, create_model
 from models.options import CHOICES, MiMOptions
 from models.ssm import S6, CausalConv
+from models.dropout import Dropout
 from models.t_mamba import TMamba
 from models.tokens import GaussianDecay, GridPool
 
@@ -357,6 +358,7 @@ def test_dropout_acts_on_the_tokens_and_before_each_decoder(monkeypatch, name):
         return x
 
     monkeypatch.setattr(F, "dropout", record)
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: record(x, self.p, self.training))
     model.forward_scales(patches(2).float())
     sizes = (9, 1) if name == "MiM-v1" else (25, 25)
     expected = [(2, 4, n_tokens, SMALL["d_inner"]) for n_tokens in sizes] + [(2, SMALL["dim"])] * len(model.heads)
@@ -364,6 +366,23 @@ def test_dropout_acts_on_the_tokens_and_before_each_decoder(monkeypatch, name):
     seen.clear()
     model.eval()(patches(2).float())
     assert not any(training for _, _, training in seen)
+
+
+@pytest.mark.parametrize("shape", [(7,), (40, 3, 1001)])
+def test_dropout_drops_its_share_and_keeps_the_expectation(shape):
+    torch.manual_seed(0)
+    x, layer = torch.ones(shape, requires_grad=True), Dropout(0.3)
+    y = layer(x)
+    kept = y != 0
+    torch.testing.assert_close(y[kept], torch.full_like(y[kept], 1 / 0.7), rtol=1e-4, atol=0)
+    if len(shape) > 1:  # many enough for the law of large numbers: five standard deviations
+        assert abs(float(kept.float().mean()) - 0.7) < 5 * (0.3 * 0.7 / x.numel()) ** 0.5
+        neighbours = (kept.flatten()[1:] & kept.flatten()[:-1]).float().mean()
+        assert abs(float(neighbours) - 0.49) < 0.01
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert not torch.equal(layer(x), y)
+    assert torch.equal(layer.eval()(x), x)
 
 
 @every_model
