@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from test_tokens import naive_attention, naive_pool, naive_weights
 
 from models import MODELS, create_model
+from models.dropout import Dropout
 from models.options import CHOICES, MiMOptions
 from models.ssm import S6, CausalConv
-from models.dropout import Dropout
 from models.t_mamba import TMamba
 from models.tokens import GaussianDecay, GridPool
 
