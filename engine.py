@@ -17,7 +17,7 @@ from patches import PatchLoader
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 PREDICT_BATCH = 256  # patches at a time, fewer where their token pairs, patch_size^4 each, would be more than these
 PREDICT_PAIRS = 2**22
-CPU_TOKENS = 2**12  # or on the CPU their tokens: what is between two operators then stays in the cache
+CPU_TOKENS = 2**13  # or on the CPU their tokens: what is between two operators then stays in the cache
 
 
 @dataclass(frozen=True)
