@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+EXECUTION = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
 SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h")
 
 
@@ -98,6 +99,7 @@ def describe_machine(device: torch.device) -> dict[str, str | None]:
         "cuda": torch.version.cuda,
         "device": f"{device}: {name}",
         "threads": str(torch.get_num_threads()),
+        "execution": EXECUTION,
         "git_commit": _git_commit(),
         "code": _code(),
     }

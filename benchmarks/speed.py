@@ -20,10 +20,10 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 import engine
 from benchmarks.bench_selective_scan import print_table, pscan
+from benchmarks.peers import ItemLoader, PatchByPatch
 from models import MODELS, create_model
 from patches import Augmentation, PatchLoader
 from utils import count_flops, keep_freed_memory
@@ -40,49 +40,21 @@ class Silent:
         pass
 
 
-class PatchByPatch(Dataset):
-    """The peer's way to patches: one at a time, cut out in Python."""
-
-    def __init__(self, cube, pixels, targets, patch_size):
-        margin = patch_size // 2
-        self.padded = np.pad(cube.numpy(), ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
-        self.pixels, self.targets, self.patch_size = pixels, targets, patch_size
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, i):
-        (row, column), side = self.pixels[i].tolist(), self.patch_size
-        return torch.from_numpy(self.padded[row : row + side, column : column + side].transpose(2, 0, 1).copy()), int(
-            self.targets[i]
-        )
-
-
-class ItemLoader:
-    """A DataLoader that `engine.train` takes."""
-
-    def __init__(self, dataset, batch_size, shuffle):
-        self.loader = DataLoader(dataset, batch_size, shuffle=shuffle)
-        self.pixels, self.device = dataset.pixels, torch.device("cpu")
-
-    def __len__(self):
-        return len(self.loader)
-
-    def __iter__(self):
-        return iter(self.loader)
-
-
 class Subject:
     """A network with a scene to train on and to map.
 
     Args:
         name, patch_size, bands, batch: a key of MODELS, and the sizes.
         side: of the scene to map, at least the patch's.
-        peer: with mambapy's scan and a DataLoader that cuts patches one by one.
+        scan_peer, loader_peer: with mambapy's scan; with a DataLoader that cuts patches one by one.
+        precision: a key of `engine.PRECISIONS`.
     """
 
-    def __init__(self, name, patch_size, bands=200, batch=64, side=32, *, scan_peer=False, loader_peer=False):
+    def __init__(
+        self, name, patch_size, bands=200, batch=64, side=32, *, scan_peer=False, loader_peer=False, precision="float32"
+    ):
         torch.manual_seed(0)
+        self.precision = precision
         self.scan_peer, self.loader_peer, self.batch = scan_peer, loader_peer, batch
         options = {"scan_backend": "reference"} if scan_peer else {}
         self.model = create_model(name, n_bands=bands, n_classes=N_CLASSES, patch_size=patch_size, **options)
@@ -112,7 +84,7 @@ class Subject:
         loader = self._loader(steps * self.batch, self.batch, train=True)
         with self._scan():
             started = time.perf_counter()
-            engine.train(self.model, loader, None, engine.TrainConfig(1), Silent())
+            engine.train(self.model, loader, None, engine.TrainConfig(1, precision=self.precision), Silent())
             return (time.perf_counter() - started) / steps
 
     def map(self, n=None):
@@ -123,7 +95,7 @@ class Subject:
             if self.loader_peer:
                 engine.evaluate(self.model, self._loader(n, engine.PREDICT_BATCH, train=False))
             else:
-                engine.predict(self.model, self.cube, pixels=self.pixels[:n])
+                engine.predict(self.model, self.cube, pixels=self.pixels[:n], precision=self.precision)
             return (time.perf_counter() - started) / n
 
 

@@ -61,6 +61,7 @@ GROUPS = {
     "Machine and versions": {
         "Device": "machine.device",
         "Threads": "machine.threads",
+        "Execution": "machine.execution",
         "Python": "machine.python",
         "PyTorch": "machine.torch",
         "CUDA": "machine.cuda",

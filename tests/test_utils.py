@@ -172,7 +172,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_is(monkeypatch, n_devices,
 
 def test_the_machine_is_described_in_plain_words():
     facts = describe_machine(torch.device("cpu"))
-    assert {"python", "torch", "numpy", "device", "git_commit"} <= facts.keys()
+    assert {"python", "torch", "numpy", "device", "execution", "git_commit"} <= facts.keys()
     assert all(value is None or isinstance(value, str) for value in facts.values())
     assert facts["device"].startswith("cpu")
 
