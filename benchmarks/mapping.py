@@ -2,6 +2,7 @@
 
 python -m benchmarks.mapping --height 1000 --width 1000 --bands 100
 python -m benchmarks.mapping --height 200 --width 200 --bands 25000    # 4 GB
+python -m benchmarks.mapping --model MiM-v1 --patch_size 7 --height 2000 --width 2000 --bands 20 --smaller 8 4 2
 
 The scene is noise and the network untrained: what is measured is memory, time and sameness, not accuracy. Each mapping
 runs in a process of its own; the growth is its peak memory above that of mapping a scene of 16 x 16 pixels and 8 bands.
@@ -66,11 +67,20 @@ def run(command, output: Path, kill_at: float | None = None) -> tuple[float, flo
     look, done = os.WEXITED | os.WNOHANG | os.WNOWAIT, 0  # wait4 below wants to see it end itself
     while kill_at is not None and done < kill_at and os.waitid(os.P_PID, process.pid, look) is None:
         time.sleep(0.05)
-        done = max((json.loads(path.read_text())["done"] for path in output.rglob("progress.json")), default=0)
+        done = sum(last - first for path in output.rglob("progress.json") for first, last in _done(path))
     if kill_at is not None:
         os.kill(process.pid, signal.SIGKILL)
     _, _, usage = os.wait4(process.pid, 0)
     return usage.ru_maxrss / 1024, time.perf_counter() - started
+
+
+def _done(path: Path) -> list[tuple[int, int]]:
+    return json.loads(path.read_text())["done"]
+
+
+def _show(pixels: int, seconds: float, growth: float) -> None:
+    rate = f"{pixels / seconds:,.0f} px/s"
+    print(f"{pixels:,} pixels mapped in {seconds:.0f} s, {rate}; memory grew by {growth:.0f} MiB", flush=True)
 
 
 def main() -> int:
@@ -78,15 +88,24 @@ def main() -> int:
     for name, default in {"height": 1000, "width": 1000, "bands": 100, "patch_size": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="CNN")
+    parser.add_argument(
+        "--smaller", nargs="*", type=int, default=[], help="also scenes with sides so many times smaller"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home, pixels = Path(folder), args.height * args.width
         base, _ = run(write_inputs(home / "small", args, 16, 16, 8), home / "base")
+        for factor in args.smaller:
+            height, width = args.height // factor, args.width // factor
+            peak, seconds = run(
+                write_inputs(home / f"{factor}", args, height, width, args.bands), home / f"{factor} out"
+            )
+            _show(height * width, seconds, peak - base)
         command = write_inputs(home / "large", args, args.height, args.width, args.bands)
         size = (home / "large" / "scene.img").stat().st_size / 2**30
         print(f"{args.height} x {args.width} x {args.bands}, {size:.2f} GiB, {args.model}, patch {args.patch_size}")
         peak, seconds = run(command, home / "whole")
-        print(f"mapped in {seconds:.0f} s, {pixels / seconds:,.0f} px/s; memory grew by {peak - base:.0f} MiB")
+        _show(pixels, seconds, peak - base)
         run(command, home / "killed", kill_at=pixels / 2)
         _, seconds = run(command, home / "killed")
         maps = [next((home / name).rglob("prediction.npy")).read_bytes() for name in ("whole", "killed")]
