@@ -1,8 +1,11 @@
 """Files that are whole or not there, fingerprints, devices, checkpoints and seeds."""
 
 import os
+import platform
 import random
 import stat
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -247,3 +250,21 @@ def test_the_same_seed_repeats_every_generator(switches):
 def test_large_seeds_are_taken(switches):
     seed_everything(2**32 + 5)
     seed_everything(2**63 - 1)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+def test_freed_memory_stays_with_the_process():
+    code = """
+import resource, torch
+from utils import keep_freed_memory
+keep_freed_memory()
+def faults(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        [torch.ones(2**19) for _ in range(8)]  # 16 MiB, 4096 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(3)
+print(faults(10))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 4096
