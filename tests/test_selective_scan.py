@@ -259,6 +259,15 @@ def test_a_large_step_forgets_all_tokens_before(backend):
     assert not torch.equal(y[:, :4], y_changed[:, :4])
 
 
+@pytest.mark.parametrize("exponent", [130.0, 300.0, 1000.0])
+def test_a_state_that_grows_without_bound_does_not_come_back_as_a_tame_number(backend, exponent):
+    inputs = make_inputs(2, 6, 17, 3, seed=18, dtype=torch.float32)
+    inputs["A"] = torch.full_like(inputs["A"], -1.0)
+    inputs["delta"][:, 3] = -exponent  # not a size that a step should have; exp(delta A) is above all float32 numbers
+    y = selective_scan(**inputs, backend=backend)[:, 3]
+    assert not (y.abs() < 1e30).any()
+
+
 def test_a_token_changes_no_output_before_it(backend):
     inputs = make_inputs(2, 8, 3, 4, seed=12)
     y = selective_scan(**inputs, backend=backend)
