@@ -118,7 +118,7 @@ def mcnemar_table(comparison: Comparison) -> Table | None:
         f"continuity correction, exact binomial below {FEW_DISCORDANT} discordant pixels. It compares two trained "
         "networks, not two methods"
     )
-    heads = (("Seed",), ("right in", "A alone"), ("right in", "B alone"), ("chi-", "square"), ("p",))
+    heads = (("Seed",), ("right in", "A alone"), ("right in", "B alone"), ("chi-square",), ("p",))
     return _test_table(comparison, title, "McNemar", heads, rows, notes)
 
 
