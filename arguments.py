@@ -6,6 +6,7 @@ from itertools import product
 
 from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
 from flags import FOR_COMPARE, FOR_PREDICT, build_parser
+from models import check_options
 from models.options import MiMOptions
 from utils import InputError
 
@@ -69,6 +70,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             check_training(one := argparse.Namespace(**vars(args) | each))
             check_split(one, given)
             each["model"] = one.model
+            try:
+                check_options(one.model, one.patch_size, **options)
+            except ValueError as error:
+                raise InputError(str(error)) from error
         args.model = args.sweep[0]["model"]
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")

@@ -1,6 +1,8 @@
 """One run by several processes: each trains on its part of every batch, and what they must know together is summed."""
 
 import contextlib
+import inspect
+import warnings
 from collections.abc import Iterator
 from functools import reduce
 from itertools import count
@@ -17,6 +19,9 @@ from ranks import LONGEST_WAIT, Ranks
 from utils import InputError
 
 TRAINING = "training"
+SYNC_BUFFERS = "forward_sync_buffers"  # its name from PyTorch 2.13 on
+if SYNC_BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
+    SYNC_BUFFERS = "broadcast_buffers"
 
 
 @contextlib.contextmanager
@@ -72,7 +77,8 @@ class Share(Alone):
         for module in model.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNorm  # the same parameters and buffers, summed differently
-        self.replica = DistributedDataParallel(_Scales(model), broadcast_buffers=False)
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions; the values are right
+        self.replica = DistributedDataParallel(_Scales(model), **{SYNC_BUFFERS: False})
         self.replica.register_comm_hook(None, _sum_gradients)
 
     def begin(self, epoch: int) -> None:

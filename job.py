@@ -58,7 +58,7 @@ class Job:
 
     def loader(self, mask: np.ndarray, **options) -> PatchLoader:
         """Patches and targets of a label map."""
-        pixels, targets = labelled_pixels(torch.from_numpy(mask))
+        pixels, targets = labelled_pixels(torch.tensor(mask))
         sizes = {"patch_size": self.args.patch_size, "batch_size": self.args.batch_size}
         return PatchLoader(self.cube.permute(2, 0, 1), pixels, targets, **sizes, **options)
 

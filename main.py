@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
             return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
         if error.errno in (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR) and error.filename:
             return _fail(f"{error.filename} cannot be written or read ({error.strerror}); name another file or folder")
+        if error.filename:
+            return _fail(f"{error.filename} cannot be written or read ({error.strerror}); is it the right place?")
         return _fail(str(error))
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):

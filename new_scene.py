@@ -23,7 +23,7 @@ from reporting.monitor import Progress as Bar
 from trained import load_trained
 from utils import InputError, describe_machine, fingerprint_file
 
-DATA, NO_DATA = 1, 2
+DATA, NO_DATA, BROKEN = 1, 2, 3
 log = logging.getLogger(__name__)
 
 
@@ -104,8 +104,8 @@ class RowReader:
         raster: the scene.
         bands: its bands to the network's.
         preprocessing: the network's own.
-        known: (H, W) uint8, set to DATA or NO_DATA as rows are read: no data are pixels of which every band is the
-            raster's no-data value, or any is not finite once normalised.
+        known: (H, W) uint8, set as rows are read: NO_DATA where every band is the raster's no-data value or not
+            finite once normalised, BROKEN where some are not finite, else DATA.
     """
 
     def __init__(self, raster: Raster, bands: Bands, preprocessing: Preprocessing, known: np.ndarray):
@@ -115,18 +115,24 @@ class RowReader:
         """Rows start to stop, (stop - start, W, n_bands) float32."""
         raw = self.raster.rows(start, stop)
         out = self.preprocessing(self.bands(raw))
-        absent = ~np.isfinite(out).all(-1)
+        finite = np.isfinite(out)
+        known = np.where(finite.all(-1), DATA, np.where(finite.any(-1), BROKEN, NO_DATA))
         if self.raster.nodata is not None:
-            absent |= (raw == self.raster.nodata).all(-1)
-        out[absent] = 0
-        self.known[start:stop] = np.where(absent, NO_DATA, DATA)
+            known[(raw == self.raster.nodata).all(-1)] = NO_DATA
+        out[known != DATA] = 0
+        self.known[start:stop] = known
         return out
 
     def without_data(self, row: int) -> np.ndarray:
         """Which pixels of a row have no data, (W,) bool; the row is read if it has not been."""
         if not self.known[row].all():
             self(row, row + 1)
-        return self.known[row] == NO_DATA
+        return self.known[row] != DATA
+
+    def count(self) -> dict[str, int]:
+        """How many pixels are 0 in the map for want of data, and how many of them because of some bands alone."""
+        absent = sum(int(self.without_data(row).sum()) for row in range(len(self.known)))
+        return {"pixels_without_data": absent, "of_them_some_bands_not_finite": int((self.known == BROKEN).sum())}
 
 
 def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
@@ -226,6 +232,9 @@ def map_new_scene(
         facts = job | {"network": checkpoint["model"], "trained_on": checkpoint["scene"]}
         facts |= {"class_names": checkpoint["class_names"], "machine": describe_machine(device)}
         facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
+        facts |= (missing := read.count())
+        if broken := missing["of_them_some_bands_not_finite"]:
+            log.info("note: %d of the pixels have bands that are NaN or infinite; they are 0 in the map", broken)
         results.write_json(folder / "mapping.json", facts)
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
         progress.finish()

@@ -93,12 +93,12 @@ def train_runs(args: Namespace, options: dict, ranks: Ranks) -> None:
 
 def _do_all(args: Namespace, options: dict, desk: Desk, ranks: Ranks) -> None:
     runs = [(each, seed) for each in args.sweep for seed in range(args.seed, args.seed + args.runs)]
-    folders, failures = [], []
+    folders, failures = {}, []
     while (number := ranks.next("run")) < len(runs):
         each, seed = runs[number]
         own = Namespace(**vars(args) | each)
         try:
-            folders.append(_do(own, options, seed, desk, alone=len(runs) == 1))
+            folders[number] = _do(own, options, seed, desk, alone=len(runs) == 1)
         except (InputError, FloatingPointError) as error:
             if len(runs) == 1:
                 raise
@@ -109,10 +109,11 @@ def _do_all(args: Namespace, options: dict, desk: Desk, ranks: Ranks) -> None:
 
 def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
     """Whoever comes last shows all results together."""
-    ranks.tell(f"folders/{ranks.rank}", "\n".join(str(folder) for folder in folders if folder))
+    mine = [f"{number:09} {folder}" for number, folder in folders.items() if folder]
+    ranks.tell(f"folders/{ranks.rank}", "\n".join(mine))
     if ranks.next("finished") == ranks.world - 1 and n_runs > 1:
         told = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world))
-        done = [Path(folder) for folder in told.splitlines() if folder]
+        done = [Path(line.split(" ", 1)[1]) for line in sorted(told.splitlines()) if line]  # as the command has them
         if done:
             print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
     if failures:
@@ -219,7 +220,10 @@ def go_on(job: Job, folder: Path) -> None:
 def _state_of(folder: Path) -> dict | None:
     """What `engine.train` goes on from; None before the first epoch has ended."""
     last = folder / "last.pt"
-    return load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
+    try:
+        return load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
+    except InputError as error:
+        raise InputError(f"{last} is damaged; delete it, and the run starts from its first epoch again") from error
 
 
 @contextlib.contextmanager

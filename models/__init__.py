@@ -24,6 +24,12 @@ def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **
     Raises:
         ValueError: an unknown name or option (the choices are named), or a value that does not fit.
     """
+    settings = check_options(name, patch_size, **options)
+    return MODELS[name](n_bands, n_classes, patch_size, settings)
+
+
+def check_options(name: str, patch_size: int, **options):
+    """Give a network's settings, checked without making it; arguments and errors as for `create_model`."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
     model = MODELS[name]
@@ -31,4 +37,6 @@ def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **
     for option in options:
         if option not in known:
             raise ValueError(f"{name} does not use --{option}; it takes {', '.join('--' + name for name in known)}")
-    return model(n_bands, n_classes, patch_size, replace(model.defaults, **options))
+    settings = replace(model.defaults, **options)
+    model.check(patch_size, settings)
+    return settings

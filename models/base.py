@@ -21,6 +21,10 @@ class PatchClassifier(nn.Module):
         super().__init__()
         self.n_bands, self.n_classes, self.patch_size, self.options = n_bands, n_classes, patch_size, options
 
+    @classmethod
+    def check(cls, patch_size: int, options) -> None:
+        """Raise ValueError where the settings do not go with the patch size."""
+
     def embed(self, x: Tensor) -> Tensor:
         """Per-pixel part, (B, n_bands, H, W) to (B, C, H, W)."""
         return x

@@ -49,8 +49,7 @@ class MiM(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: MiMOptions | None = None):
         options = options or self.defaults
-        if patch_size < 3 or patch_size % 2 == 0:
-            raise ValueError(f"the MiM models take an odd --patch_size of at least 3, not {patch_size}")
+        self.check(patch_size, options)
         super().__init__(n_bands, n_classes, patch_size, options)
         self.scales = options.resolved_scales(patch_size, self.default_scales(patch_size))
         self.embedding = nn.Sequential(
@@ -61,6 +60,12 @@ class MiM(PatchClassifier):
         self.stages = nn.ModuleList([MiMStage(*pair, options) for pair in pairwise(sides)])
         n_heads = len(self.scales) if options.scale_loss == "all" else 1
         self.heads = nn.ModuleList([nn.Linear(options.dim, n_classes) for _ in range(n_heads)])
+
+    @classmethod
+    def check(cls, patch_size: int, options: MiMOptions) -> None:
+        if patch_size < 3 or patch_size % 2 == 0:
+            raise ValueError(f"the MiM models take an odd --patch_size of at least 3, not {patch_size}")
+        options.resolved_scales(patch_size, cls.default_scales(patch_size))
 
     @staticmethod
     def default_scales(patch_size: int) -> tuple[int, ...]:

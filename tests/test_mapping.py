@@ -318,7 +318,7 @@ def test_a_scene_is_mapped_by_the_path_of_its_description(trained, tiny_scene, t
         assert np.array_equal(np.load(folders[-1] / "prediction.npy"), np.load(trained / "prediction.npy"))
 
 
-def test_pixels_without_data_are_left_unlabelled(trained, tiny_scene, tmp_path):
+def test_pixels_without_data_are_left_unlabelled_and_counted(trained, tiny_scene, tmp_path, capsys):
     cube = tiny_scene.cube.astype(np.float32)
     cube[2, 3], cube[5, 6, 1] = np.nan, np.inf
     np.save(tmp_path / "gaps.npy", cube)
@@ -326,6 +326,9 @@ def test_pixels_without_data_are_left_unlabelled(trained, tiny_scene, tmp_path):
     assert rc == 0
     labels = np.load(folder / "prediction.npy")
     assert {tuple(pixel) for pixel in np.argwhere(labels == 0)} == {(2, 3), (5, 6)}
+    told = json.loads((folder / "mapping.json").read_text())
+    assert (told["pixels_without_data"], told["of_them_some_bands_not_finite"]) == (2, 1)
+    assert "1 of the pixels have bands that are NaN or infinite; they are 0 in the map" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

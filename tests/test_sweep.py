@@ -150,6 +150,37 @@ def test_a_run_killed_while_its_pictures_are_drawn_is_completed_by_the_same_comm
         assert {"report.html", "confusion.pdf", "distance.png"} <= {path.name for path in folder.iterdir()}
 
 
+def test_a_damaged_checkpoint_of_a_run_that_was_cut_off_is_told_with_what_to_do(call, tmp_path):
+    command = ["--model", "CNN", "--epoch", 1, "--runs", 2]
+    call(*command)
+    folder = complete(tmp_path / "runs")["CNN", 3, 0][0]
+    (folder / "metrics.json").unlink()
+    (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:500])
+    code, said = call(*command)
+    assert code == 2 and f"{folder / 'last.pt'} is damaged; delete it" in said
+    (folder / "last.pt").unlink()
+    assert call(*command)[0] == 0
+    assert len(complete(tmp_path / "runs")) == 2
+
+
+def test_the_last_rank_shows_all_results_in_the_order_of_the_command(monkeypatch):
+    class LastOfTwo:
+        rank, world = 1, 2
+
+        def __init__(self):
+            self.told = {"folders/0": "000000001 b\n000000010 d"}
+            self.tell, self.hear = self.told.__setitem__, self.told.__getitem__
+
+        def next(self, name):
+            return 1
+
+    seen = []
+    monkeypatch.setattr(sweep, "compare", lambda folders, **_: seen.extend(folders))
+    monkeypatch.setattr(sweep, "render", lambda *_: "")
+    sweep._finish({9: Path("c c"), 0: Path("a"), 11: None}, [], 12, LastOfTwo())
+    assert seen == [Path("a"), Path("b"), Path("c c"), Path("d")]
+
+
 def test_other_code_or_another_scene_means_training_anew(call, tmp_path, scene, monkeypatch):
     assert call("--model", "CNN", "--runs", 2)[0] == 0
     np.save(scene / "cube.npy", np.load(scene / "cube.npy")[:, :, ::-1])
@@ -175,7 +206,14 @@ def test_a_run_that_fails_does_not_hold_up_the_others(call, tmp_path):
 
 
 def test_what_can_be_seen_to_be_wrong_is_told_before_the_first_run(call, tmp_path):
-    for arguments in (["--patch_size", 3, 4], ["--model", "CNN", "MiM-v9"], ["--patch_size", 3, "--seed", -1]):
+    for arguments in (
+        ["--patch_size", 3, 4],
+        ["--model", "CNN", "MiM-v9"],
+        ["--patch_size", 3, "--seed", -1],
+        ["--model", "MiM-v1", "CNN", "--decay", "none"],
+        ["--model", "CNN", "MiM-v1", "--patch_size", 1],
+        ["--model", "MiM-v1", "--patch_size", 7, 3, "--scales", 5, 1],
+    ):
         code, said = call(*arguments)
         assert code == 2 and "Traceback" not in said
     assert not (tmp_path / "runs").exists()
