@@ -141,6 +141,7 @@ def train(
 def _train_epoch(model, loader, config, weights, optimiser, schedule, share) -> dict:
     """One pass over the training pixels; the sums stay on the device until its end."""
     model.train()
+    parameters = list(model.parameters())
     loss_sum = hits = 0
     for patches, targets in loader:
         batch = len(targets)
@@ -152,7 +153,7 @@ def _train_epoch(model, loader, config, weights, optimiser, schedule, share) -> 
             [F.cross_entropy(rows, targets, weights, label_smoothing=config.label_smoothing) for rows in logits]
         )
         scale_losses.mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
+        nn.utils.clip_grad_norm_(parameters, config.max_norm)
         optimiser.step()
         schedule.step()
         loss_sum = loss_sum + scale_losses.detach() * batch

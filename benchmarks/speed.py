@@ -79,7 +79,7 @@ class Subject:
 
         return mock.patch("models.ssm.selective_scan", scan) if self.scan_peer else mock.patch.dict({})
 
-    def train(self, steps=2):
+    def train(self, steps=4):
         """Seconds of one training step, patches included."""
         loader = self._loader(steps * self.batch, self.batch, train=True)
         with self._scan():
@@ -200,7 +200,7 @@ def peers(names, patch_size, rounds) -> list[dict]:
         calls = {}
         for kind, how in used.items():
             subject = Subject(name, patch_size, **how)
-            calls[kind, "train"] = lambda subject=subject: subject.train(1)
+            calls[kind, "train"] = lambda subject=subject: subject.train()
             calls[kind, "map"] = lambda subject=subject: subject.map(256)
         times = in_rounds(calls, rounds)
         for kind in used:

@@ -9,10 +9,6 @@ from torch.utils.flop_counter import register_flop_formula
 from selective_scan.backends import choose
 from selective_scan.scan_op import scan_backward_flops, scan_flops
 
-TENSORS = "Tensor tokens, Tensor[] ahead, Tensor[] behind, Tensor ahead_order, Tensor behind_order, "
-TENSORS += "Tensor index_weight, Tensor norm_weight, Tensor norm_bias, Tensor? attention, Tensor? score"
-OPTIONS = "int centre, bool by_feature, bool halves, float eps"
-
 
 class Direction(NamedTuple):
     """The parameters of one direction.
@@ -31,6 +27,42 @@ class Direction(NamedTuple):
     dt_bias: Tensor
     A: Tensor
     D: Tensor
+
+
+SIDES = ("ahead", "behind")
+PARAMETERS = [f"Tensor {side}_{field}" for side in SIDES for field in Direction._fields]  # lists would cost time
+TENSORS = ["Tensor tokens", *PARAMETERS, "Tensor ahead_order", "Tensor behind_order", "Tensor index_weight"]
+TENSORS += ["Tensor norm_weight", "Tensor norm_bias", "Tensor? attention", "Tensor? score"]
+OPTIONS = "int centre, bool by_feature, bool halves, float eps"
+N_EACH, N_TENSORS = len(Direction._fields), len(TENSORS)
+GIVEN = f"{', '.join(TENSORS)}, {OPTIONS}"
+
+
+class Tensors(NamedTuple):
+    """The operators' tensors, sorted."""
+
+    tokens: Tensor
+    ahead: tuple
+    behind: tuple
+    ahead_order: Tensor
+    behind_order: Tensor
+    index_weight: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+    attention: Tensor | None
+    score: Tensor | None
+
+    @classmethod
+    def of(cls, given) -> "Tensors":
+        """From the first N_TENSORS arguments."""
+        return cls(
+            given[0], given[1 : 1 + N_EACH], given[1 + N_EACH : 1 + 2 * N_EACH], *given[1 + 2 * N_EACH : N_TENSORS]
+        )
+
+    def leaves(self) -> list[Tensor]:
+        """What has a gradient, in the order of `backward`."""
+        leaves = (self.tokens, *self.ahead, *self.behind, self.norm_weight, self.norm_bias, self.attention, self.score)
+        return [x for x in leaves if x is not None]
 
 
 def can_cross_scan(tokens: Tensor, backend: str) -> bool:
@@ -76,131 +108,93 @@ def cross_scan(
         together; computed in float32 or better.
     Source: Zhou et al. 2025; the same as the modules of `models` one after another, which are the reference.
     """
-    given = (tokens, list(ahead), list(behind), ahead_order, behind_order, index_weight, norm_weight, norm_bias)
-    parameters = (tokens, *ahead, *behind, norm_weight, norm_bias, attention, score)
-    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in parameters)
-    return operator(*given, attention, score, centre, by_feature, halves, eps, keep)[0]
+    orders = (ahead_order, behind_order)
+    given = (tokens, *ahead, *behind, *orders, index_weight, norm_weight, norm_bias, attention, score)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+    return operator(*given, centre, by_feature, halves, eps, keep)[0]
 
 
-@torch.library.custom_op(
-    "mim::cross_scan", mutates_args=(), schema=f"({TENSORS}, {OPTIONS}, bool keep) -> (Tensor, Tensor)"
-)
-def operator(
-    tokens, ahead, behind, ahead_order, behind_order, index_weight, norm_weight, norm_bias, attention, score, *options
-):
+@torch.library.custom_op("mim::cross_scan", mutates_args=(), schema=f"({GIVEN}, bool keep) -> (Tensor, Tensor)")
+def operator(*given):
     """What `cross_scan` gives, and what the way back needs of it where `keep` asks for it."""
-    constants = (index_weight, norm_weight, norm_bias, attention, score)
-    y, kept = torch.ops.mim_cpu.cross_scan(
-        *_prepared(tokens, ahead, behind, ahead_order, behind_order, *constants), *options
-    )
-    return y.to(tokens.dtype), kept
+    y, kept = torch.ops.mim_cpu.cross_scan(*_prepared(given), *given[N_TENSORS:])
+    return y.to(given[0].dtype), kept
 
 
 @torch.library.custom_op(
-    "mim::cross_scan_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad, Tensor kept, {TENSORS}, {OPTIONS}) -> Tensor[]",
+    "mim::cross_scan_backward", mutates_args=(), schema=f"(Tensor grad, Tensor kept, {GIVEN}) -> Tensor[]"
 )
-def backward(
-    grad,
-    kept,
-    tokens,
-    ahead,
-    behind,
-    ahead_order,
-    behind_order,
-    index_weight,
-    norm_weight,
-    norm_bias,
-    attention,
-    score,
-    *options,
-):
+def backward(grad, kept, *given):
     """The gradients of tokens, ahead, behind, norm_weight, norm_bias and, if any, attention and score, in one list."""
-    constants = (index_weight, norm_weight, norm_bias, attention, score)
-    grads = torch.ops.mim_cpu.cross_scan_backward(
-        grad.to(kept.dtype).contiguous(),
-        kept,
-        *_prepared(tokens, ahead, behind, ahead_order, behind_order, *constants),
-        *options,
-    )
-    return [x.to(like.dtype) for x, like in zip(grads, _leaves(tokens, ahead, behind, *constants[1:]), strict=True)]
+    grad = grad.to(kept.dtype).contiguous()
+    grads = torch.ops.mim_cpu.cross_scan_backward(grad, kept, *_prepared(given), *given[N_TENSORS:])
+    return [x.to(like.dtype) for x, like in zip(grads, Tensors.of(given).leaves(), strict=True)]
 
 
-def _prepared(tokens, ahead, behind, ahead_order, behind_order, *constants):
+def _prepared(given) -> Tensors:
     """As the C++ takes them: contiguous, numbers of one type, float32 or better."""
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    dtype = torch.promote_types(given[0].dtype, torch.float32)
 
-    def as_dtype(x):
-        return x if x is None else x.to(dtype).contiguous()
+    def prepared(x):
+        return x if x is None else (x if x.dtype in (dtype, torch.int64) else x.to(dtype)).contiguous()
 
-    directions = [[as_dtype(x) for x in direction] for direction in (ahead, behind)]
-    orders = (ahead_order.contiguous(), behind_order.contiguous())
-    return as_dtype(tokens), *directions, *orders, *map(as_dtype, constants)
-
-
-def _leaves(tokens, ahead, behind, norm_weight, norm_bias, attention, score) -> list[Tensor]:
-    """What has a gradient, in the order of `backward`."""
-    return [x for x in (tokens, *ahead, *behind, norm_weight, norm_bias, attention, score) if x is not None]
+    return Tensors.of([prepared(x) for x in given[:N_TENSORS]])
 
 
 @operator.register_fake
-def _(
-    tokens, ahead, behind, ahead_order, behind_order, w, g, b, attention, score, centre, by_feature, halves, eps, keep
-):
-    rows, n, d_inner = tokens.shape[0] * ahead_order.shape[0], ahead_order.shape[1], tokens.shape[2]
-    n_out = 2 * n - 1 if halves else n
-    y = tokens.new_empty(rows, n_out if score is None else score.shape[0], d_inner)
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
-    return y, tokens.new_empty(rows if keep else 0, 2, n, d_inner, dtype=dtype)
+def _(*given):
+    t, halves, keep = Tensors.of(given), *given[-3::2]
+    (n_orders, n), d_inner = t.ahead_order.shape, t.tokens.shape[2]
+    rows, n_out = t.tokens.shape[0] * n_orders, 2 * n - 1 if halves else n
+    y = t.tokens.new_empty(rows, n_out if t.score is None else t.score.shape[0], d_inner)
+    dtype = torch.promote_types(t.tokens.dtype, torch.float32)
+    return y, t.tokens.new_empty(rows if keep else 0, 2, n, d_inner, dtype=dtype)
 
 
 @backward.register_fake
-def _(grad, kept, tokens, ahead, behind, ahead_order, behind_order, w, norm_weight, norm_bias, attention, score, *_):
-    leaves = _leaves(tokens, ahead, behind, norm_weight, norm_bias, attention, score)
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in leaves]
+def _(grad, kept, *given):
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in Tensors.of(given).leaves()]
 
 
 def _save(ctx, inputs, output):
-    tokens, ahead, behind, *rest = inputs
     ctx.set_materialize_grads(False)  # or what is kept would get a gradient of zeros, as large as itself
-    ctx.options, ctx.n_ahead = rest[7:-1], len(ahead)
-    ctx.save_for_backward(output[1], tokens, *ahead, *behind, *rest[:7])
+    ctx.options = inputs[N_TENSORS:-1]
+    ctx.save_for_backward(output[1], *inputs[:N_TENSORS])
 
 
 def _backward(ctx, grad, _):
-    kept, tokens, *parameters = ctx.saved_tensors
-    n = ctx.n_ahead
-    ahead, behind, constants = parameters[:n], parameters[n : 2 * n], parameters[2 * n :]
-    of_tokens, *grads = backward(grad, kept, tokens, ahead, behind, *constants, *ctx.options)
-    of_ahead, of_behind, rest = grads[:n], grads[n : 2 * n], iter(grads[2 * n :])
-    of_constants = [None, *(x if x is None else next(rest) for x in constants[3:])]  # index_weight has none
-    return of_tokens, of_ahead, of_behind, None, None, *of_constants, *[None] * 5
+    kept, *given = ctx.saved_tensors
+    grads = iter(backward(grad, kept, *given, *ctx.options))
+    first = [next(grads) for _ in range(1 + 2 * N_EACH)]
+    norm = [next(grads), next(grads)]
+    optional = [x if x is None else next(grads) for x in given[-2:]]
+    return *first, None, None, None, *norm, *optional, *[None] * 5
 
 
 operator.register_autograd(_backward, setup_context=_save)
 operator.register_autocast("cpu", torch.float32)  # leaves float64 as it is
 
 
-def _flops(scan, n_products, n_learner, tokens, ahead, behind, ahead_order, behind_order, rest) -> int:
+def _flops(scan, n_products, n_learner, given) -> int:
     """Operations by shapes: of the scans, and of matrix products, n_products times those of the projections."""
-    _, _, _, _, score, _, _, halves, *_ = rest
+    t, halves = Tensors.of(given), given[N_TENSORS + 2]
     total = 0
-    for (_, _, x_weight, dt_weight, _, A, _), (n_orders, length) in ((ahead, ahead_order), (behind, behind_order)):
-        u = (tokens[0] * n_orders, length, tokens[2])
+    for parameters, (n_orders, length) in ((t.ahead, t.ahead_order), (t.behind, t.behind_order)):
+        _, _, x_weight, dt_weight, _, A, _ = parameters
+        u = (t.tokens[0] * n_orders, length, t.tokens[2])
         per_token = x_weight[0] * x_weight[1] + dt_weight[0] * dt_weight[1]
         total += scan(u, A) + n_products * 2 * u[0] * length * per_token
-    if score is not None:
+    if t.score is not None:
         merged = 2 * length - 1 if halves else length
-        total += n_learner * 2 * u[0] * merged * score[0] * score[1]
+        total += n_learner * 2 * u[0] * merged * t.score[0] * t.score[1]
     return total
 
 
 @register_flop_formula(torch.ops.mim.cross_scan)
-def _(tokens, ahead, behind, ahead_order, behind_order, *rest, **__):
-    return _flops(scan_flops, 1, 2, tokens, ahead, behind, ahead_order, behind_order, rest)
+def _(*given, **__):
+    return _flops(scan_flops, 1, 2, given)
 
 
 @register_flop_formula(torch.ops.mim.cross_scan_backward)
-def _(grad, kept, tokens, ahead, behind, ahead_order, behind_order, *rest, **__):
-    return _flops(scan_backward_flops, 3, 5, tokens, ahead, behind, ahead_order, behind_order, rest)
+def _(grad, kept, *given, **__):
+    return _flops(scan_backward_flops, 3, 5, given)

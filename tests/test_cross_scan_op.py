@@ -114,16 +114,15 @@ def arguments(scan, rows, dtype, *, learned=True, keep=False, **sizes):
     """What a T-Mamba hands to the operator."""
     module = t_mamba(scan, dtype=dtype, **sizes)
     orders = [order.view(4, -1) for order in (module.forward_order, module.backward_order)]
-    directions = [
-        [x.detach() for x in branch.parameters_of_scan()] for branch in (module.forward_branch, module.backward_branch)
-    ]
+    branches = (module.forward_branch, module.backward_branch)
+    parameters = [x.detach() for branch in branches for x in branch.parameters_of_scan()]
     norm, learner = module.merge_norm, module.learner
     constants = [module.decay.index_weight, norm.weight, norm.bias]
     constants += [learner.attention.packed(), learner.score.weight] if learned else [None, None]
     constants = [x if x is None else x.detach() for x in constants]
     with torch.no_grad():
         tokens = module.in_proj(draw(module, rows))
-    return tokens, *directions, *orders, *constants, module.decay.centre, True, scan == "halves", norm.eps, keep
+    return tokens, *parameters, *orders, *constants, module.decay.centre, True, scan == "halves", norm.eps, keep
 
 
 @needs_cpu
@@ -150,14 +149,8 @@ def test_opcheck_passes(scan, learned, dtype):
     given = arguments(scan, 2, dtype, learned=learned, keep=True)
     torch.library.opcheck(operator, given)
     torch.library.opcheck(operator, (*given[:-1], False))
-    leaves = tuple(
-        [y.clone().requires_grad_() for y in x]
-        if isinstance(x, list)
-        else x.clone().requires_grad_()
-        if i in (0, 6)
-        else x
-        for i, x in enumerate(given)
-    )
+    with_gradient = (*range(15), 18)  # tokens, the directions' parameters, and the norm's weight
+    leaves = tuple(x.clone().requires_grad_() if i in with_gradient else x for i, x in enumerate(given))
     torch.library.opcheck(operator, leaves)
     y, kept = operator(*given)
     torch.library.opcheck(backward, (torch.ones_like(y), kept, *given[:-1]))

@@ -17,7 +17,7 @@ using namespace mim;
 
 // Rows of the batch are summed in this many groups, one after another, whatever the number of threads: so the gradients
 // that are sums over the batch always have the same bits.
-constexpr int64_t MAX_GROUPS = 64;
+constexpr int64_t MAX_GROUPS = 32;
 
 template <class T>
 T* data(const Tensor& tensor) {
