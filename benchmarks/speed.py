@@ -9,12 +9,15 @@ compare their ratios, not those of different runs. The machine's rate is that of
 """
 
 import argparse
+import contextlib
 import functools
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -187,28 +190,53 @@ def table(names, patch_sizes, rounds) -> list[dict]:
 
 
 def peers(names, patch_size, rounds) -> list[dict]:
-    """Ours and the peers at one patch size, in the same rounds."""
-    kinds = {
-        "ours": {},
-        "DataLoader": {"loader_peer": True},
-        "pscan": {"scan_peer": True},
-        "pscan, DataLoader": {"scan_peer": True, "loader_peer": True},
+    """Ours and the peers at one patch size, in the same rounds.
+
+    Each has a process of its own: ours begins as main.py does, a peer as PyTorch comes, or also with freed memory kept.
+    """
+    loader, scan = {"loader_peer": True}, {"scan_peer": True}
+    kinds = {  # whether freed memory is kept, and what is the peer's
+        "ours": (True, {}),
+        "DataLoader": (False, loader),
+        "pscan": (False, scan),
+        "pscan, DataLoader": (False, scan | loader),
+        "pscan, DataLoader, memory kept": (True, scan | loader),
     }
     rows = []
     for name in names:
-        used = {kind: how for kind, how in kinds.items() if name != "CNN" or "scan_peer" not in how}
-        calls = {}
-        for kind, how in used.items():
-            subject = Subject(name, patch_size, **how)
-            calls[kind, "train"] = lambda subject=subject: subject.train()
-            calls[kind, "map"] = lambda subject=subject: subject.map(256)
-        times = in_rounds(calls, rounds)
-        for kind in used:
+        with contextlib.ExitStack() as stack:
+            calls, spawn = {}, multiprocessing.get_context("spawn")
+            for kind, (keep, how) in kinds.items():
+                if name == "CNN" and "scan_peer" in how:
+                    continue
+                process = ProcessPoolExecutor(1, spawn, _prepare, (keep, name, patch_size, how))
+                stack.enter_context(process)
+                calls[kind, "train"] = functools.partial(_seconds_in, process, "train")
+                calls[kind, "map"] = functools.partial(_seconds_in, process, "map", 256)
+            times = in_rounds(calls, rounds)
+        for kind in dict.fromkeys(kind for kind, _ in calls):
             row = {"model": name, "kind": kind, "step_ms": 1e3 * times[kind, "train"]}
             row |= {"pixels_per_s": 1 / times[kind, "map"]}
             row |= {f"{what}_ratio": times[kind, what] / times["ours", what] for what in ("train", "map")}
             rows.append(row)
     return rows
+
+
+def _prepare(keep: bool, name: str, patch_size: int, how: dict) -> None:
+    """Makes the subject that this process measures."""
+    global _subject
+    if keep:
+        keep_freed_memory()
+    _subject = Subject(name, patch_size, **how)
+
+
+def _measure(what: str, *args) -> float:
+    return getattr(_subject, what)(*args)
+
+
+def _seconds_in(process: ProcessPoolExecutor, what: str, *args) -> float:
+    """What `Subject.train` or `Subject.map` returns there."""
+    return process.submit(_measure, what, *args).result()
 
 
 def growth(name, rounds) -> list[dict]:
