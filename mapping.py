@@ -12,7 +12,7 @@ import engine
 from models import PatchClassifier
 from patches import Windows, check_patch_size
 
-BLOCK_BYTES = 2**26  # of a block's rows, as read and as embedded
+BLOCK_BYTES = 2**24  # of a block's rows, as read or as embedded, whichever is more
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def map_blocks(
     """
     height, width = grid.shape
     batch, margin = engine.predict_batch(model.patch_size, device), model.patch_size // 2
-    embedded: dict[int, Tensor] = {}  # (C, W) by row, as long as windows need it
+    embedded: dict[int, Tensor] = {}  # (C, W + 2 margin) by row, as long as windows need it
     if block_rows is None:
-        block_rows = max(1, BLOCK_BYTES // (4 * width * model.n_bands))
+        block_rows = max(1, BLOCK_BYTES // (4 * width * max(model.n_bands, model.options.dim)))
     block = max(1, round(block_rows * len(grid) / height / batch)) * batch
     first, stop = start // batch * batch, len(grid) if stop is None else stop
     while first < stop:
@@ -160,8 +160,8 @@ def map_blocks(
         with engine.inference(model, device, precision):
             missing = sorted(set(needed.tolist()) - embedded.keys())
             _embed(model, read_rows, missing, block_rows, embedded, device)
-            image = torch.stack([embedded[row] for row in needed.tolist()], 1)  # (C, rows, W)
-            windows = Windows(F.pad(image, (margin, margin), mode="reflect"), model.patch_size)
+            image = torch.stack([embedded[row] for row in needed.tolist()], 1)  # (C, rows, W + 2 margin)
+            windows = Windows(image, model.patch_size)
             corners = torch.from_numpy(pixels - (low + margin, 0)).to(device)
             batches = (windows.gather(_filled(part, batch)) for part in corners.split(batch))
             shares = [engine.class_shares(model, patches).cpu() for patches in batches]
@@ -176,12 +176,14 @@ def _mirrored(rows: np.ndarray, height: int) -> np.ndarray:
 
 def _embed(model, read_rows, missing, at_once, embedded, device) -> None:
     """Embed rows, each by itself, so that its bits do not depend on the others; neighbours are read together."""
+    margin = model.patch_size // 2
     while missing:
         n = next((i for i in range(1, len(missing)) if missing[i] != missing[0] + i), len(missing))
         n = min(n, at_once)
         for row, values in zip(missing[:n], read_rows(missing[0], missing[0] + n), strict=True):
             pixels = torch.from_numpy(np.ascontiguousarray(values.T)).to(device)  # (n_bands, W)
-            embedded[row] = model.embed(pixels[None, :, None])[0, :, 0].float()
+            one_row = model.embed(pixels[None, :, None])[0].float()  # (C, 1, W)
+            embedded[row] = F.pad(one_row, (margin, margin), mode="reflect")[:, 0]
         missing = missing[n:]
 
 
