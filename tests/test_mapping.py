@@ -14,6 +14,7 @@ from filelock import FileLock
 import engine
 import experiment
 import main
+import mapping
 import new_scene
 import progress
 from mapping import Grid, map_blocks, map_scene
@@ -95,6 +96,22 @@ def test_rows_are_asked_for_once_and_few_at_a_time():
     list(map_blocks(make_model(), read, Grid.of(cube.shape[:2], PATCH), CPU, block_rows=5))
     assert max(stop - start for start, stop in asked) <= 5
     assert sorted(row for start, stop in asked for row in range(start, stop)) == list(range(40))
+
+
+@pytest.mark.parametrize("n_bands", [N_BANDS, 130])
+def test_a_block_is_no_larger_when_embedded_than_as_read(n_bands, monkeypatch):
+    monkeypatch.setattr(engine, "PREDICT_BATCH", 9)
+    model = create_model("CNN", n_bands=n_bands, n_classes=N_CLASSES, patch_size=PATCH)
+    assert N_BANDS < model.options.dim < 130
+    monkeypatch.setattr(mapping, "BLOCK_BYTES", 5 * 4 * 9 * max(n_bands, model.options.dim))  # five rows
+    cube, asked = np.zeros((40, 9, n_bands), np.float32), []
+
+    def read(start, stop):
+        asked.append(stop - start)
+        return cube[start:stop]
+
+    sizes = [len(block) for _, block in map_blocks(model, read, Grid.of(cube.shape[:2], PATCH), CPU)]
+    assert (max(asked), set(sizes)) == (5, {5 * 9})
 
 
 def raster(cube, wavelengths=None, nodata=None, path="scene"):
