@@ -190,7 +190,8 @@ def map_new_scene(
     try:
         grid = Grid.of(raster.shape[:2], model.patch_size, stride=stride, border=checkpoint["border"])
     except ValueError as error:
-        raise InputError(f"{raster.path}: {error}") from error
+        size, side = "{} x {}".format(*raster.shape[:2]), model.patch_size
+        raise InputError(f"{raster.path}: {size} pixels are less than the network's patch, {side} x {side}") from error
     job = {"checkpoint": fingerprint_file(checkpoint_path), "scene": _identity(raster), "stride": stride}
     job |= {"precision": precision, "resample": resample, "probabilities": probabilities}
     job = json.loads(json.dumps(job))  # as it comes back from a file

@@ -1,11 +1,12 @@
 """How fast the networks train and map, beside peers and the machine's own rate, and how time and memory grow.
 
 python -m benchmarks.speed --json speed.json                                   # all of it, about an hour on two cores
-python -m benchmarks.speed --parts table peers --patches 7 --rounds 3          # some minutes
+python -m benchmarks.speed --parts table peers --patches 7 --rounds 3          # a quarter of an hour
 
 All figures are medians of rounds in which the measured take turns, so that other work on the machine hits all alike;
 compare their ratios, not those of different runs. The machine's rate is that of a thin matrix product, 12544 x 128 by
-128 x 128, in the same rounds. Scenes are noise and the networks untrained.
+128 x 128, in the same rounds; a network whose products are larger can come to a share of it above 1. Scenes are noise
+and the networks untrained.
 """
 
 import argparse

@@ -364,6 +364,13 @@ def test_what_is_wrong_with_a_mapping_is_one_sentence(trained, tiny_scene, tmp_p
     assert folders == []
 
 
+def test_a_scene_smaller_than_the_networks_patch_is_refused(trained, tiny_scene, tmp_path, capsys):
+    np.save(tmp_path / "strip.npy", tiny_scene.cube[:2])
+    rc, folders = predict(tmp_path / "strip.npy", trained, tmp_path)
+    assert (rc, folders) == (2, [])
+    assert re.search(r"strip\.npy: 2 x 12 pixels are less than the network's patch, 3 x 3", capsys.readouterr().err)
+
+
 def test_options_of_a_mapping_are_refused_in_training(tiny_scene, capsys):
     assert main.main(["--dataset", "Tiny", "--folder", str(tiny_scene.folder), "--resample"]) == 2
     assert "--resample goes with --predict" in capsys.readouterr().err
