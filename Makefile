@@ -34,7 +34,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 visdom: $(VENV)/.installed
-	@$(RUN) -m reporting.visdom_server --port $(PORT)
+	@$(RUN) -m reporting.live.server --port $(PORT)
 
 gpu-check: $(VENV)/.installed-dev
 	$(RUN) -m benchmarks.gpu_check

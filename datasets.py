@@ -1,21 +1,17 @@
 """Scenes and their fixed masks: read, check, and say what had to be mended."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cubes import check_labels, complete, fit_labels, read_cube, read_file, read_gt
-from description import find_spec
-from rasters import ARRAYS, Raster, open_raster
-from readers import describe
-from scenes import MASK_KEYS, SceneSpec
-from simulate import simulate
-from splits import Split, check_classes, split_disjoint, split_per_class, split_random
+from scenes.catalogue import SceneSpec
+from scenes.cubes import complete, fit_labels, read_cube, read_gt
+from scenes.rasters import ARRAYS, Raster, open_raster
+from scenes.scene_toml import find_spec
+from scenes.simulate import simulate
 from utils import InputError
-
-__all__ = ["Scene", "load_scene", "load_split", "split_disjoint", "split_per_class", "split_random"]
 
 SIMULATED = "Simulated"
 log = logging.getLogger(__name__)
@@ -81,7 +77,7 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
 
 def _there(path: Path, spec: SceneSpec) -> Path:
     if not path.is_file():
-        raise InputError(_where_from(spec, path))
+        raise InputError(where_from(spec, path))
     return path
 
 
@@ -91,80 +87,7 @@ def has_cube(name: str, folder: Path) -> bool:
     return spec.cube_file is None or (Path(folder) / spec.folder / spec.cube_file).is_file()
 
 
-def fixed_masks(name: str | SceneSpec, folder: Path) -> tuple[Path, Path] | None:
-    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat where they are; InputError where one is missing.
-
-    A description that names its masks has them; they must be there.
-    """
-    spec = name if isinstance(name, SceneSpec) else find_spec(name, folder)
-    paths = tuple(Path(folder) / spec.folder / file for file in spec.mask_files or MASK_KEYS)
-    for path in paths if spec.mask_files else ():
-        if not path.is_file():
-            raise InputError(_where_from(spec, path))
-    there = [path for path in paths if path.is_file()]
-    if len(there) == 1:
-        raise InputError(
-            f"{there[0]} is there without its counterpart; add that, or give --sampling_mode or both masks"
-        )
-    return paths if there else None
-
-
-def load_split(train_file: Path, test_file: Path, scene: Scene, faults: list[str] | None = None) -> Split:
-    """Read the fixed masks of a scene, check them against each other and the ground truth, and name their classes.
-
-    Args:
-        train_file, test_file: .mat files; the array TR or TE is taken, or the only 2-D array of the scene's shape.
-        scene: the scene, with its ground truth where there is one.
-        faults: takes, for an audit, the sentences of what can be read but not trained on (common pixels, another
-            numbering, transposed masks, untrained classes), which otherwise is raised.
-    Returns:
-        The split in the masks' own numbering; `notes` say what was mended or does not agree.
-    Raises:
-        InputError: masks that are missing, unreadable, swapped, of another shape, overlapping, or numbered in a way
-            that is neither the ground truth's nor the catalogue's.
-    """
-    train, train_note = _read_mask(Path(train_file), "TR", scene.spec, faults)
-    test, test_note = _read_mask(Path(test_file), "TE", scene.spec, faults)
-    empty_note = ""
-    if scene.valid is not None and (n_empty := int((((train > 0) | (test > 0)) & ~scene.valid).sum())):
-        train, test = np.where(scene.valid, train, 0), np.where(scene.valid, test, 0)
-        empty_note = f"{n_empty} pixels of the masks have no data and were left out"
-    overlap = int(((train > 0) & (test > 0)).sum())
-    if overlap:
-        sentence = (
-            f"{train_file} and {test_file} overlap: {overlap} pixels are in both, so a test would be of what was "
-            "trained on; give masks without a common pixel"
-        )
-        _refuse(InputError(sentence), faults)
-    try:
-        names, note = _class_names(train, test, scene)
-    except InputError as error:
-        _refuse(error, faults)
-        names, note = scene.spec.class_names, ""
-    colours = dict(zip(scene.spec.class_names, scene.spec.palette, strict=True))
-    more = "" if (train > 0).sum() <= (test > 0).sum() else "more pixels train than test; are the masks swapped?"
-    notes = [
-        note,
-        more,
-        empty_note,
-        *dict.fromkeys((train_note, test_note)),
-        *_coverage(np.maximum(train, test), names, scene),
-    ]
-    split = Split(train, test, names, tuple(colours[name] for name in names), "fixed masks")
-    try:
-        check_classes(split)
-    except InputError as error:
-        _refuse(error, faults)
-    return replace(split, notes=tuple(note for note in notes if note))
-
-
-def _refuse(error: InputError, faults: list[str] | None) -> None:
-    if faults is None:
-        raise error
-    faults.append(str(error))
-
-
-def _where_from(spec: SceneSpec, path: Path) -> str:
+def where_from(spec: SceneSpec, path: Path) -> str:
     if spec.described is not None:
         return f"{path} is missing, which {spec.described} names; put it there or mend the entry"
     how = (
@@ -173,95 +96,3 @@ def _where_from(spec: SceneSpec, path: Path) -> str:
         else f"its source is {spec.source}"
     )
     return f"{path} is missing: {how}; or copy it there from elsewhere"
-
-
-def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) -> tuple[np.ndarray, str]:
-    """A fixed mask (H, W), and what was mended."""
-    arrays, _ = read_file(path)
-    shape = spec.shape[:2]
-    other = {"TR": "TE", "TE": "TR"}[key]
-    if key in arrays:
-        mask = arrays[key]
-    elif other in arrays:
-        kinds = {"TR": "training", "TE": "test"}
-        raise InputError(
-            f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; "
-            "are --train_set and --test_set swapped?"
-        )
-    else:
-        fitting = [array for array in arrays.values() if array.ndim == 2 and array.shape in (shape, shape[::-1])]
-        if len(fitting) != 1:
-            count = "no" if not fitting else "more than one"
-            raise InputError(
-                f"{path} has no {key} and {count} 2-D array of {spec.name}'s shape {shape}; it holds {describe(arrays)}"
-            )
-        mask = fitting[0]
-    note = ""
-    if mask.shape != shape:
-        if mask.shape != shape[::-1]:
-            raise InputError(f"{path}: the mask is {mask.shape}, but {spec.name} is {shape} (rows, columns)")
-        if spec.masks is None or not spec.masks.transposed:
-            sentence = f"{path}: the mask is {mask.shape} and fits {spec.name}, {shape}, only transposed; transpose it"
-            _refuse(InputError(sentence), faults)
-        mask, note = mask.T, f"the masks of {spec.name} are stored {shape[::-1]} and were transposed to {shape}"
-    mask = check_labels(mask, path, spec)
-    if not mask.any():
-        raise InputError(f"{path} has no labelled pixel")
-    return mask, note
-
-
-def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tuple[str, ...], str]:
-    """The names of the masks' ids, and a sentence where they are not the scene's own.
-
-    The ground truth decides: under a mask id most pixels must be of the class that the id stands for. Without a ground
-    truth the class counts tell whether these are the masks that the catalogue knows.
-    """
-    spec, gt = scene.spec, scene.gt
-    own = spec.class_names
-    known = own if spec.masks is None else spec.masks.names
-    renumbered = (
-        f"the masks number the classes of {spec.name} differently from its ground truth; the names follow the masks"
-    )
-    if gt is None:
-        counts = [tuple(np.bincount(mask.ravel(), minlength=spec.n_classes + 1)[1:]) for mask in (train, test)]
-        if spec.masks is not None and counts == [spec.masks.train_counts, spec.masks.test_counts]:
-            return known, "" if known == own else renumbered
-        return own, "without the ground truth the masks' numbering cannot be checked; it is taken as the scene's"
-    for names, note in ((own, ""), (known, renumbered)):
-        if all(_disagreement(mask, gt, names, own) is None for mask in (train, test)):
-            return names, note
-    differing = {name: _disagreement(mask, gt, own, own) for name, mask in (("training", train), ("test", test))}
-    name, (mask_id, gt_id) = next((name, pair) for name, pair in differing.items() if pair is not None)
-    where = f"the {name} mask's class {mask_id} lies on the ground truth's class {gt_id} ({own[gt_id - 1]})"
-    if gt.shape[0] == gt.shape[1] and all(_disagreement(mask.T, gt, own, own) is None for mask in (train, test)):
-        raise InputError(f"{where}, and only transposed the masks fit {spec.name}; transpose them")
-    raise InputError(f"{where}: its numbering is neither {spec.name}'s nor a known other one; renumber it")
-
-
-def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:
-    """The first mask id whose pixels are mostly of another class than its name says, with that class; or None."""
-    for label in np.unique(mask[mask > 0]):
-        under = gt[(mask == label) & (gt > 0)]
-        if under.size:
-            majority = int(np.bincount(under).argmax())
-            if own[majority - 1] != names[label - 1]:
-                return int(label), majority
-    return None
-
-
-def _coverage(masks: np.ndarray, names: tuple[str, ...], scene: Scene) -> list[str]:
-    """Sentences on pixels that masks and ground truth do not label alike."""
-    gt = scene.gt
-    if gt is None:
-        return []
-    extra, left_out = int(((masks > 0) & (gt == 0)).sum()), int(((masks == 0) & (gt > 0)).sum())
-    both = (masks > 0) & (gt > 0)
-    differing = int((np.array(names)[masks[both] - 1] != np.array(scene.spec.class_names)[gt[both] - 1]).sum())
-    notes = []
-    if differing:
-        notes.append(f"{differing:,} pixels have different classes in the masks and the ground truth; the masks count")
-    if extra:
-        notes.append(f"the masks label {extra:,} pixels that the ground truth leaves unlabelled; they are kept")
-    if left_out:
-        notes.append(f"the masks leave out {left_out:,} pixels that the ground truth labels")
-    return notes

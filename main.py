@@ -11,24 +11,24 @@ from shutil import get_terminal_size
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from arguments import parse
-from audit import audit
-from augment import augment
-from conclusion import show
+from cli.arguments import parse
+from cli.audit import audit
+from cli.augment import augment
+from cli.describe import describe
+from cli.doctor import examine
+from cli.download import download
 from datasets import load_scene
-from describe import describe
-from doctor import examine
-from download import download
-from insides import draw_insides
-from new_scene import map_new_scene, scene_raster
-from ranks import Ranks
-from rasters import ARRAYS, GEOTIFF, open_raster
+from inference.interpret import draw_insides
+from inference.predict import map_new_scene, scene_raster
 from reporting import results
-from reporting.compare import compare
-from reporting.compared import render
+from reporting.comparison.runs import compare
+from reporting.comparison.tables import render
 from reporting.run_folder import Run
-from scenes import find_scene
-from sweep import resume, train_runs
+from reporting.run_report import show
+from scenes.catalogue import find_scene
+from scenes.rasters import ARRAYS, GEOTIFF, open_raster
+from training.distributed import Ranks
+from training.sweep import resume, train_runs
 from utils import InputError, choose_device, keep_freed_memory
 
 log = logging.getLogger("mim")

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EXECUTION = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
-SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h")
+SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h", ".toml")
+NOT_OURS = ("benchmarks", "tests")  # no result depends on them
 
 
 class InputError(ValueError):
@@ -109,13 +110,17 @@ def describe_machine(device: torch.device) -> dict[str, str | None]:
 def _code() -> str:
     """SHA-256 of the source files that a result can depend on."""
     home, digest = Path(__file__).parent, hashlib.sha256()
-    files = [
-        *home.glob("*.py"),
-        *(file for room in ("models", "selective_scan") for file in (home / room).rglob("*.*")),
-    ]
-    for file in sorted(file for file in files if file.suffix in SOURCES):
+    for file in source_files():
         digest.update(file.relative_to(home).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def source_files() -> list[Path]:
+    """Give the project's source files: the modules at the top level, and everything in the packages beside them."""
+    home = Path(__file__).parent
+    packages = [init.parent for init in home.glob("*/__init__.py") if init.parent.name not in NOT_OURS]
+    files = [*home.glob("*.py"), *(file for package in packages for file in package.rglob("*.*"))]
+    return sorted(file for file in files if file.suffix in SOURCES)
 
 
 def _git_commit() -> str | None:

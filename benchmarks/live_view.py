@@ -16,7 +16,7 @@ from pathlib import Path
 
 import engine
 import main as command_line
-from reporting.live import VisdomMonitor
+from reporting.live.visdom_monitor import VisdomMonitor
 
 
 def main():

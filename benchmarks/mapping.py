@@ -24,8 +24,8 @@ import torch
 
 from models import create_model
 from preprocessing import Preprocessing
-from rasters import write_bands
-from trained import CHECKPOINT
+from scenes.rasters import write_bands
+from training.checkpoint import CHECKPOINT
 from utils import save_checkpoint
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import scipy.io
 
-from scenes import SCENES
-from simulate import simulate
+from scenes.catalogue import SCENES
+from scenes.simulate import simulate
 
 
 def main():

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from datasets import load_scene, load_split
+from datasets import load_scene
 from engine import TrainConfig, evaluate, train
 from metrics import scores
 from models import MODELS, create_model
 from patches import Augmentation, PatchLoader, labelled_pixels
 from preprocessing import fit_preprocessing
-from reporting.monitor import Monitor
+from reporting.live.monitor import Monitor
+from splits.fixed_masks import load_split
 from utils import seed_everything
 
 # name: (changes to the recipe, augmentation, the model's options)

@@ -4,8 +4,8 @@ import argparse
 from dataclasses import fields
 from itertools import product
 
-from checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
-from flags import FOR_COMPARE, FOR_PREDICT, build_parser
+from cli.checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
+from cli.flags import FOR_COMPARE, FOR_PREDICT, build_parser
 from models import check_options
 from models.options import MiMOptions
 from utils import InputError

@@ -10,10 +10,10 @@ import numpy as np
 import scipy.io
 
 from datasets import load_scene
-from description import FILE
-from sampling import draws_split, make_split
-from scenes import MASK_KEYS
-from splits import Split
+from scenes.catalogue import MASK_KEYS
+from scenes.scene_toml import FILE
+from splits.choose import draws_split, make_split
+from splits.split import Split
 from utils import InputError, write_atomically
 
 

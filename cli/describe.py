@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cubes import find_orders
-from datasets import fixed_masks, load_scene
-from description import FILE, choose_rgb, find_spec
-from georeference import crs_of, transform_of
-from rasters import ARRAYS, GEOTIFF, Raster, open_raster
-from readers import read_arrays
-from scenes import MASK_KEYS, SceneSpec, find_scene
+from datasets import load_scene
+from scenes.catalogue import MASK_KEYS, SceneSpec, find_scene
+from scenes.cubes import find_orders
+from scenes.georeference import crs_of, transform_of
+from scenes.matfiles import read_arrays
+from scenes.rasters import ARRAYS, GEOTIFF, Raster, open_raster
+from scenes.scene_toml import FILE, choose_rgb, find_spec
+from splits.fixed_masks import fixed_masks
 from utils import InputError
 
 _BLOCK = 1 << 24  # bytes read at a time

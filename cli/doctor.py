@@ -9,8 +9,8 @@ import numpy as np
 import requests
 import torch
 
-from reporting.visdom_client import Server
-from scenes import SCENES
+from reporting.live.client import Server
+from scenes.catalogue import SCENES
 from selective_scan import BACKENDS, choose, selective_scan
 
 PACKAGES = {

@@ -10,8 +10,8 @@ import numpy as np
 import requests
 from tqdm import tqdm
 
-import scenes
-from readers import read_arrays
+from scenes import catalogue
+from scenes.matfiles import read_arrays
 from utils import write_atomically
 
 CHUNK = 1 << 14  # bytes, which is also the most that a broken transfer loses
@@ -36,7 +36,7 @@ def download(name: str, folder: Path | str) -> list[Path]:
         ValueError: no scene has that name.
         DownloadError: a file cannot be fetched, or needs a form, or is not what the catalogue describes.
     """
-    spec = scenes.find_scene(name)
+    spec = catalogue.find_scene(name)
     home = Path(folder) / spec.folder
     targets = [home / file for file in _files(spec)]
     if not targets:
@@ -51,7 +51,7 @@ def download(name: str, folder: Path | str) -> list[Path]:
     return targets
 
 
-def check(spec: scenes.SceneSpec, path: Path) -> None:
+def check(spec: catalogue.SceneSpec, path: Path) -> None:
     """Compare a file with what the catalogue knows of it: its SHA-256, or else what it holds.
 
     Args:
@@ -79,16 +79,16 @@ def check(spec: scenes.SceneSpec, path: Path) -> None:
 
 def _files(spec):
     """Names of the scene's files, each once."""
-    masks = tuple(scenes.MASK_KEYS) if spec.masks else ()
+    masks = tuple(catalogue.MASK_KEYS) if spec.masks else ()
     return [file for file in dict.fromkeys((spec.cube_file, spec.gt_file, *masks)) if file]
 
 
 def _expected(spec, file):
     """Variable, shape and pixels per class (None: not known) that a file of the scene must hold."""
     height, width, _ = spec.shape
-    if file in scenes.MASK_KEYS:
-        counts = {"TR": spec.masks.train_counts, "TE": spec.masks.test_counts}[scenes.MASK_KEYS[file]]
-        return scenes.MASK_KEYS[file], (width, height) if spec.masks.transposed else (height, width), counts
+    if file in catalogue.MASK_KEYS:
+        counts = {"TR": spec.masks.train_counts, "TE": spec.masks.test_counts}[catalogue.MASK_KEYS[file]]
+        return catalogue.MASK_KEYS[file], (width, height) if spec.masks.transposed else (height, width), counts
     if file == spec.gt_file:
         return spec.gt_key, (height, width), spec.class_counts
     return spec.cube_key, spec.shape, None

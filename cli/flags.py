@@ -8,7 +8,7 @@ from engine import PRECISIONS
 from models import MODELS
 from models.options import CHOICES, MiMOptions
 from preprocessing import FIT_ON, NORMALIZATIONS
-from scenes import SCENES
+from scenes.catalogue import SCENES
 from selective_scan import BACKENDS
 from utils import InputError
 

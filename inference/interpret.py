@@ -15,9 +15,9 @@ from models import PatchClassifier
 from models.scan_order import cross_scan_orders
 from models.t_mamba import MiMBlock, TMamba
 from patches import PatchLoader
-from reporting import network
+from reporting.figures import network
 from reporting.run_folder import Run
-from trained import load_trained
+from training.checkpoint import load_trained
 from utils import InputError, fingerprint
 
 N_PIXELS = 2000  # test pixels that features, masks and attention are of, at most

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ranks import Ranks
 from reporting import results
+from training.distributed import Ranks
 from utils import InputError
 
 PROGRESS, LOCK = "progress.json", "in-use.lock"

@@ -1,1 +1,1 @@
-"""Where a run is watched and what it leaves behind."""
+"""What a run leaves behind, and where it is watched."""

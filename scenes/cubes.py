@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from description import choose_rgb
-from georeference import pixel_size_of, same_system, transform_of
-from rasters import ARRAYS, Raster, open_raster
-from readers import describe, read_arrays
-from scenes import SceneSpec
+from scenes.catalogue import SceneSpec
+from scenes.georeference import pixel_size_of, same_system, transform_of
+from scenes.matfiles import describe, read_arrays
+from scenes.rasters import ARRAYS, Raster, open_raster
+from scenes.scene_toml import choose_rgb
 from utils import InputError
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import numpy as np
 
-from envi import data_type_code, find_pair, read_header, write_header
-from georeference import crs_of, map_info_of, transform_of
-from readers import describe, read_arrays
+from scenes.envi import data_type_code, find_pair, read_header, write_header
+from scenes.georeference import crs_of, map_info_of, transform_of
+from scenes.matfiles import describe, read_arrays
 from utils import InputError
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from scenes import PALETTE, SCENES, SceneSpec, find_scene
+from scenes.catalogue import PALETTE, SCENES, SceneSpec, find_scene
 from utils import InputError
 
 if sys.version_info >= (3, 11):

@@ -4,9 +4,10 @@ from argparse import Namespace
 
 import numpy as np
 
-from buffered import split_buffered
-from datasets import Scene, fixed_masks, load_split, split_disjoint, split_per_class, split_random
-from splits import Split
+from datasets import Scene
+from splits.fixed_masks import fixed_masks, load_split
+from splits.spatial_cv import split_buffered
+from splits.split import Split, split_disjoint, split_per_class, split_random
 from utils import InputError
 
 DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}

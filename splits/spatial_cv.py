@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
-from splits import Split
+from splits.split import Split
 from utils import InputError
 
 SIDES = (2, 3, 4, 6, 8, 12)  # block sides that are tried, in patch sizes

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-import scenes
-from datasets import Scene, Split, load_scene, load_split
-from reporting import figures
+from datasets import Scene, load_scene
+from reporting.figures import style
+from scenes import catalogue
+from splits.fixed_masks import load_split
+from splits.split import Split
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,8 +30,8 @@ def _logging_as_before():
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     """Quick pictures of few dots; the tests of the pictures themselves override this."""
-    monkeypatch.setattr(figures, "DPI", 40)
-    monkeypatch.setitem(figures.STYLE, "pdf.fonttype", 3)  # made in a fraction of the time
+    monkeypatch.setattr(style, "DPI", 40)
+    monkeypatch.setitem(style.STYLE, "pdf.fonttype", 3)  # made in a fraction of the time
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +58,7 @@ class TinyScene:
         self.train = np.where(np.arange(9)[:, None] < 3, self.gt, 0).astype(np.uint8)
         self.test = self.gt - self.train
         self.spec = replace(
-            scenes.SCENES["PaviaU"],
+            catalogue.SCENES["PaviaU"],
             name="Tiny",
             folder="Tiny",
             shape=self.cube.shape,
@@ -82,7 +84,7 @@ class TinyScene:
     def change(self, **facts) -> None:
         """Change facts in the catalogue."""
         self.spec = replace(self.spec, **facts)
-        self.monkeypatch.setitem(scenes.SCENES, "Tiny", self.spec)
+        self.monkeypatch.setitem(catalogue.SCENES, "Tiny", self.spec)
 
     def write(self, file: str, **arrays) -> Path:
         """Write a .mat file of the scene."""

@@ -7,7 +7,7 @@ import numpy as np
 from metrics import accuracy_by_distance, confusion_matrix, scores
 from reporting import results
 from reporting.run_folder import Run, write_maps
-from scenes import PALETTE
+from scenes.catalogue import PALETTE
 
 ARGUMENTS = {
     "model": "MiM-v1",

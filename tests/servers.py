@@ -43,7 +43,7 @@ class VisdomServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        call = "from pathlib import Path; from reporting.visdom_server import serve; "
+        call = "from pathlib import Path; from reporting.live.server import serve; "
         call += f"serve({self.port}, Path({str(self.keep)!r}))"
         self.process = subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stderr=subprocess.PIPE)
         wait_until(self.answers, "the server starts")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-import scenes
-from datasets import fixed_masks, load_scene, load_split
-from scenes import MaskSpec
-from splits import skip_border
+from datasets import load_scene
+from scenes import catalogue
+from scenes.catalogue import MaskSpec
+from splits.fixed_masks import fixed_masks, load_split
+from splits.split import skip_border
 from utils import InputError
 
 # Ground truth ids of the Indian Pines masks' ids 1 to 16.
@@ -95,7 +96,7 @@ def test_the_houston_masks_are_transposed(real_data):
 
 @pytest.mark.parametrize("name", ["IndianPines", "PaviaU", "Salinas", "KSC"])
 def test_the_real_ground_truths_have_the_catalogues_counts(real_data, name):
-    scene = real_scene(real_data, name, scenes.SCENES[name].gt_file)
+    scene = real_scene(real_data, name, catalogue.SCENES[name].gt_file)
     assert tuple(np.bincount(scene.gt.ravel())[1:]) == scene.spec.class_counts
     assert scene.gt.dtype == np.int64
     assert scene.cube is None

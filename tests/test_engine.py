@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import engine
 from models import create_model
 from patches import Augmentation, PatchLoader, labelled_pixels
-from reporting.monitor import Monitor
+from reporting.live.monitor import Monitor
 from utils import seed_everything
 
 N_CLASSES, N_BANDS, PATCH = 3, 5, 5

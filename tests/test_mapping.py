@@ -12,15 +12,15 @@ import torch
 from filelock import FileLock
 
 import engine
-import experiment
 import main
 import mapping
-import new_scene
-import progress
+from inference import partial_map
+from inference import predict as predict_module
+from inference.bands import match_bands
 from mapping import Grid, map_blocks, map_scene
 from models import create_model
-from new_scene import match_bands
-from rasters import Raster, open_raster, write_bands
+from scenes.rasters import Raster, open_raster, write_bands
+from training import run as run_module
 from utils import InputError
 
 N_BANDS, N_CLASSES, PATCH = 6, 4, 5
@@ -201,7 +201,7 @@ def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, s
 def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
     """The folder of a mapping that was cut off after some blocks."""
     monkeypatch.setattr(engine, "PREDICT_BATCH", 4)
-    calls, read = [], new_scene.RowReader.__call__
+    calls, read = [], predict_module.RowReader.__call__
 
     def killed(self, start, stop):
         calls.append(start)
@@ -210,7 +210,7 @@ def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
         return read(self, start, stop)
 
     with monkeypatch.context() as patched:
-        patched.setattr(new_scene.RowReader, "__call__", killed)
+        patched.setattr(predict_module.RowReader, "__call__", killed)
         rc, (folder,) = predict(scene_file, trained, tmp_path, "--block_rows", "1", *more)
     assert rc == 130
     return folder
@@ -231,7 +231,7 @@ def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, s
 
 
 def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(new_scene, "_write_outputs", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(predict, "_write_outputs", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     assert predict(scene_file, trained, tmp_path)[0] == 130
     monkeypatch.undo()
     rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")
@@ -241,7 +241,7 @@ def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene
 
 def test_a_folder_in_which_another_process_maps_is_left_alone(trained, scene_file, tmp_path, monkeypatch):
     folder = cut_off(scene_file, trained, tmp_path, monkeypatch)
-    with FileLock(folder / new_scene.LOCK):
+    with FileLock(folder / predict_module.LOCK):
         rc, folders = predict(scene_file, trained, tmp_path)
     assert rc == 0
     assert len(folders) == 2
@@ -280,7 +280,7 @@ def test_a_mapping_that_fails_at_once_leaves_nothing(trained, scene_file, tmp_pa
     def no_space(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(progress.os, "posix_fallocate", no_space, raising=False)
+    monkeypatch.setattr(partial_map.os, "posix_fallocate", no_space, raising=False)
     rc, folders = predict(scene_file, trained, tmp_path)
     assert (rc, folders) == (2, [])
     assert "no space is left on the disk for" in capsys.readouterr().err
@@ -302,7 +302,7 @@ def test_without_data_there_is_no_label_no_probability_and_no_entropy(trained, t
 def test_beside_a_gap_a_run_and_a_mapping_of_its_scene_agree(tiny_scene, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        experiment, "map_scene", lambda model, cube, **more: seen.append(cube) or map_scene(model, cube, **more)
+        run_module, "map_scene", lambda model, cube, **more: seen.append(cube) or map_scene(model, cube, **more)
     )
     home, cube, gt = tmp_path / "Gaps", tiny_scene.cube.astype(np.float32), tiny_scene.gt
     home.mkdir()

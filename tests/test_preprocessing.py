@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from preprocessing import NORMALIZATIONS, Preprocessing, fit_preprocessing
-from readers import read_arrays
-from scenes import SCENES
+from scenes.catalogue import SCENES
+from scenes.matfiles import read_arrays
 from utils import InputError, load_checkpoint, save_checkpoint
 
 N_BANDS = 6

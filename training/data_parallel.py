@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import Alone
-from ranks import LONGEST_WAIT, Ranks
+from training.distributed import LONGEST_WAIT, Ranks
 from utils import InputError
 
 TRAINING = "training"

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from job import Job
 from mapping import map_scene
-from reporting import panes, visualize
-from reporting.live import Subject, VisdomMonitor
-from reporting.monitor import JsonLog, Monitors, ProgressBar
+from reporting.figures import maps
+from reporting.live import panes
+from reporting.live.client import environment_name
+from reporting.live.monitor import JsonLog, Monitors, ProgressBar
+from reporting.live.visdom_monitor import Subject, VisdomMonitor
 from reporting.spectra import class_spectra, random_spectra
-from reporting.visdom_client import environment_name
+from training.prepare import Job
 
 SPECTRA_EACH = 5  # random spectra of each class
 USUAL_OUTPUT = "runs"  # runs in another folder have it in their names
@@ -49,7 +50,7 @@ def _subject(job: Job, folder: Path) -> Subject:
     where = () if args.output.name == USUAL_OUTPUT else (args.output.name,)
     masks = {"train": split.train, "validation": split.validation, "test": split.test}
     masks = {title: mask for title, mask in masks.items() if mask is not None}
-    pictures = {"false colour": partial(visualize.false_colour, job.scene.cube, spec.rgb_bands)}
+    pictures = {"false colour": partial(maps.false_colour, job.scene.cube, spec.rgb_bands)}
     pictures |= {"ground truth": lambda: split.labelled}
     pictures |= {f"{title} pixels": lambda mask=mask: mask for title, mask in masks.items()}
     parts = "".join(f" {name}={value}" for name, value in job.options.items() if name != "scan_backend")

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from audit import distance_to, examine, sentences
-from job import Job
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
-from reporting import curves, results, visualize
-from reporting.report import write_report
+from reporting import results
+from reporting.figures import curves, maps
 from reporting.run_folder import Run, write_maps
+from reporting.run_report import show
 from reporting.spectra import class_spectra, random_spectra
+from splits.leakage import distance_to, examine, sentences
+from training.prepare import Job
 from utils import count_flops
 
 N_SPECTRA = 8  # random spectra of each class that --with_exploration draws
@@ -65,7 +66,7 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         folder,
         **{name: mask.astype(label_type(split.n_classes)) for name, mask in masks.items()},
         confidence=confidence.astype(np.float16),
-        false_colour=visualize.false_colour(job.scene.cube, job.scene.spec.rgb_bands),
+        false_colour=maps.false_colour(job.scene.cube, job.scene.spec.rgb_bands),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
     show(Run(folder, results.as_json(metrics)))
@@ -87,25 +88,6 @@ def explore(job: Job, folder: Path) -> None:
     drawn = random_spectra(*of, N_SPECTRA, rng)
     legend = (split.class_names, split.palette, spec.wavelengths)
     curves.save_spectra(folder / "spectra", class_spectra(*of), drawn, *legend, title)
-
-
-def show(run: Run) -> None:
-    """Draw a finished run's pictures and write its page, from its folder alone."""
-    legend, size = (run.class_names, run.palette), run.metrics.get("pixel_size")
-    where, stride = f"{run.model} on {run.scene}", run.protocol.get("test_stride", 1)
-    filled = "" if stride == 1 else f": one pixel in {stride} x {stride} predicted, filled"
-    truth, prediction, home = run.maps["truth"], run.prediction, run.folder
-    masks = [run.maps[name] for name in ("train", "validation", "test")]
-    visualize.save_label_map(home / "map", prediction, *legend, where + filled, size)
-    on_labelled = np.where(truth > 0, prediction, 0)
-    visualize.save_label_map(home / "map_labelled", on_labelled, *legend, f"{where}: labelled pixels", size)
-    visualize.save_label_map(home / "ground_truth", truth, *legend, f"{run.scene}: ground truth", size)
-    visualize.save_errors(home / "errors", visualize.error_map(prediction, *masks), f"{where}: test pixels", size)
-    curves.save_curves(home / "curves", run.records, run.scale_names, where)
-    curves.save_confusion(home / "confusion", np.array(run.metrics["confusion"]), run.class_names, where)
-    title = f"{where}, patch {run.protocol['model']['patch_size']}"
-    curves.save_accuracy_by_distance(home / "distance", run.metrics["accuracy_by_distance"], title)
-    write_report(run)
 
 
 def _row(job: Job, folder: Path, metrics: dict) -> dict:

@@ -10,17 +10,16 @@ import numpy as np
 import torch
 
 import engine
-import splits
-from audit import brief, brief_sentence
 from datasets import Scene
 from models import PatchClassifier, create_model
 from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
-from ranks import Ranks
 from reporting import results
-from sampling import make_split
-from splits import Split
-from trained import check_backend, model_facts, restore_weights
+from splits.choose import make_split
+from splits.leakage import brief, brief_sentence
+from splits.split import Split, hold_out, skip_border
+from training.checkpoint import check_backend, model_facts, restore_weights
+from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint, seed_everything
 
 OTHER_MODES = {
@@ -130,9 +129,9 @@ def prepare(
     split = make_split(args, scene, seed, rng)
     masks = split.fingerprint
     if args.val_fraction:
-        split = splits.hold_out(split, args.val_fraction, rng)
+        split = hold_out(split, args.val_fraction, rng)
     if args.border == "skip":
-        split = splits.skip_border(split, args.patch_size // 2)
+        split = skip_border(split, args.patch_size // 2)
     preprocessing, cube = _normalise(args, scene, split, device, {} if normalised is None else normalised)
     sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
     try:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 import engine
-from conclusion import explore, score, write_outcome
-from data_parallel import Share, call_for_help
-from job import Job
 from mapping import map_scene
 from metrics import Scores
-from reporting.monitor import Monitor
-from trained import CHECKPOINT, model_facts
+from reporting.live.monitor import Monitor
+from training.checkpoint import CHECKPOINT, model_facts
+from training.data_parallel import Share, call_for_help
+from training.monitors import watch
+from training.outputs import explore, score, write_outcome
+from training.prepare import Job
 from utils import load_checkpoint, save_checkpoint, start_command
-from watch import watch
 
 log = logging.getLogger("mim")
 

@@ -9,17 +9,17 @@ from shutil import get_terminal_size
 import torch
 from filelock import FileLock, Timeout
 
-from data_parallel import folders_to_help, together
 from datasets import load_scene
-from experiment import run, train
-from job import Job, announce, prepare, write_config
-from ranks import Ranks
 from reporting import results
-from reporting.compare import compare
-from reporting.compared import render
-from reporting.monitor import Monitor
-from sampling import draws_split
-from trained import CHECKPOINT
+from reporting.comparison.runs import compare
+from reporting.comparison.tables import render
+from reporting.live.monitor import Monitor
+from splits.choose import draws_split
+from training.checkpoint import CHECKPOINT
+from training.data_parallel import folders_to_help, together
+from training.distributed import Ranks
+from training.prepare import Job, announce, prepare, write_config
+from training.run import run, train
 from utils import InputError, choose_device, load_checkpoint, start_command
 
 LOCK = ".in-use.lock"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reporting.methods import (
+from reporting.comparison.methods import (
     COSTS,
     SCORES,
     Method,

@@ -7,11 +7,19 @@ from itertools import combinations
 
 import numpy as np
 
-from reporting.compare import Comparison
-from reporting.methods import COSTS, SCORES, Method
+from reporting.comparison.methods import COSTS, SCORES, Method
+from reporting.comparison.render import HEAD, Column, Table, page_width, parts, show
+from reporting.comparison.runs import Comparison
+from reporting.comparison.significance import (
+    FEW_DISCORDANT,
+    LEVEL,
+    holm,
+    mcnemar_of_runs,
+    pairs_needed,
+    smallest_p,
+    wilcoxon,
+)
 from reporting.results import mean_and_deviation
-from reporting.significance import FEW_DISCORDANT, LEVEL, holm, mcnemar_of_runs, pairs_needed, smallest_p, wilcoxon
-from reporting.tables import HEAD, Column, Table, page_width, parts, show
 from utils import InputError
 
 MOST_PAIRS = 15  # of methods that are listed whatever their p

@@ -11,7 +11,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from reporting.figures import CM, COLUMN, LABEL_LENGTH, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
+from reporting.figures.style import (
+    CM,
+    COLUMN,
+    LABEL_LENGTH,
+    OKABE_ITO,
+    PAGE,
+    SMALL,
+    class_label,
+    plain_axes,
+    sheet,
+    wrapped,
+)
 from reporting.results import distance_label
 
 TRAINED, EMPTY = "#d62728", "#eeeeee"  # on the audit's map: training pixels, pixels out of the split

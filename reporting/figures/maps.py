@@ -10,7 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-from reporting.figures import CM, COLUMN, DPI, PAGE, SMALL, TITLE, add_legend, class_label, legend_sizes, sheet, wrapped
+from reporting.figures.style import (
+    CM,
+    COLUMN,
+    DPI,
+    PAGE,
+    SMALL,
+    TITLE,
+    add_legend,
+    class_label,
+    legend_sizes,
+    sheet,
+    wrapped,
+)
 
 MARGIN, GAP = 0.1 * CM, 0.3 * CM  # inches: round the figure, and between map and legend
 BAR = 0.55 * CM  # the strip below a map that holds its scale bar

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reporting.figures import CM, COLUMN, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
+from reporting.figures.style import CM, COLUMN, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
 
 MARKERS = "osD^v<>P"  # so that classes of like colours can be told apart
 SCAN_NAMES = {

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from metrics import Scores
-from reporting.visualize import colour_map
+from reporting.figures.maps import colour_map
 
 SMALL, WIDE = (434, 320), (656, 420)  # of panes: three or two side by side on a screen of 1400 pixels
 MAP_SIDE = 440  # small scenes are scaled up to about so many pixels

@@ -11,9 +11,9 @@ import numpy as np
 import requests
 
 from metrics import scores
-from reporting import panes
-from reporting.monitor import PASSES_OF_STEP, Monitor
-from reporting.visdom_client import Server
+from reporting.live import panes
+from reporting.live.client import Server
+from reporting.live.monitor import PASSES_OF_STEP, Monitor
 
 log = logging.getLogger("mim")
 

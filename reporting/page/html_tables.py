@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from reporting.protocol_text import protocol_groups
+from reporting.page.protocol import protocol_groups
 from reporting.results import distance_label
 from reporting.run_folder import Run
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
-from reporting.page_tables import (
+from reporting.page.html_tables import (
     class_table,
     confusion_table,
     distance_table,
@@ -21,13 +21,13 @@ from reporting.page_tables import (
     per_cent,
     protocol_sections,
 )
-from reporting.png import encode_png
-from reporting.protocol_text import command
+from reporting.page.png import encode_png
+from reporting.page.protocol import command
 from reporting.results import distance_label, read_json
 from reporting.run_folder import Run
 from utils import write_atomically
 
-PAGE = Path(__file__).parent / "page"
+ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "heat.css", "print.css")
 SCRIPTS = ("png.js", "layers.js", "viewer.js", "pointer.js", "charts.js", "tables.js", "start.js")
 # Found by search: 24 colours whose smallest distance in OKLab (x 100), the eyes of people with protanopia, deuteranopia
@@ -237,7 +237,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _asset(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _sum(text: str) -> str:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import main
-from augment import enlarge
-from datasets import fixed_masks, load_scene, load_split
+from cli.augment import enlarge
+from datasets import load_scene
 from reporting.results import read_json
+from splits.fixed_masks import fixed_masks, load_split
 
 
 @pytest.mark.parametrize("factor", [1.5, 2, 10])

@@ -7,10 +7,10 @@ import pytest
 import scipy.io
 import spectral.io.envi
 
+from cli.describe import describe, survey
 from datasets import load_scene
-from describe import describe, survey
 from main import main
-from rasters import Raster, open_raster
+from scenes.rasters import Raster, open_raster
 from utils import InputError
 
 RNG = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def test_a_survey_in_blocks_equals_one_at_once(tmp_path, monkeypatch):
     np.save(tmp_path / "c.npy", cube)
     np.save(tmp_path / "gt.npy", cube[..., 0] % 7)
     for block in (1, 100, 1 << 24):
-        monkeypatch.setattr("describe._BLOCK", block)
+        monkeypatch.setattr("cli.describe._BLOCK", block)
         values = survey(open_raster(tmp_path / "c.npy"))
         np.testing.assert_array_equal(values.low, cube.min((0, 1)))
         np.testing.assert_array_equal(values.high, cube.max((0, 1)))

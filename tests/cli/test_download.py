@@ -14,8 +14,8 @@ import pytest
 import requests
 from scipy.io import savemat
 
-import scenes
-from download import CHUNK, DownloadError, check, download
+from cli.download import CHUNK, DownloadError, check, download
+from scenes import catalogue
 
 CUBE = np.random.default_rng(0).integers(0, 4000, (8, 5, 2000), dtype=np.uint16)
 GT = np.zeros((8, 5), dtype=np.uint8)
@@ -23,7 +23,7 @@ GT[:3], GT[4:] = 1, 2  # 15 and 20 pixels
 TRAIN, TEST = GT.T.copy(), GT.T.copy()
 TRAIN[:, 1:], TEST[:, :1] = 0, 0  # (5, 8), transposed as in Houston2013
 TINY = dataclasses.replace(
-    scenes.SCENES["Houston2013"],
+    catalogue.SCENES["Houston2013"],
     name="Tiny",
     cube_file="Tiny.mat",
     cube_key="tiny",
@@ -32,7 +32,7 @@ TINY = dataclasses.replace(
     gt_key="tiny_gt",
     class_names=("Land", "Water"),
     class_counts=(15, 20),
-    masks=scenes.MaskSpec(("Land", "Water"), (5, 0), (10, 20), transposed=True),
+    masks=catalogue.MaskSpec(("Land", "Water"), (5, 0), (10, 20), transposed=True),
     sums={},
     folder="Tiny",
 )
@@ -92,7 +92,7 @@ def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server() as server:
         urls = {name: f"http://127.0.0.1:{server.server_port}/{name}" for name in server.files}
-        monkeypatch.setitem(scenes.SCENES, "Tiny", dataclasses.replace(TINY, urls=urls))
+        monkeypatch.setitem(catalogue.SCENES, "Tiny", dataclasses.replace(TINY, urls=urls))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -171,8 +171,8 @@ def test_wrong_content_leaves_nothing_in_place(server, tmp_path, name, content, 
 
 
 def test_a_known_sum_decides_even_where_the_content_fits(server, tmp_path, monkeypatch):
-    spec = dataclasses.replace(scenes.SCENES["Tiny"], sums={"Tiny_gt.mat": "0" * 64})
-    monkeypatch.setitem(scenes.SCENES, "Tiny", spec)
+    spec = dataclasses.replace(catalogue.SCENES["Tiny"], sums={"Tiny_gt.mat": "0" * 64})
+    monkeypatch.setitem(catalogue.SCENES, "Tiny", spec)
     with pytest.raises(DownloadError, match=f"its SHA-256 is [0-9a-f]{{64}} where {'0' * 64} is expected"):
         download("Tiny", tmp_path)
     assert "Tiny_gt.mat" not in names(tmp_path / "Tiny")
@@ -212,7 +212,7 @@ def test_sums_are_recorded_beside_earlier_ones(server, tmp_path):
 def test_without_a_network_one_sentence_names_every_missing_file_and_its_address(server, tmp_path):
     (tmp_path / "Tiny").mkdir()
     (tmp_path / "Tiny" / "Tiny_gt.mat").write_bytes(server.files["Tiny_gt.mat"])
-    urls = scenes.SCENES["Tiny"].urls
+    urls = catalogue.SCENES["Tiny"].urls
     server.shutdown()
     server.server_close()
     with pytest.raises(DownloadError) as caught:
@@ -233,15 +233,15 @@ def test_a_file_gone_from_the_server_is_said_with_its_status(server, tmp_path):
 
 
 def test_what_needs_a_form_is_said_after_the_rest_was_fetched(server, tmp_path, monkeypatch):
-    spec = scenes.SCENES["Tiny"]
-    masks_only = {name: spec.urls[name] for name in scenes.MASK_KEYS}
-    monkeypatch.setitem(scenes.SCENES, "Tiny", dataclasses.replace(spec, urls=masks_only))
+    spec = catalogue.SCENES["Tiny"]
+    masks_only = {name: spec.urls[name] for name in catalogue.MASK_KEYS}
+    monkeypatch.setitem(catalogue.SCENES, "Tiny", dataclasses.replace(spec, urls=masks_only))
     with pytest.raises(DownloadError, match=r"by hand: put Tiny\.mat, Tiny_gt\.mat into .*need the form at"):
         download("Tiny", tmp_path)
-    assert names(tmp_path / "Tiny") == {*scenes.MASK_KEYS, "SHA256SUMS"}
+    assert names(tmp_path / "Tiny") == {*catalogue.MASK_KEYS, "SHA256SUMS"}
 
 
-@pytest.mark.parametrize("spec", [spec for spec in scenes.SCENES.values() if not spec.urls and spec.cube_file])
+@pytest.mark.parametrize("spec", [spec for spec in catalogue.SCENES.values() if not spec.urls and spec.cube_file])
 def test_a_scene_behind_a_form_names_its_files_and_the_place_to_ask(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(requests, "get", lambda *_, **__: pytest.fail("nothing may be asked of any server"))
     with pytest.raises(DownloadError) as caught:
@@ -251,7 +251,7 @@ def test_a_scene_behind_a_form_names_its_files_and_the_place_to_ask(spec, tmp_pa
 
 
 def test_what_the_user_brought_by_hand_completes_a_scene(tmp_path):
-    spec = scenes.SCENES["WHU-Hi-LongKou"]
+    spec = catalogue.SCENES["WHU-Hi-LongKou"]
     paths = [tmp_path / spec.folder / file for file in (spec.cube_file, spec.gt_file)]
     paths[0].parent.mkdir()
     for path in paths:
@@ -273,8 +273,8 @@ def test_an_unknown_scene_is_an_error_that_names_the_choices(tmp_path):
     ("name", "file"),
     [
         (spec.name, file)
-        for spec in scenes.SCENES.values()
-        for file in (spec.cube_file, spec.gt_file, *(scenes.MASK_KEYS if spec.masks else ()))
+        for spec in catalogue.SCENES.values()
+        for file in (spec.cube_file, spec.gt_file, *(catalogue.MASK_KEYS if spec.masks else ()))
         if file in spec.urls
     ],
 )
@@ -282,4 +282,4 @@ def test_the_real_files_are_what_the_catalogue_says(name, file):
     path = Path(os.environ.get("MIM_DATA", "Datasets"), name, file)
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    check(scenes.SCENES[name], path)
+    check(catalogue.SCENES[name], path)

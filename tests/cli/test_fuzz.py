@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_readers import ARRAYS, STRUCT, WRITERS, write_big_endian
 
-from description import read_description
-from rasters import open_raster
-from readers import read_arrays
+from scenes.matfiles import read_arrays
+from scenes.rasters import open_raster
+from scenes.scene_toml import read_description
 from utils import InputError
 
 N_EACH = 250

@@ -16,10 +16,10 @@ import torch
 
 import engine
 import main
-import scenes
 from models.options import CHOICES
+from scenes import catalogue
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"audit.json", "maps.npz", "config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
@@ -43,7 +43,7 @@ def folder(tmp_path, monkeypatch):
     scipy.io.savemat(home / "TRAIN_GT.mat", {"TR": train})
     scipy.io.savemat(home / "TEST_GT.mat", {"TE": gt - train})
     spec = replace(
-        scenes.SCENES["PaviaU"],
+        catalogue.SCENES["PaviaU"],
         name="Tiny",
         folder="Tiny",
         shape=cube.shape,
@@ -58,7 +58,7 @@ def folder(tmp_path, monkeypatch):
         urls={"Tiny.mat": "http://127.0.0.1:9/Tiny.mat"},
         masks=None,
     )
-    monkeypatch.setitem(scenes.SCENES, "Tiny", spec)
+    monkeypatch.setitem(catalogue.SCENES, "Tiny", spec)
     return tmp_path / "data"
 
 
@@ -140,7 +140,7 @@ def test_the_runs_of_a_cross_validation_test_every_fold_once(run, tmp_path, fold
 
 def test_the_accuracy_by_distance_and_the_audit_are_those_of_the_map_and_the_masks(run, folder):
     _, said, made = run("--model", "cnn", "--epoch", 1)
-    train, test = (scipy.io.loadmat(folder / "Tiny" / file)[key] for file, key in scenes.MASK_KEYS.items())
+    train, test = (scipy.io.loadmat(folder / "Tiny" / file)[key] for file, key in catalogue.MASK_KEYS.items())
     labels, steps = np.load(made / "prediction.npy"), {}
     for pixel in map(tuple, np.argwhere(test)):
         step = int(np.abs(np.argwhere(train) - pixel).max(1).min())

@@ -10,12 +10,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-import insides
 import main
+from inference import interpret
 from models import MODELS, create_model
 from models.scan_order import cross_scan_orders
 from models.t_mamba import TMamba
-from reporting import network
+from reporting.figures import network
 
 SIZES = {"dim": 8, "d_inner": 8, "d_state": 4}
 P, K = 5, 3
@@ -74,14 +74,14 @@ def test_pixels_are_drawn_evenly_over_the_classes():
     rng = np.random.default_rng(0)
     mask = rng.permutation(np.repeat([0, 1, 2, 4], [60, 3, 90, 47])).reshape(10, 20)
     for n in (10, 40, 100, 500):
-        pixels, targets = insides.draw_pixels(mask, n, np.random.default_rng(0))
+        pixels, targets = interpret.draw_pixels(mask, n, np.random.default_rng(0))
         assert len(np.unique(pixels, axis=0)) == len(pixels) == len(targets) == min(n, 140)
         np.testing.assert_array_equal(mask[tuple(pixels.T)] - 1, targets)
         n_each = np.bincount(targets, minlength=4)
         unfilled = [n for n, all_of_it in zip(n_each[[0, 1, 3]], (3, 90, 47), strict=True) if n < all_of_it]
         assert not unfilled or (max(unfilled) - min(unfilled) <= 1 and max(n_each) <= max(unfilled))
-    again, other = (insides.draw_pixels(mask, 40, np.random.default_rng(seed))[0] for seed in (0, 1))
-    first = insides.draw_pixels(mask, 40, np.random.default_rng(0))[0]
+    again, other = (interpret.draw_pixels(mask, 40, np.random.default_rng(seed))[0] for seed in (0, 1))
+    first = interpret.draw_pixels(mask, 40, np.random.default_rng(0))[0]
     assert (first == again).all() and not (first == other).all()
 
 
@@ -89,8 +89,8 @@ def test_pixels_are_drawn_evenly_over_the_classes():
 def test_the_features_are_the_input_of_the_last_head_and_give_the_models_logits(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = insides.look_inside(model, cube, pixels, targets)
-    head = insides.last_head(model)
+    seen = interpret.look_inside(model, cube, pixels, targets)
+    head = interpret.last_head(model)
     again = seen.features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(again, seen.logits, atol=1e-5)
     with torch.no_grad():
@@ -101,14 +101,14 @@ def test_the_features_are_the_input_of_the_last_head_and_give_the_models_logits(
 def test_the_network_is_left_as_it_was_found(scene):
     model = make("MiM-v1", {}).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    insides.look_inside(model, *scene)
+    interpret.look_inside(model, *scene)
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_every_scan_path_is_the_order_that_the_network_scans():
     model = make("MiM-v1", {"scan": "whole", "scan_types": (2, 4, 1)})
-    paths = insides.scan_paths(P, model.options.scan_types)
+    paths = interpret.scan_paths(P, model.options.scan_types)
     assert list(paths) == [2, 4, 1]
     orders = mixers_of(model)[0].forward_order.view(3, -1)
     for (scan_type, way), order in zip(paths.items(), orders, strict=True):
@@ -125,7 +125,7 @@ def test_the_arrows_follow_the_scan_from_its_start_to_the_centre_or_the_end(monk
         yield figure
 
     monkeypatch.setattr(network, "sheet", sheet)
-    paths = insides.scan_paths(P, (1, 4))
+    paths = interpret.scan_paths(P, (1, 4))
     network.save_scan_orders(tmp_path / "x", paths, halves, "")
     for axes, way in zip(figure.axes, paths.values(), strict=True):
         arrows = [
@@ -148,7 +148,7 @@ def test_the_arrows_follow_the_scan_from_its_start_to_the_centre_or_the_end(monk
 def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = insides.look_inside(model, cube, pixels, targets)
+    seen = interpret.look_inside(model, cube, pixels, targets)
     mixers = mixers_of(model)
     with inputs_of([mixer.decay for mixer in mixers]) as given, torch.no_grad():
         model.eval().forward_scales(patches_of(cube, pixels))
@@ -201,7 +201,7 @@ def reference_mask(sequence, centre, decay):
 @pytest.mark.parametrize("scan", ["halves", "whole"])
 def test_decay_by_index_alone_is_the_same_on_both_sides_of_the_centre_and_known_beforehand(scene, scan):
     model = make("MiM-v1", {"decay": "index", "scan": scan})
-    block = insides.look_inside(model, *scene).blocks[0]
+    block = interpret.look_inside(model, *scene).blocks[0]
     np.testing.assert_allclose(block.decay, block.decay[:, ::-1, ::-1], atol=1e-12)
     np.testing.assert_allclose(block.decay[1], block.decay[0].T, atol=1e-12)  # columns for rows
     np.testing.assert_allclose(block.decay_curve, block.index_factor, atol=1e-12)
@@ -214,7 +214,7 @@ def test_decay_by_index_alone_is_the_same_on_both_sides_of_the_centre_and_known_
 def test_the_shares_of_the_tokens_are_laid_back_onto_the_grid_class_by_class(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = insides.look_inside(model, cube, pixels, targets)
+    seen = interpret.look_inside(model, cube, pixels, targets)
     if model.options.tokens == "pooled":
         assert all(block.attention is None for block in seen.blocks)
         return
@@ -243,24 +243,24 @@ def test_the_shares_of_the_tokens_are_laid_back_onto_the_grid_class_by_class(sce
 
 def test_the_weights_of_the_scan_types_are_the_softmax_of_k(scene):
     model = make("MiM-v1", {"scan_types": (1, 3)})
-    for stage, inside in zip(model.stages, insides.look_inside(model, *scene).blocks, strict=True):
+    for stage, inside in zip(model.stages, interpret.look_inside(model, *scene).blocks, strict=True):
         a, b = map(math.exp, stage.blocks[0].fusion.k.tolist())
         np.testing.assert_allclose(inside.scan_weights, [a / (a + b), b / (a + b)], rtol=1e-6)
-    assert insides.look_inside(make("MiM-v1", {"fusion": "mean"}), *scene).blocks[0].scan_weights is None
+    assert interpret.look_inside(make("MiM-v1", {"fusion": "mean"}), *scene).blocks[0].scan_weights is None
 
 
 def test_what_a_network_has_not_is_none(scene):
-    assert insides.look_inside(make("CNN", {}), *scene).blocks == ()
-    block = insides.look_inside(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
+    assert interpret.look_inside(make("CNN", {}), *scene).blocks == ()
+    block = interpret.look_inside(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
     assert block.decay is None and block.index_factor is None and block.attention is not None
 
 
 def test_features_of_two_groups_lie_apart_and_in_the_same_places_for_the_same_seed():
     rng = np.random.default_rng(0)
     features = np.concatenate([rng.normal(size=(40, 5)), rng.normal(20, 1, size=(40, 5))]).astype(np.float32)
-    places, perplexity = insides.place_features(features, 3)
+    places, perplexity = interpret.place_features(features, 3)
     assert perplexity == pytest.approx(79 / 3)
-    np.testing.assert_array_equal(places, insides.place_features(features, 3)[0])
+    np.testing.assert_array_equal(places, interpret.place_features(features, 3)[0])
     first, second = places[:40], places[40:]
     between = np.linalg.norm(first.mean(0) - second.mean(0))
     assert between > 2 * max(np.linalg.norm(group - group.mean(0), axis=1).max() for group in (first, second))
@@ -270,7 +270,7 @@ def test_features_of_two_groups_lie_apart_and_in_the_same_places_for_the_same_se
     "features", [np.ones((6, 4)), np.arange(6.0)[:, None], np.eye(4)], ids=["equal", "one", "four"]
 )
 def test_features_with_little_to_lay_out_are_laid_out(features):
-    places, again = (insides.place_features(features.astype(np.float32), 0)[0] for _ in range(2))
+    places, again = (interpret.place_features(features.astype(np.float32), 0)[0] for _ in range(2))
     assert np.isfinite(places).all()
     np.testing.assert_array_equal(places, again)  # where the start is random too
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made_runs import SIDE, change, make_run
 
-from reporting.compare import compare, find_runs
-from reporting.methods import labels, settings
+from reporting.comparison.methods import labels, settings
+from reporting.comparison.runs import compare, find_runs
 from utils import InputError
 
 

@@ -14,11 +14,13 @@ from PIL import Image
 from servers import VisdomServer, wait_until
 
 import main
-import watch
 from metrics import scores
-from reporting import live, panes, visdom_server, visualize
-from reporting.live import Subject, VisdomMonitor
-from reporting.visdom_client import Server, environment_name
+from reporting.figures import maps
+from reporting.live import panes, visdom_monitor
+from reporting.live import server as visdom_server
+from reporting.live.client import Server, environment_name
+from reporting.live.visdom_monitor import Subject, VisdomMonitor
+from training import monitors
 from utils import InputError
 
 pytest_plugins = ["browser"]
@@ -33,7 +35,7 @@ SPECTRA = ("spectra: mean and standard deviation of each class", "spectra of ran
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
     """Small pictures, no pause between two sendings, and a server that is away is asked again soon."""
-    monkeypatch.setattr(visualize, "DPI", 40)
+    monkeypatch.setattr(maps, "DPI", 40)
     monkeypatch.setattr(VisdomMonitor, "PAUSE", (0.01, 0.05))
     monkeypatch.setattr(VisdomMonitor, "AGAIN", (0.05, 0.2))
     monkeypatch.setattr(VisdomMonitor, "WAIT_AT_END", 60.0)
@@ -344,8 +346,8 @@ def test_off_starts_nothing(train, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a live view")
 
-    monkeypatch.setattr(watch, "VisdomMonitor", refuse)
-    monkeypatch.setattr(watch, "_subject", refuse)
+    monkeypatch.setattr(monitors, "VisdomMonitor", refuse)
+    monkeypatch.setattr(monitors, "_subject", refuse)
     said, _ = train("--visdom", "off", model="CNN")
     assert not _told(said)
 
@@ -438,7 +440,7 @@ class _Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(live.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(visdom_monitor.time, "perf_counter", lambda: self.now)
 
 
 @pytest.mark.parametrize("per_pixel", [1e-5, 1e-3, 1e-1])
@@ -564,4 +566,4 @@ def test_exploration_looks_at_training_pixels_alone(train, tiny_scene, server):
     pixels = {tuple(map(float, spectrum)) for spectrum in tiny_scene.cube[tiny_scene.train > 0]}
     for line in windows[SPECTRA[1]]["content"]["data"]:
         spectra = np.array([value for value in line["y"] if value is not None]).reshape(-1, 4)
-        assert len(spectra) == watch.SPECTRA_EACH and {tuple(row) for row in spectra.tolist()} <= pixels
+        assert len(spectra) == monitors.SPECTRA_EACH and {tuple(row) for row in spectra.tolist()} <= pixels

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from reporting import monitor
-from reporting.monitor import JsonLog, Progress, ProgressBar
+from reporting.live import monitor
+from reporting.live.monitor import JsonLog, Progress, ProgressBar
 
 PROGRAM = """
-from reporting.monitor import ProgressBar
+from reporting.live.monitor import ProgressBar
 bar = ProgressBar(30, 100, 6000)
 for epoch in range(1, 31):
     accuracy = 0.4 + epoch / 60

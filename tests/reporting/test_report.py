@@ -14,13 +14,13 @@ from finished_run import write_run
 from PIL import Image
 
 import main
-import scenes
-from arguments import parse
-from job import OTHER_MODES
-from reporting.page_tables import NONE, per_cent
-from reporting.png import encode_png
-from reporting.protocol_text import SWITCHES_WITH_NO, command
-from reporting.report import SAFE_PALETTE, layers_of, page, write_report
+from cli.arguments import parse
+from reporting.page.html_tables import NONE, per_cent
+from reporting.page.png import encode_png
+from reporting.page.protocol import SWITCHES_WITH_NO, command
+from reporting.page.report import SAFE_PALETTE, layers_of, page, write_report
+from scenes import catalogue
+from training.prepare import OTHER_MODES
 
 HOSTILE = ('</script><script>alert("x")</script>', "a & b <b>'q'</b> {{data}}", "水稻 ünï \u2028 \\u003c")
 
@@ -322,17 +322,17 @@ def test_the_safe_colours_differ_for_every_kind_of_colour_vision(vision, n_class
 
 
 def test_the_usual_colours_do_not():
-    usual = min(_nearest(scenes.PALETTE[:22], vision) for vision in VISIONS)
+    usual = min(_nearest(catalogue.PALETTE[:22], vision) for vision in VISIONS)
     safe = min(_nearest(SAFE_PALETTE[:22], vision) for vision in VISIONS)
     assert usual < 4 and safe > 2 * usual
-    assert len(set(SAFE_PALETTE)) == len(SAFE_PALETTE) == len(scenes.PALETTE)
+    assert len(set(SAFE_PALETTE)) == len(SAFE_PALETTE) == len(catalogue.PALETTE)
 
 
 # --report
 
 
 def test_report_writes_pictures_and_page_of_finished_runs_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("reporting.visualize.DPI", 40)
+    monkeypatch.setattr("reporting.figures.maps.DPI", 40)
     runs = [write_run(tmp_path / name) for name in ("a", "b")]
     assert main.main(["--report", *(str(run.folder) for run in runs)]) == 0
     for run in runs:
@@ -353,7 +353,7 @@ def test_report_writes_nothing_where_one_of_the_folders_is_no_finished_run(tmp_p
 
 
 def test_a_real_run_leaves_a_page(tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr("reporting.visualize.DPI", 40)
+    monkeypatch.setattr("reporting.figures.maps.DPI", 40)
     common = ["--dataset", "tiny", "--folder", str(tiny_scene.folder), "--output", str(tmp_path / "runs")]
     quick = [
         "--patch_size",

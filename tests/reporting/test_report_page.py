@@ -13,9 +13,9 @@ from browser import browser  # noqa: F401
 from filelock import FileLock
 from finished_run import write_run
 
-from reporting.png import encode_png
-from reporting.report import ERRORS, SAFE_PALETTE, SPLIT, write_report
-from scenes import PALETTE
+from reporting.page.png import encode_png
+from reporting.page.report import ERRORS, SAFE_PALETTE, SPLIT, write_report
+from scenes.catalogue import PALETTE
 
 NAMES22 = tuple(f"{name} {i}" for i, name in enumerate(["Corn & <b>maize</b>", "Bare soil of a very long name"] * 11))
 AXE = "axe-core@4.14.1"

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 from made_runs import SIDE, make_run
 
-from reporting.compare import find_runs
-from reporting.significance import holm, mcnemar, mcnemar_of_runs, pairs_needed, smallest_p, wilcoxon
+from reporting.comparison.runs import find_runs
+from reporting.comparison.significance import holm, mcnemar, mcnemar_of_runs, pairs_needed, smallest_p, wilcoxon
 from utils import InputError
 
 

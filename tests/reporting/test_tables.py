@@ -13,10 +13,10 @@ import pytest
 from made_runs import change, make_run
 
 import main
-from reporting.compare import compare
-from reporting.compared import methods_table, overview, render
+from reporting.comparison.render import Column, Table, parts, show
+from reporting.comparison.runs import compare
+from reporting.comparison.tables import methods_table, overview, render
 from reporting.run_folder import Run
-from reporting.tables import Column, Table, parts, show
 
 PINES = (
     "Corn-notill",

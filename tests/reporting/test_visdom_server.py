@@ -14,7 +14,7 @@ import pytest
 import requests
 from servers import PATIENCE, ROOT, free_port
 
-from reporting import visdom_server
+from reporting.live import server
 from utils import InputError
 
 SCRIPTS = {"one@1.0.0": {"dist/a.js": "js/a.js", "b.css": "css/b.css"}, "two@2.1.0": {"c.woff": "fonts/c.woff#c"}}
@@ -35,7 +35,7 @@ def _tarball(package, files, change=b""):
 def static(tmp_path, monkeypatch):
     """The folder static/ of a visdom of version 9.9, whose page needs the files of SCRIPTS."""
     digests = {package: hashlib.sha256(_tarball(package, files)).hexdigest() for package, files in SCRIPTS.items()}
-    monkeypatch.setattr(visdom_server, "SCRIPTS", {p: (digests[p], files) for p, files in SCRIPTS.items()})
+    monkeypatch.setattr(server, "SCRIPTS", {p: (digests[p], files) for p, files in SCRIPTS.items()})
     folder = tmp_path / "visdom" / "static"
     folder.mkdir(parents=True)
     (folder.parent / "VERSION").write_text("9.9\n")
@@ -68,9 +68,9 @@ def _files(folder):
 
 def test_npm_brings_the_scripts_once_and_they_lie_in_their_places(static, npm):
     calls = npm({package: _tarball(package, files) for package, files in SCRIPTS.items()})
-    assert not visdom_server.scripts_are_complete(static)
-    visdom_server.install_scripts(static)
-    assert visdom_server.scripts_are_complete(static)
+    assert not server.scripts_are_complete(static)
+    server.install_scripts(static)
+    assert server.scripts_are_complete(static)
     assert _files(static) == {
         "index.html": "page",
         "js/a.js": "one@1.0.0 dist/a.js",
@@ -78,7 +78,7 @@ def test_npm_brings_the_scripts_once_and_they_lie_in_their_places(static, npm):
         "fonts/c.woff#c": "two@2.1.0 c.woff",
         "version.built": "9.9\n",
     }
-    visdom_server.install_scripts(static)
+    server.install_scripts(static)
     (call,) = calls.read_text().splitlines()
     assert call.startswith("pack ") and call.endswith("one@1.0.0 two@2.1.0")
 
@@ -86,17 +86,17 @@ def test_npm_brings_the_scripts_once_and_they_lie_in_their_places(static, npm):
 @pytest.mark.parametrize("lost", ["js/a.js", "version.built"])
 def test_scripts_that_are_not_all_there_are_fetched_again(static, npm, lost):
     calls = npm({package: _tarball(package, files) for package, files in SCRIPTS.items()})
-    visdom_server.install_scripts(static)
+    server.install_scripts(static)
     (static / lost).unlink()
-    visdom_server.install_scripts(static)
+    server.install_scripts(static)
     assert len(calls.read_text().splitlines()) == 2 and (static / lost).is_file()
 
 
 def test_another_version_of_visdom_gets_its_own_scripts(static, npm):
     calls = npm({package: _tarball(package, files) for package, files in SCRIPTS.items()})
-    visdom_server.install_scripts(static)
+    server.install_scripts(static)
     (static.parent / "VERSION").write_text("9.10\n")
-    visdom_server.install_scripts(static)
+    server.install_scripts(static)
     assert len(calls.read_text().splitlines()) == 2 and (static / "version.built").read_text() == "9.10\n"
 
 
@@ -104,17 +104,17 @@ def test_a_package_that_is_not_as_it_was_published_leaves_nothing_behind(static,
     changed = _tarball("two@2.1.0", SCRIPTS["two@2.1.0"], b"!")
     npm({"one@1.0.0": _tarball("one@1.0.0", SCRIPTS["one@1.0.0"]), "two@2.1.0": changed})
     with pytest.raises(InputError, match=r"two-2\.1\.0\.tgz as it was published"):
-        visdom_server.install_scripts(static)
+        server.install_scripts(static)
     assert _files(static) == {"index.html": "page"}
 
 
 def test_without_npm_or_its_registry_one_sentence_says_so(static, npm, monkeypatch, tmp_path):
     npm({}, complaint="npm error request to the registry failed", code=1)
     with pytest.raises(InputError, match=r"npm error request to the registry failed.*connect this machine"):
-        visdom_server.install_scripts(static)
+        server.install_scripts(static)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"npm is not there .* install Node\.js"):
-        visdom_server.install_scripts(static)
+        server.install_scripts(static)
     assert _files(static) == {"index.html": "page"}
 
 
@@ -130,7 +130,7 @@ def _listening(port):
 
 def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_path):
     port = free_port()
-    code = "import sys; from reporting import visdom_server as v; v.install_scripts = lambda static: None; "
+    code = "import sys; from reporting.live import server as v; v.install_scripts = lambda static: None; "
     code += f"sys.exit(v.main(['--port', '{port}', '--keep', {str(tmp_path / 'keep')!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -150,25 +150,25 @@ def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_pat
 
 
 def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(visdom_server, "install_scripts", lambda static: None)
+    monkeypatch.setattr(server, "install_scripts", lambda static: None)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert visdom_server.main(["--port", str(port), "--keep", str(tmp_path)]) == 2
+        assert server.main(["--port", str(port), "--keep", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert (
         said
         == f"visdom: port {port} is taken, perhaps by such a server; name another with make visdom PORT={port + 1}\n"
     )
-    assert visdom_server.main(["--port", "99999", "--keep", str(tmp_path)]) == 2
+    assert server.main(["--port", "99999", "--keep", str(tmp_path)]) == 2
     assert "port 99999: ports go from 0 to 65535" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(visdom_server, "install_scripts", lambda static: None)
+    monkeypatch.setattr(server, "install_scripts", lambda static: None)
     (tmp_path / "file").write_text("")
-    assert visdom_server.main(["--port", str(free_port()), "--keep", str(tmp_path / "file" / "keep")]) == 2
+    assert server.main(["--port", str(free_port()), "--keep", str(tmp_path / "file" / "keep")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 

@@ -15,11 +15,11 @@ from matplotlib.patches import Patch
 from PIL import Image
 from scipy import ndimage
 
-from reporting import curves, figures, visualize
+from reporting.figures import curves, maps, style
 from reporting.run_folder import Run
 from reporting.spectra import class_spectra, random_spectra
-from scenes import PALETTE as COLOURS
-from scenes import SCENES
+from scenes.catalogue import PALETTE as COLOURS
+from scenes.catalogue import SCENES
 
 NAMES = ("Corn", "Woods", "Water")
 PALETTE = ("#1f77b4", "#e13c2d", "#0f960f")
@@ -44,7 +44,7 @@ def drawn(monkeypatch):
         figure_drawn.clear()
         yield figure_drawn
 
-    for module in (visualize, curves):
+    for module in (maps, curves):
         monkeypatch.setattr(module, "sheet", sheet)
     return figure_drawn
 
@@ -76,7 +76,7 @@ def poppler(program, *arguments):
 
 
 def test_a_figure_is_a_png_of_300_dpi_and_a_pdf_with_truetype_text(tmp_path):
-    visualize.save_label_map(tmp_path / "map", np.eye(30, dtype=int), NAMES, PALETTE, "A title of the map", 20)
+    maps.save_label_map(tmp_path / "map", np.eye(30, dtype=int), NAMES, PALETTE, "A title of the map", 20)
     with Image.open(tmp_path / "map.png") as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert image.width / 300 * INCH == pytest.approx(9, abs=0.02)
@@ -89,7 +89,7 @@ def test_a_figure_is_a_png_of_300_dpi_and_a_pdf_with_truetype_text(tmp_path):
 
 def test_the_text_of_a_pdf_can_be_read_and_its_map_has_each_pixel_as_a_whole_cell(tmp_path):
     labels = np.random.default_rng(0).integers(0, 4, (31, 45))
-    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "A title of the map")
+    maps.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "A title of the map")
     text = poppler("pdftotext", "-layout", tmp_path / "map.pdf", "-")
     for words in ("A title of the map", "unlabelled", "1 Corn", "3 Water", "10 pixels"):
         assert words in text
@@ -98,7 +98,7 @@ def test_the_text_of_a_pdf_can_be_read_and_its_map_has_each_pixel_as_a_whole_cel
     cells = np.array(Image.open(file).convert("RGB"))
     times = cells.shape[0] // 31
     assert cells.shape == (31 * times, 45 * times, 3) and times > 4
-    expected = visualize.colour_map(labels, PALETTE)
+    expected = maps.colour_map(labels, PALETTE)
     np.testing.assert_array_equal(cells[::-1], expected.repeat(times, 0).repeat(times, 1))  # a PDF begins below
     poppler("pdftoppm", "-r", 300, "-png", "-singlefile", tmp_path / "map.pdf", tmp_path / "page")
     page, png = read_png(tmp_path / "page.png"), read_png(tmp_path / "map.png")
@@ -113,7 +113,7 @@ def test_the_text_of_a_pdf_can_be_read_and_its_map_has_each_pixel_as_a_whole_cel
 
 def test_the_same_drawing_gives_the_same_bytes_without_a_date(tmp_path):
     for name in ("a", "b"):
-        visualize.save_errors(tmp_path / name, np.arange(25).reshape(5, 5) % 5, "title")
+        maps.save_errors(tmp_path / name, np.arange(25).reshape(5, 5) % 5, "title")
         curves.save_confusion(tmp_path / f"{name}-confusion", np.diag([5, 6, 7]), NAMES, "title")
     for name in ("{}.png", "{}.pdf", "{}-confusion.png", "{}-confusion.pdf"):
         content = (tmp_path / name.format("a")).read_bytes()
@@ -123,9 +123,9 @@ def test_the_same_drawing_gives_the_same_bytes_without_a_date(tmp_path):
 
 def test_a_drawing_that_fails_leaves_the_files_as_they_were(tmp_path, monkeypatch):
     (tmp_path / "map.png").write_bytes(b"earlier")
-    with pytest.raises(ZeroDivisionError), figures.sheet(tmp_path / "map"):
+    with pytest.raises(ZeroDivisionError), style.sheet(tmp_path / "map"):
         _ = 1 / 0
-    with monkeypatch.context() as patch, pytest.raises(OSError), figures.sheet(tmp_path / "map") as figure:
+    with monkeypatch.context() as patch, pytest.raises(OSError), style.sheet(tmp_path / "map") as figure:
         original = figure.savefig
         fail = {"pdf": OSError("full")}
 
@@ -145,10 +145,10 @@ def test_a_drawing_that_fails_leaves_the_files_as_they_were(tmp_path, monkeypatc
 def test_a_label_map_has_exactly_its_classes_colours():
     labels = np.array([[0, 1], [2, 3]], dtype=np.uint8)
     expected = np.array([[RGB[0], RGB[1]], [RGB[2], RGB[3]]])
-    image = visualize.colour_map(labels, PALETTE)
+    image = maps.colour_map(labels, PALETTE)
     np.testing.assert_array_equal(image, expected)
     assert image.dtype == np.uint8
-    greys = visualize.colour_map(
+    greys = maps.colour_map(
         np.arange(256)[None], tuple(f"#{value:02x}{value:02x}{value:02x}" for value in range(1, 256))
     )
     np.testing.assert_array_equal(greys[0, :, 1], np.arange(256))
@@ -158,7 +158,7 @@ def test_a_label_map_has_exactly_its_classes_colours():
 def test_the_picture_of_a_map_has_the_colours_in_the_maps_shares(tmp_path, shape):
     labels = np.zeros(shape, dtype=np.int64)
     labels[: shape[0] // 2], labels[-shape[0] // 4 :, : shape[1] // 2] = 1, 3
-    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "a title")
+    maps.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "a title")
     image = read_png(tmp_path / "map.png")
     on_map = {label: count(image, RGB[label]) for label in (1, 3)}
     assert on_map[1] / on_map[3] == pytest.approx((labels == 1).sum() / (labels == 3).sum(), rel=0.06)
@@ -170,18 +170,18 @@ def test_the_picture_of_a_map_has_the_colours_in_the_maps_shares(tmp_path, shape
 def test_the_picture_of_a_map_has_each_pixel_in_its_place_and_all_of_one_size(tmp_path):
     labels = np.ones((29, 29), dtype=np.int64)
     labels[:10, :7], labels[28, 28] = 2, 2
-    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "")
+    maps.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "")
     image = read_png(tmp_path / "map.png")
     shown = image[box_of(image, RGB[1], RGB[2])]
     times = shown.shape[0] // 29
-    np.testing.assert_array_equal(shown, visualize.colour_map(labels, PALETTE).repeat(times, 0).repeat(times, 1))
+    np.testing.assert_array_equal(shown, maps.colour_map(labels, PALETTE).repeat(times, 0).repeat(times, 1))
 
 
 def test_a_map_larger_than_its_picture_is_thinned_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(visualize, "LONGEST_SIDE", 50)
+    monkeypatch.setattr(maps, "LONGEST_SIDE", 50)
     labels = np.ones((100, 100), dtype=np.int64)
     labels[:50] = 2
-    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "", 2)
+    maps.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "", 2)
     image = read_png(tmp_path / "map.png")
     assert count(image, RGB[1]) == pytest.approx(count(image, RGB[2]), rel=0.03)
 
@@ -201,12 +201,12 @@ def test_a_map_larger_than_its_picture_is_thinned_out(tmp_path, monkeypatch):
     ],
 )
 def test_the_scale_bar_has_a_round_length(width, pixel_size, words, pixels):
-    assert visualize.scale_bar(width, pixel_size) == (pytest.approx(pixels), words)
+    assert maps.scale_bar(width, pixel_size) == (pytest.approx(pixels), words)
 
 
 def test_the_scale_bar_is_as_long_as_it_says(tmp_path):
     labels = np.ones((145, 145), dtype=np.int64)
-    visualize.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "", 20)
+    maps.save_label_map(tmp_path / "map", labels, NAMES, PALETTE, "", 20)
     image = read_png(tmp_path / "map.png")
     rows, columns = box_of(image, RGB[1])
     below = (image[rows.stop : rows.stop + 60, columns] == 0).all(-1)
@@ -224,11 +224,11 @@ def test_map_legend_and_title_find_their_places_whatever_the_shape(tmp_path, sha
         kept["figure"] = figure
         return add(figure, *arguments, **keywords)
 
-    add = visualize.add_legend
+    add = maps.add_legend
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(visualize, "add_legend", keep)
-        patch.setattr(figures, "DPI", 60)
-        visualize.save_label_map(tmp_path / "map", labels, names, COLOURS, "MiM-v1 on a scene", 3.0)
+        patch.setattr(maps, "add_legend", keep)
+        patch.setattr(style, "DPI", 60)
+        maps.save_label_map(tmp_path / "map", labels, names, COLOURS, "MiM-v1 on a scene", 3.0)
     figure = kept["figure"]
     renderer = figure.canvas.get_renderer()
     page = figure.bbox
@@ -247,10 +247,10 @@ def test_map_legend_and_title_find_their_places_whatever_the_shape(tmp_path, sha
 
 def test_the_size_of_a_legend_is_known_before_it_is_drawn(tmp_path):
     names = (*SCENES["IndianPines"].class_names, "A name that goes on and on until it needs lines of its own")
-    entries = [Patch(label=figures.class_label(i, name)) for i, name in enumerate(names)]
-    with figures.sheet(tmp_path / "x") as figure:
-        for n_columns, (width, height) in figures.legend_sizes(figure, entries).items():
-            legend = figures.add_legend(figure, entries, n_columns)
+    entries = [Patch(label=style.class_label(i, name)) for i, name in enumerate(names)]
+    with style.sheet(tmp_path / "x") as figure:
+        for n_columns, (width, height) in style.legend_sizes(figure, entries).items():
+            legend = style.add_legend(figure, entries, n_columns)
             extent = legend.get_window_extent(figure.canvas.get_renderer())
             legend.remove()
             assert width == pytest.approx(extent.width / figure.dpi, rel=0.01)
@@ -261,7 +261,7 @@ def test_the_error_map_tells_right_wrong_and_training_pixels_apart():
     rng = np.random.default_rng(0)
     truth, prediction, part = rng.integers(0, 4, (9, 8)), rng.integers(0, 4, (9, 8)), rng.integers(0, 3, (9, 8))
     train, validation, test = (np.where(part == k, truth, 0) for k in range(3))
-    errors = visualize.error_map(prediction, train, validation, test)
+    errors = maps.error_map(prediction, train, validation, test)
     assert set(errors.ravel()) == {0, 1, 2, 3, 4}
     for pixel in np.ndindex(9, 8):
         if train[pixel]:
@@ -277,7 +277,7 @@ def test_the_error_map_tells_right_wrong_and_training_pixels_apart():
 
 def test_the_picture_of_the_errors_counts_them_and_has_colours_that_the_colour_blind_tell_apart(tmp_path, drawn):
     errors = np.array([[1, 1, 1, 2], [3, 0, 0, 0]])
-    visualize.save_errors(tmp_path / "errors", errors, "")
+    maps.save_errors(tmp_path / "errors", errors, "")
     words = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert words == ["right: 3 (75.0 %)", "wrong: 1 (25.0 %)", "training: 1", "in no mask: 3"]
     image = drawn.axes[0].images[0].get_array()
@@ -291,7 +291,7 @@ def test_the_picture_of_the_errors_counts_them_and_has_colours_that_the_colour_b
 def test_a_false_colour_picture_stretches_each_band_and_bears_a_constant_one():
     ramp = np.linspace(100, 300, 10_000, dtype=np.float32).reshape(100, 100)
     cube = np.stack([ramp, np.full_like(ramp, 7), 1000 - ramp], axis=-1)
-    image = visualize.false_colour(cube, (2, 0, 1))
+    image = maps.false_colour(cube, (2, 0, 1))
     assert image.shape == (100, 100, 3)
     assert image.dtype == np.uint8
     assert (image[0, 0].tolist(), image[-1, -1].tolist()) == ([255, 0, 0], [0, 255, 0])

@@ -8,12 +8,13 @@ import pytest
 import scipy.io
 import spectral.io.envi
 
-import scenes
-from cubes import read_cube
-from datasets import fixed_masks, load_scene, load_split
-from description import choose_rgb, colours, read_description
+from datasets import load_scene
 from main import main
 from preprocessing import fit_preprocessing
+from scenes import catalogue
+from scenes.cubes import read_cube
+from scenes.scene_toml import choose_rgb, colours, read_description
+from splits.fixed_masks import fixed_masks, load_split
 from utils import InputError, fingerprint
 
 RNG = np.random.default_rng(0)
@@ -62,7 +63,7 @@ def test_a_scene_is_found_by_name_by_path_and_by_folder(home):
         assert (scene.cube.dtype, scene.gt.dtype) == (np.float32, np.int64)
         assert (scene.spec.name, scene.spec.shape) == ("My-Scene", (9, 12, 4))
         assert scene.spec.class_names == ("Land", "Water", "Roof")
-        assert scene.spec.palette == scenes.PALETTE[:3]
+        assert scene.spec.palette == catalogue.PALETTE[:3]
         assert max(scene.spec.rgb_bands) < 4
 
 
@@ -261,10 +262,10 @@ def houston(tmp_path, monkeypatch, cube, gt, place=None, **facts):
     rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
     from dataclasses import replace
 
-    spec = scenes.SCENES["Houston2018"]
+    spec = catalogue.SCENES["Houston2018"]
     assert spec.n_dropped == 2
     shape = (*cube.shape[:2], cube.shape[2] - 2)
-    monkeypatch.setitem(scenes.SCENES, "Houston2018", replace(spec, shape=shape))
+    monkeypatch.setitem(catalogue.SCENES, "Houston2018", replace(spec, shape=shape))
     folder = tmp_path / "Houston2018"
     folder.mkdir(exist_ok=True)
     (folder / spec.cube_file).unlink(missing_ok=True)
@@ -325,8 +326,8 @@ def test_whu_hi_and_gulfport_are_read_from_their_own_variables(tmp_path, monkeyp
     from dataclasses import replace
 
     for name in ("WHU-Hi-LongKou", "MississippiGulfport"):
-        spec = replace(scenes.SCENES[name], shape=CUBE.shape)
-        monkeypatch.setitem(scenes.SCENES, name, spec)
+        spec = replace(catalogue.SCENES[name], shape=CUBE.shape)
+        monkeypatch.setitem(catalogue.SCENES, name, spec)
         (tmp_path / name).mkdir()
     scipy.io.savemat(tmp_path / "WHU-Hi-LongKou/WHU_Hi_LongKou.mat", {"WHU_Hi_LongKou": CUBE})
     scipy.io.savemat(tmp_path / "WHU-Hi-LongKou/WHU_Hi_LongKou_gt.mat", {"WHU_Hi_LongKou_gt": GT})

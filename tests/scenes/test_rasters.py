@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 import spectral.io.envi
 
-from georeference import map_info_of, pixel_size_of, transform_of
-from rasters import Raster, open_raster, write_bands, write_labels
+from scenes.georeference import map_info_of, pixel_size_of, transform_of
+from scenes.rasters import Raster, open_raster, write_bands, write_labels
 from utils import InputError
 
 RNG = np.random.default_rng(0)

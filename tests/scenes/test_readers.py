@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from readers import describe, read_arrays
+from scenes.matfiles import describe, read_arrays
 from utils import InputError
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from scenes import ALIASES, MASK_KEYS, PALETTE, SCENES, find_scene
+from scenes.catalogue import ALIASES, MASK_KEYS, PALETTE, SCENES, find_scene
 
 # name: (H, W, n_bands), classes, labelled pixels (None: depends on a seed or a resampling)
 KNOWN = {

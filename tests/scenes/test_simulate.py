@@ -12,7 +12,7 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from simulate import simulate
+from scenes.simulate import simulate
 
 SEEDS = (0, 1, 2)
 WATER, MEADOW, WHEAT, MAIZE, RAPESEED, WOODLAND, SOIL, ASPHALT, ROOF, GREENHOUSE = range(1, 11)
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_scene():
 
 def test_another_process_with_another_number_of_threads_makes_the_same_scene():
     code = (
-        "from hashlib import sha256; from simulate import simulate;"
+        "from hashlib import sha256; from scenes.simulate import simulate;"
         "print(*(sha256(a.tobytes()).hexdigest() for a in simulate(5, shape=(90, 120, 24), n_classes=12)))"
     )
     here = " ".join(sha256(a.tobytes()).hexdigest() for a in simulate(5, shape=(90, 120, 24), n_classes=12))
@@ -53,7 +53,7 @@ def test_another_process_with_another_number_of_threads_makes_the_same_scene():
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = os.environ | dict.fromkeys(names, threads) | {"PYTHONHASHSEED": threads}
         run = [sys.executable, "-c", code]
-        there = subprocess.run(run, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True, check=True)
+        there = subprocess.run(run, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=True)
         assert there.stdout.strip() == here
 
 

@@ -14,12 +14,12 @@ import torch
 
 import main
 from benchmarks import bench_selective_scan
-from doctor import examine, scan_error
+from cli.doctor import examine, scan_error
 from models import MODELS, create_model
 from selective_scan import available_backends, backends, build, compile_cpu, cpu, selective_scan
 from selective_scan.cache import cache_folder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 needs_cpu = pytest.mark.skipif("cpu" not in available_backends(), reason="the C++ back end cannot be built here")
 COMPILERS = [name for name in compile_cpu.COMPILERS if shutil.which(name)]
 

@@ -96,7 +96,7 @@ def test_two_processes_at_once_compile_once(fake_nvcc):
         "from selective_scan.compile_cuda import compile_with_nvcc as c; import sys; sys.stdout.write(str(c(['90'])))"
     )
     started = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
         for _ in range(2)
     ]
     images = {process.communicate()[0] for process in started}

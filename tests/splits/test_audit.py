@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 import main
-from audit import brief, brief_sentence, count_duplicates, distance_to, examine, window_shares
 from datasets import Scene
-from splits import Split
+from splits.leakage import brief, brief_sentence, count_duplicates, distance_to, examine, window_shares
+from splits.split import Split
 
 NAMES = {"class_names": ("Corn", "Woods", "Water"), "palette": ("#111111", "#222222", "#333333")}
 

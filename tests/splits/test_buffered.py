@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from buffered import SIDES, assign_blocks, choose_block_size, split_buffered
 from datasets import load_scene
-from splits import check_classes
+from splits.spatial_cv import SIDES, assign_blocks, choose_block_size, split_buffered
+from splits.split import check_classes
 from utils import InputError
 
 NAMES = {"class_names": ("Corn", "Woods", "Water", "Roof"), "palette": ("#111111", "#222222", "#333333", "#444444")}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splits import Split, check_classes, hold_out, skip_border, split_disjoint, split_per_class, split_random
+from splits.split import Split, check_classes, hold_out, skip_border, split_disjoint, split_per_class, split_random
 from utils import InputError
 
 NAMES = {"class_names": ("Corn", "Woods", "Water", "Roof"), "palette": ("#111111", "#222222", "#333333", "#444444")}

@@ -17,14 +17,14 @@ from torch import nn
 
 import engine
 import main
-from arguments import parse
-from data_parallel import BatchNorm, Share, together
+from cli.arguments import parse
 from datasets import load_scene
-from job import prepare
 from models import create_model
 from patches import Augmentation, PatchLoader, labelled_pixels
-from ranks import Ranks
-from reporting.monitor import Monitor
+from reporting.live.monitor import Monitor
+from training.data_parallel import BatchNorm, Share, together
+from training.distributed import Ranks
+from training.prepare import prepare
 from utils import InputError, seed_everything
 
 WORLD = 3

@@ -16,14 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import torchrun
 
-import conclusion
 import datasets
 import engine
-import job
 import main
-import sweep
-from progress import merged, share_of
-from ranks import Ranks
+from inference.partial_map import merged, share_of
+from training import outputs, prepare, sweep
+from training.distributed import Ranks
 
 SMALL = ["--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 
@@ -140,7 +138,7 @@ def test_a_run_killed_while_its_pictures_are_drawn_is_completed_by_the_same_comm
 
     command = ["--model", "CNN", "--epoch", 1, "--runs", 2]
     with monkeypatch.context() as patch:
-        patch.setattr(conclusion.curves, "save_confusion", killed)
+        patch.setattr(outputs.curves, "save_confusion", killed)
         assert call(*command)[0] == 130
     assert not complete(tmp_path / "runs")
     code, said = call(*command)
@@ -186,8 +184,8 @@ def test_other_code_or_another_scene_means_training_anew(call, tmp_path, scene, 
     np.save(scene / "cube.npy", np.load(scene / "cube.npy")[:, :, ::-1])
     assert call("--model", "CNN", "--runs", 2)[0] == 0
     assert len(rows(tmp_path / "runs")) == 4
-    described = job.describe_machine
-    monkeypatch.setattr(job, "describe_machine", lambda device: described(device) | {"code": "other"})
+    described = prepare.describe_machine
+    monkeypatch.setattr(prepare, "describe_machine", lambda device: described(device) | {"code": "other"})
     assert call("--model", "CNN", "--runs", 2)[0] == 0
     assert len(rows(tmp_path / "runs")) == 6
 

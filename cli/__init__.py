@@ -1,0 +1,1 @@
+"""The command line: every flag, and the modes that need no training."""

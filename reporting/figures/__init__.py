@@ -1,0 +1,1 @@
+"""Figures for print: maps, curves, and drawings of a network."""

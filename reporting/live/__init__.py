@@ -1,0 +1,1 @@
+"""Where a run is watched: terminal, log, and visdom."""

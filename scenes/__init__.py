@@ -1,0 +1,1 @@
+"""Scenes: the catalogue, scene.toml, and every file format."""

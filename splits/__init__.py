@@ -1,0 +1,1 @@
+"""Splits: which pixels train and which test."""

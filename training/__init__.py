@@ -1,0 +1,1 @@
+"""Training: one run and many runs, from settings to a folder of results."""
