@@ -4,32 +4,15 @@ import errno
 import logging
 import os
 import sys
-from argparse import Namespace
 from pathlib import Path
 from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
-import torch
-from tqdm.contrib.logging import logging_redirect_tqdm
+from cli.arguments import Command, parse
+from utils import InputError, keep_freed_memory
 
-from cli.arguments import parse
-from cli.audit import audit
-from cli.augment import augment
-from cli.describe import describe
-from cli.doctor import examine
-from cli.download import download
-from datasets import load_scene
-from inference.interpret import draw_insides
-from inference.predict import map_new_scene, scene_raster
-from reporting import results
-from reporting.comparison.runs import compare
-from reporting.comparison.tables import render
-from reporting.run_folder import Run
-from reporting.run_report import show
-from scenes.catalogue import find_scene
-from scenes.rasters import ARRAYS, GEOTIFF, open_raster
-from training.distributed import Ranks
-from training.sweep import resume, train_runs
-from utils import InputError, choose_device, keep_freed_memory
+if TYPE_CHECKING:
+    from training.distributed import Ranks
 
 log = logging.getLogger("mim")
 
@@ -46,52 +29,23 @@ def main(argv: list[str] | None = None) -> int:
     for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "fontTools", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
-        args, options = parse(argv)
+        command = parse(argv)
+        # OpenMP's threads then sleep while they wait, instead of taking the cores from other processes.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         keep_freed_memory()
-        ranks = Ranks.of_environment()
-        if ranks.world > 1:
-            logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"[rank {ranks.rank}] %(message)s"))
-        with logging_redirect_tqdm():
-            if args.download is not None:
-                fetch(args)
-            elif args.doctor:
-                return show_machine(args)
-            elif args.audit:
-                print("\n".join(audit(args)))
-            elif args.augment is not None:
-                log.info("%s holds scene.toml and its masks; --dataset %s uses it", home := augment(args), home.name)
-            elif args.describe is not None:
-                print("\n".join(describe(args.describe, args.folder)))
-            elif args.compare is not None:
-                comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
-                print(render(comparisons, args.format, get_terminal_size((120, 24)).columns))
-            elif args.predict is not None:
-                predict_scene(args, ranks)
-            elif args.report is not None:
-                report(args)
-            elif args.figures is not None:
-                draw_figures(args)
-            elif args.resume is not None:
-                resume(args, options, ranks)
-            else:
-                train_runs(args, options, ranks)
+        return RUN[command.mode](command) or 0
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write("\n")  # after what stood in the bar's line
-        return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to go on
+        sys.stderr.write("\n")  # the progress bar's line ends here
+        return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to resume
     except (InputError, FloatingPointError) as error:
         return _fail(str(error))
-    except BrokenPipeError:  # whoever reads the output, such as head, has had enough
+    except BrokenPipeError:  # the program that reads the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _fail(f"no space is left on the disk for {error.filename or 'the files'}; free some and try again")
-        if error.errno in (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR) and error.filename:
-            return _fail(f"{error.filename} cannot be written or read ({error.strerror}); name another file or folder")
-        if error.filename:
-            return _fail(f"{error.filename} cannot be written or read ({error.strerror}); is it the right place?")
-        return _fail(str(error))
+        return _fail(_on_files(error))
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not out_of_memory and "can't allocate memory" not in str(error):
             raise
         return _fail(
             "the memory is too small for this; lower --batch_size or --patch_size, or use another --cuda device"
@@ -104,65 +58,176 @@ def _fail(message: str, code: int = 2) -> int:
     return code
 
 
-def fetch(args: Namespace) -> None:
+def _on_files(error: OSError) -> str:
+    """Say what is wrong with a file or the disk."""
+    if error.errno == errno.ENOSPC:
+        return f"no space is left on the disk for {error.filename or 'the files'}; free some and try again"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR) and error.filename:
+        return f"{error.filename} cannot be written or read ({error.strerror}); name another file or folder"
+    if error.filename:
+        return f"{error.filename} cannot be written or read ({error.strerror}); is it the right place?"
+    return str(error)
+
+
+# One function per mode. Each imports what it needs, so that --help and a refused flag do not wait for PyTorch.
+
+
+def train(command: Command) -> None:
+    """Do all runs of the command."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from training.sweep import train_runs
+
+    with logging_redirect_tqdm():
+        train_runs(command.configs, _ranks(), rerun=command.args.rerun)
+
+
+def resume(command: Command) -> None:
+    """Resume an interrupted run."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from training import sweep
+
+    args, backend = command.args, command.model_options.get("scan_backend")
+    with logging_redirect_tqdm():
+        sweep.resume(args.resume, _ranks(), cuda=args.cuda, visdom=args.visdom, scan_backend=backend)
+
+
+def download(command: Command) -> None:
     """Fetch scenes into the data root."""
-    try:
-        names = [find_scene(name).name for name in args.download]
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    from cli.download import download
+    from scenes.catalogue import find_scene
+
+    names = [find_scene(name).name for name in command.args.download]
     for name in names:
-        paths = download(name, args.folder)
+        paths = download(name, command.args.folder)
         log.info("%s: %s", name, ", ".join(map(str, paths)) or "nothing to fetch")
 
 
-def show_machine(args: Namespace) -> int:
+def doctor(command: Command) -> int:
     """Print what this machine can run; 0 if that includes the main job, else 2."""
-    lines, able = examine(args.folder, args.visdom)
+    from cli.doctor import examine
+
+    lines, able = examine(command.args.folder, command.args.visdom)
     print("\n".join(lines))
     return 0 if able else 2
 
 
-def report(args: Namespace) -> None:
+def audit(command: Command) -> None:
+    """Print what the split says about unseen land."""
+    from cli.audit import audit
+
+    print("\n".join(audit(command.configs[0], command.args.output)))
+
+
+def augment(command: Command) -> None:
+    """Write a scene again with more training pixels."""
+    from cli.augment import augment
+
+    home = augment(command.configs[0], command.args.augment)
+    log.info("%s holds scene.toml and its masks; --dataset %s uses it", home, home.name)
+
+
+def describe(command: Command) -> None:
+    """Print what a scene, a file or a folder holds."""
+    from cli.describe import describe
+
+    print("\n".join(describe(command.args.describe, command.args.folder)))
+
+
+def compare(command: Command) -> None:
+    """Print finished runs side by side."""
+    from reporting.comparison.runs import compare
+    from reporting.comparison.tables import render
+
+    args = command.args
+    comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
+    print(render(comparisons, args.table_format, get_terminal_size((120, 24)).columns))
+
+
+def report(command: Command) -> None:
     """Draw the pictures and write the page of finished runs again."""
-    for run in [Run.read(folder) for folder in args.report]:  # all are read before a file is written
-        show(run)
+    from reporting.run_folder import Run
+    from reporting.run_report import show
+    from training.config import RunConfig
+
+    runs = [Run.read(folder) for folder in command.args.report]  # all are read before a file is written
+    for run, config in [(run, RunConfig.read(run.folder)) for run in runs]:
+        show(run, config.command(run.protocol.get("processes", 1)))
         log.info("%s is written again", run.folder / "report.html")
 
 
-def draw_figures(args: Namespace) -> None:
-    """Draw what goes on inside a finished run's network."""
-    run, arguments = Run.read(args.figures), results.read_json(args.figures / "config.json").get("arguments", {})
-    if not {"dataset", "folder"} <= set(arguments):
-        raise InputError(f"{args.figures / 'config.json'} is not that of a run; give the folder of a run")
-    scene = load_scene(arguments["dataset"], args.folder or Path(arguments["folder"]))
+def interpret(command: Command) -> None:
+    """Draw the activations of a finished run's network."""
+    from datasets import load_scene
+    from inference.interpret import draw_insides
+    from reporting.run_folder import Run
+    from training.config import RunConfig
+    from utils import choose_device
+
+    args = command.args
+    run, config = Run.read(args.interpret), RunConfig.read(args.interpret)
+    scene = load_scene(config.dataset, args.folder or config.folder)
     folder = draw_insides(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
     log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
-def predict_scene(args: Namespace, ranks: Ranks) -> None:
+def predict(command: Command) -> None:
     """Map a scene or a file with a trained model; no labels and no training data are needed."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from inference.predict import map_new_scene, scene_raster
+    from scenes.rasters import ARRAYS, GEOTIFF, open_raster
+    from utils import choose_device
+
+    args, ranks = command.args, _ranks()
     path = Path(args.predict)
     if path.suffix.lower() != ".toml" and (path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS)):
-        raster, name = open_raster(path, args.key), path.stem
+        raster, name = open_raster(path, args.cube_key), path.stem
     else:
         raster, name = scene_raster(args.predict, args.folder)
-    folder = map_new_scene(
-        raster,
-        name,
-        args.restore,
-        args.output,
-        choose_device(args.cuda, ranks.local_rank),
-        ranks,
-        stride=args.test_stride,
-        precision=args.precision,
-        resample=args.resample,
-        probabilities=args.probabilities,
-        block_rows=args.block_rows,
-        geotiff=args.map_format == "geotiff" or (args.map_format is None and raster.path.suffix.lower() in GEOTIFF),
-    )
+    with logging_redirect_tqdm():
+        folder = map_new_scene(
+            raster,
+            name,
+            args.restore,
+            args.output,
+            choose_device(args.cuda, ranks.local_rank),
+            ranks,
+            stride=args.test_stride,
+            precision=args.precision,
+            resample=args.resample,
+            probabilities=args.probabilities,
+            block_rows=args.block_rows,
+            geotiff=args.map_format == "geotiff" or (args.map_format is None and raster.path.suffix.lower() in GEOTIFF),
+        )
     if ranks.first:
         log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
+
+def _ranks() -> "Ranks":
+    """Find this process's place among those of torchrun, and name it in the log."""
+    from training.distributed import Ranks
+
+    ranks = Ranks.of_environment()
+    if ranks.world > 1:
+        logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"[rank {ranks.rank}] %(message)s"))
+    return ranks
+
+
+RUN = {
+    None: train,
+    "resume": resume,
+    "download": download,
+    "doctor": doctor,
+    "audit": audit,
+    "augment": augment,
+    "describe": describe,
+    "compare": compare,
+    "report": report,
+    "interpret": interpret,
+    "predict": predict,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,19 +1,26 @@
-"""Seeds, devices, whole files, checkpoints, and the one kind of error that is the user's to mend."""
+"""Seeds, devices, whole files, and the one kind of error that is the user's to fix.
+
+PyTorch is imported by the functions that need it, so that the command line answers at once.
+"""
 
 import ctypes
+import difflib
 import functools
 import hashlib
-import io
 import os
 import platform
 import random
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+if TYPE_CHECKING:
+    import torch
+
+VERSION = "0.2.0"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EXECUTION = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
 SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h", ".toml")
@@ -24,8 +31,21 @@ class InputError(ValueError):
     """Something that the user gave is wrong; the message says what, where, and what to do."""
 
 
+def match_name(name: str, choices: Iterable[str], what: str) -> str:
+    """Find a name among the choices without regard to case, "-" and "_"; InputError with the choices otherwise."""
+    plain = {choice.lower().replace("-", "").replace("_", ""): choice for choice in choices}
+    wanted = name.lower().replace("-", "").replace("_", "")
+    if wanted in plain:
+        return plain[wanted]
+    close = difflib.get_close_matches(wanted, plain, n=1)
+    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
+    raise InputError(f"unknown {what} {name!r}{hint}; choose from {', '.join(plain.values())}")
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch and ask for deterministic algorithms, so that a run repeats to the bit."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -35,7 +55,7 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def choose_device(cuda: int | None, local_rank: int = 0) -> torch.device:
+def choose_device(cuda: int | None, local_rank: int = 0) -> "torch.device":
     """Give the device to run on: -1 the CPU, N the N-th GPU, None the GPU of the rank on its machine or else the CPU.
 
     Float32 is float32 on it from here on: convolutions and matrix products are not rounded to TF32.
@@ -43,6 +63,8 @@ def choose_device(cuda: int | None, local_rank: int = 0) -> torch.device:
     Raises:
         InputError: a GPU by number that this machine lacks.
     """
+    import torch
+
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if cuda is None:
@@ -74,11 +96,14 @@ def start_command(processes: int) -> str:
     return "python main.py" if processes == 1 else f"torchrun --nproc_per_node={processes} main.py"
 
 
-def count_flops(model: torch.nn.Module, example: torch.Tensor) -> int:
+def count_flops(model: "torch.nn.Module", example: "torch.Tensor") -> int:
     """Operations of one forward pass in evaluation mode, a multiply-add as two; the model's mode is kept.
 
     Counted by torch.utils.flop_counter: matrix products and convolutions wherever they are called, nothing elementwise.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -89,10 +114,13 @@ def count_flops(model: torch.nn.Module, example: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
-def describe_machine(device: torch.device) -> dict[str, str | None]:
-    """Versions of what computed, the device, and the project's git commit ("+" where files differ from it)."""
+def describe_machine(device: "torch.device") -> dict[str, str | None]:
+    """Versions of what computed, the device, and the project's git commit ("+" if files differ from it)."""
+    import torch
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
+        "mim": VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
@@ -176,32 +204,3 @@ def fingerprint_file(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def save_checkpoint(path: Path, content: dict) -> None:
-    """Write a checkpoint of tensors and plain values, whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def load_checkpoint(path: Path, kind: str) -> dict:
-    """Read a checkpoint, weights and plain values only, onto the CPU.
-
-    Args:
-        path: the file.
-        kind: the value that its entry "kind" must have.
-    Raises:
-        InputError: no such file, or one that is not such a checkpoint.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give a last.pt or best.pt of a run's folder")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or foreign file can fail in any way
-        raise InputError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
-        ) from error
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
-    return content

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,7 @@ import torch
 from models import create_model
 from preprocessing import Preprocessing
 from scenes.rasters import write_bands
-from training.checkpoint import CHECKPOINT
-from utils import save_checkpoint
+from training.checkpoint import Checkpoint, model_facts
 
 
 class Noise:
@@ -51,12 +49,17 @@ def write_inputs(folder: Path, args, height: int, width: int, bands: int) -> lis
     write_bands(scene, Noise(height, width, bands), [f"band {i}" for i in range(bands)])
     torch.manual_seed(0)
     model = create_model(args.model, n_bands=bands, n_classes=9, patch_size=args.patch_size)
-    facts = {"name": args.model, "n_bands": bands, "n_classes": 9, "patch_size": args.patch_size}
-    names = [f"class {i}" for i in range(1, 10)]
     preprocessing = Preprocessing("zscore", "scene", np.zeros(bands, np.float32), np.ones(bands, np.float32))
-    content = {"kind": CHECKPOINT, "model": facts | {"options": asdict(model.options)}, "scene": "noise"}
-    content |= {"preprocessing": preprocessing.state(), "class_names": names, "palette": ["#1f77b4"] * 9}
-    save_checkpoint(folder / "last.pt", content | {"border": "mirror", "state": {"weights": model.state_dict()}})
+    Checkpoint(
+        model=model_facts(args.model, model),
+        preprocessing=preprocessing.state(),
+        class_names=tuple(f"class {i}" for i in range(1, 10)),
+        palette=("#1f77b4",) * 9,
+        scene="noise",
+        wavelengths=None,
+        border="mirror",
+        state={"weights": model.state_dict()},
+    ).save(folder / "last.pt")
     return [sys.executable, "main.py", "--predict", str(scene), "--restore", str(folder / "last.pt"), "--cuda", "-1"]
 
 

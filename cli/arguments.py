@@ -1,93 +1,170 @@
-"""The command line as it was given: parsed, and checked for what goes together."""
+"""The command line: parsed, checked without opening a file, and turned into the settings of runs."""
 
-import argparse
-from dataclasses import fields
+from argparse import Namespace
+from dataclasses import dataclass, fields, replace
 from itertools import product
+from urllib.parse import urlsplit
 
-from cli.checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
-from cli.flags import FOR_COMPARE, FOR_PREDICT, build_parser
-from models import check_options
-from models.options import MiMOptions
-from utils import InputError
+from cli.flags import MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
+from models import MODELS, check_options
+from training.config import RunConfig
+from utils import InputError, match_name
 
-SWEPT = ("dataset", "model", "patch_size")  # of these several values make a sweep
-MODES = {  # the flags that a mode without training takes
-    "download": {"folder"},
-    "doctor": {"folder", "visdom"},
-    "describe": {"folder"},
-    "compare": set(FOR_COMPARE),
-    "predict": {"restore", "folder", "output", "cuda", "precision", "test_stride"} | FOR_PREDICT.keys(),
-    "report": set(),
-    "figures": {"folder", "cuda", "seed"},
-    "resume": {"cuda", "visdom", "scan_backend"},
-    "augment": SPLIT_FLAGS | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed"},
-    "audit": SPLIT_FLAGS
-    | {"dataset", "folder", "train_set", "test_set", "patch_size", "seed", "normalize", "fit_on", "pca", "output"},
-}
+MAX_SEED = 2**32  # NumPy's generators take no larger one
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
-    """Parse and check the command line.
+@dataclass(frozen=True)
+class Command:
+    """What a command line asks for.
 
-    Returns:
-        All arguments, the model's parts left out; and the model's parts that were given.
+    Attributes:
+        mode: a key of MODES, or None to train.
+        args: the values of all flags, the model's parts apart.
+        configs: settings of the runs, one per run; of a mode that takes a scene and a split, one; else none.
+        model_options: the model's parts that were given.
+    """
+
+    mode: str | None
+    args: Namespace
+    configs: list[RunConfig]
+    model_options: dict
+
+
+def parse(argv: list[str] | None = None) -> Command:
+    """Parse and check the command line; None for the process's own.
+
     Raises:
         InputError: a flag that is wrong, or not used by the mode.
     """
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    absent = object()  # parsed anew onto this, what is not given keeps it
-    marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), absent)))
-    given = {name for name, value in vars(marked).items() if value is not absent}
-    for mode, takes in MODES.items():
-        if mode in given:
-            unused = sorted(given - takes - {mode})
-            if unused:
-                raise InputError(f"--{mode} does not use {', '.join(f'--{name}' for name in unused)}; leave it out")
-    args.sweep = _combinations(args, given & set(MODES))
-    vars(args).update(args.sweep[0])
-    names = [option.name for option in fields(MiMOptions)]
-    options = {name: vars(args).pop(name) for name in names if name in given}
+    given = vars(build_parser().parse_args(argv))
+    mode = _mode(given)
+    args = Namespace(**defaults(mode) | given)
+    options = {name: vars(args).pop(name) for name in MODEL_PARTS if name in given}
     for name in ("scan_types", "scales"):
         if name in options:
             options[name] = tuple(options[name])
-    if "visdom" not in given and args.resume is not None:
-        args.visdom = None  # as the run had it
-    if args.figures is not None and "folder" not in given:
-        args.folder = None  # as the run had it
-    if args.audit and "output" not in given:
-        args.output = None
-    if args.augment is not None and not 1 < args.augment < float("inf"):
+    _check_least(args, block_rows=1, test_stride=1)
+    _check_output(args.output)
+    _check_visdom(args.visdom)
+    if mode == "augment" and not 1 < args.augment < float("inf"):
         raise InputError(f"--augment must be above 1, the factor of training pixels, not {args.augment:g}")
-    if args.audit or args.augment is not None or not given & set(MODES):
-        check_split(args, given)
-    if not given & set(MODES):
-        for mode, flags in (("predict", FOR_PREDICT), ("compare", FOR_COMPARE)):
-            unused = sorted(given & flags.keys())
-            if unused:
-                raise InputError(f"{', '.join(f'--{name}' for name in unused)} goes with --{mode}; leave it out")
-        for each in args.sweep:
-            check_training(one := argparse.Namespace(**vars(args) | each))
-            check_split(one, given)
-            each["model"] = one.model
-            try:
-                check_options(one.model, one.patch_size, **options)
-            except ValueError as error:
-                raise InputError(str(error)) from error
-        args.model = args.sweep[0]["model"]
-    elif args.predict is not None and args.restore is None:
+    if mode == "predict" and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")
-    check_least(args, block_rows=1, test_stride=1)
-    check_output(args)
-    check_visdom(args.visdom)
-    return args, options
+    configs = []
+    if mode is None or "dataset" in MODES[mode].takes:
+        configs = _configs(args, options, given, mode)
+    return Command(mode, args, configs, options)
 
 
-def _combinations(args: argparse.Namespace, modes: set[str]) -> list[dict]:
-    """Scene, network and patch size of every run of one seed; a mode without training takes one of each."""
-    for name in SWEPT:
-        values = getattr(args, name)
-        if modes and values is not None and len(values) > 1:
-            raise InputError(f"--{modes.pop()} takes one --{name}, not {len(values)}")
-    lists = [list(dict.fromkeys(getattr(args, name) or [None])) for name in SWEPT]
-    return [dict(zip(SWEPT, values, strict=True)) for values in product(*lists)]
+def _mode(given: dict) -> str | None:
+    """Find the mode, and refuse the flags that it does not use."""
+    for mode, facts in MODES.items():
+        if mode in given:
+            unused = sorted(set(given) - facts.takes - {mode, *facts.more})
+            if unused:
+                raise InputError(f"--{mode} does not use {_flags(unused)}; leave it out")
+            return mode
+    for mode, facts in MODES.items():
+        if unused := sorted(set(given) & set(facts.more)):
+            raise InputError(f"{_flags(unused)} goes with --{mode}; leave it out")
+    return None
+
+
+def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> list[RunConfig]:
+    """Make and check the settings of every run: scenes x networks x patch sizes, each with its seeds."""
+    if args.__dict__.get("dataset") is None:
+        raise InputError("--dataset is missing; `python main.py --help` lists the scenes")
+    values = {name: getattr(args, name) for name in SWEPT}
+    lists = {name: list(dict.fromkeys(each)) if name in given else [each] for name, each in values.items()}
+    if mode is not None:
+        for name, each in lists.items():
+            if len(each) > 1:
+                raise InputError(f"--{mode} takes one --{name}, not {len(each)}")
+    if mode is None:
+        lists["model"] = [match_name(name, MODELS, "model") for name in lists["model"]]
+    names = [each.name for each in fields(RunConfig) if each.name not in (*SWEPT, "model_options")]
+    shared = {name: getattr(args, name) for name in names}
+    configs = []
+    for chosen in product(*lists.values()):
+        config = RunConfig(**shared, **dict(zip(SWEPT, chosen, strict=True)), model_options=options)
+        _check_split(config, given, args.runs)
+        if mode is None:
+            _check_training(config, args.runs)
+        configs += [replace(config, seed=seed) for seed in range(config.seed, config.seed + args.runs)]
+    return configs
+
+
+def _check_split(config: RunConfig, given: dict, n_runs: int) -> None:
+    """Check scene, split and normalisation."""
+    _check_least(config, seed=0, pca=0, folds=2, fold=0, block_size=1)
+    if config.seed + n_runs > MAX_SEED:
+        raise InputError(f"--seed must be below {MAX_SEED}, not {config.seed}")
+    if config.patch_size < 1 or config.patch_size % 2 == 0:
+        raise InputError(
+            f"--patch_size must be odd and at least 1, so that a patch has a centre, not {config.patch_size}"
+        )
+    if (config.train_set is None) != (config.test_set is None):
+        raise InputError("--train_set and --test_set go together; give both or neither")
+    drawn = [name for name in SPLIT_FLAGS if name in given]
+    if config.train_set is not None and drawn:
+        raise InputError(f"--train_set and --test_set fix the split; leave out {_flags(drawn)}")
+    blocks = sorted(given.keys() & {"folds", "fold", "block_size"})
+    if blocks and config.sampling_mode != "spatial":
+        raise InputError(f"--{blocks[0]} is used with --sampling_mode spatial alone; give that or leave it out")
+    if config.fold is not None and config.fold >= config.folds:
+        raise InputError(
+            f"--fold must lie between 0 and {config.folds - 1} (--folds {config.folds}), not {config.fold}"
+        )
+    if "fit_on" in given and config.normalize == "none" and not config.pca:
+        raise InputError("--fit_on has nothing to fit with --normalize none and no --pca; leave it out")
+
+
+def _check_training(config: RunConfig, n_runs: int) -> None:
+    """Check model and recipe."""
+    _check_least(config, epoch=1, batch_size=1)
+    _check_least(Namespace(runs=n_runs), runs=1)
+    if not 0 < config.lr < float("inf"):
+        raise InputError(f"--lr must be a number above 0, not {config.lr:g}")
+    if not 0 <= config.val_fraction < 1:
+        raise InputError(f"--val_fraction must be at least 0 and below 1, not {config.val_fraction:g}")
+    if config.eval_weights == "best" and not config.val_fraction:
+        raise InputError("--eval_weights best needs validation pixels; give --val_fraction, such as 0.1")
+    takes = [option.name for option in fields(MODELS[config.model].options)]
+    if unused := [name for name in config.model_options if name not in takes]:
+        raise InputError(f"{config.model} does not use {_flags(unused)}; it takes {_flags(takes)}")
+    try:
+        check_options(config.model, config.patch_size, **config.model_options)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error  # the message begins with the option's name
+
+
+def _check_least(settings: Namespace | RunConfig, **bounds: int) -> None:
+    """Check that each of these settings, if it is given, is no less than its bound."""
+    for name, least in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name} must be at least {least}, not {value}")
+
+
+def _check_output(output) -> None:
+    """Check that neither the folder of the results nor one above it is a file."""
+    for path in () if output is None else (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--output {output}: {path} is a file; name a folder")
+
+
+def _check_visdom(url: str | None) -> None:
+    """Check the address of a server, or "off"; None if a resumed run has it."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        valid = parts.hostname and parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # a port that is no number
+        valid = False
+    if not valid:
+        raise InputError(f"--visdom {url} is no address of a server; give one such as http://localhost:8097, or off")
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)

@@ -1,62 +1,157 @@
-"""The flags of the command line: names, help, defaults."""
+"""The flags of the command line. Those of a run's settings and of a model's parts are made from their dataclasses."""
 
 import argparse
-from dataclasses import fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any, get_args
 
-from engine import PRECISIONS
 from models import MODELS
-from models.options import CHOICES, MiMOptions
-from preprocessing import FIT_ON, NORMALIZATIONS
+from models.options import MiMOptions
 from scenes.catalogue import SCENES
-from selective_scan import BACKENDS
+from training.config import GROUPS, RunConfig
 from utils import InputError
 
-FORMATS = ("text", "csv", "markdown", "latex")
-VISDOM_URL = "http://localhost:8097"
-OPTION_HELP = {
-    "dim": "width of the tokens",
-    "d_inner": "width of the selective scan",
-    "d_state": "states per channel of the selective scan (N)",
-    "depth": "blocks per stage",
-    "dropout": "rate on the learned tokens and before each decoder",
-    "stem": "depthwise and pointwise convolution, or one full 3x3 convolution with BatchNorm",
-    "scan_types": "which of the four scan orders: rows from the top left, columns from the top left, rows from the "
-    "top right, columns from the bottom left",
-    "scan": "two halves that end at the centre, or the whole sequence in both directions",
-    "decay": "factors of the Gaussian decay mask",
-    "tokens": "semantic tokens learned and fused, or pooled and gated",
-    "fusion": "weights over the scan types learned, or all equal",
-    "scales": "odd sides of the token grid after each stage",
-    "scale_loss": "every scale has a head and a share in loss and prediction, or the last alone",
-    "separate_types": "separate parameters for each scan type",
-    "scan_backend": "back end of the selective scan",
+TABLE_FORMATS = ("text", "csv", "markdown", "latex")
+SPLIT_FLAGS = ("sampling_mode", "training_sample", "folds", "fold", "block_size")
+SCENE_AND_SPLIT = frozenset(("dataset", "folder", "train_set", "test_set", "patch_size", "seed", *SPLIT_FLAGS))
+PREPROCESSING = frozenset(("normalize", "fit_on", "pca"))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A flag that makes main.py do something else than train, and then stop.
+
+    Attributes:
+        flag: what argparse takes for the mode's own flag.
+        takes: names of the settings and parts that the mode uses, of those that a training run has too.
+        more: further flags of this mode alone, by name, with what argparse takes for them.
+        defaults: what settings are if they are not given, if it is not as for a training run.
+        aliases: earlier names of the flag.
+    """
+
+    flag: dict[str, Any]
+    takes: frozenset[str] = frozenset()
+    more: dict[str, dict[str, Any]] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+
+MODES = {
+    "download": Mode(
+        {"nargs": "+", "metavar": "NAME", "help": "fetch these scenes into --folder"}, takes=frozenset(["folder"])
+    ),
+    "doctor": Mode(
+        {"action": "store_true", "help": "show what this machine can run, and check the scan"},
+        takes=frozenset(["folder", "visdom"]),
+    ),
+    "describe": Mode(
+        {
+            "metavar": "SCENE_OR_FILE",
+            "help": "show what a scene, a file or a folder of files holds, and suggest a scene.toml for it",
+        },
+        takes=frozenset(["folder"]),
+    ),
+    "audit": Mode(
+        {
+            "action": "store_true",
+            "help": "examine the split (overlap, shared windows, distances, duplicates, numbering); with --output DIR "
+            "write audit.json, audit.png and audit.pdf there",
+        },
+        takes=SCENE_AND_SPLIT | PREPROCESSING | {"output"},
+        defaults={"output": None},
+    ),
+    "augment": Mode(
+        {
+            "type": float,
+            "metavar": "FACTOR",
+            "help": "write the scene of --dataset as Augmented_NAME, with FACTOR times the training pixels",
+        },
+        takes=SCENE_AND_SPLIT,
+    ),
+    "predict": Mode(
+        {
+            "metavar": "SCENE",
+            "help": "map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore; needs no labels",
+        },
+        takes=frozenset(["restore", "folder", "output", "cuda", "precision", "test_stride"]),
+        more={
+            "cube_key": {
+                "metavar": "VARIABLE",
+                "help": "the cube's variable in the file of --predict, if it holds several",
+                "aliases": ("key",),
+            },
+            "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
+            "probabilities": {
+                "action": "store_true",
+                "help": "--predict: write class probabilities and entropy (nats) too",
+            },
+            "block_rows": {
+                "type": int,
+                "metavar": "N",
+                "help": "--predict: rows in memory at a time (default: 64 MiB of them)",
+            },
+            "map_format": {
+                "choices": ("envi", "geotiff"),
+                "help": "--predict: format of the maps (default: that of the input, else envi)",
+            },
+        },
+    ),
+    "interpret": Mode(
+        {
+            "type": Path,
+            "metavar": "RUN",
+            "help": "draw a finished run's features, scan orders and weights, decay masks and token attention into "
+            "RUN/figures",
+        },
+        takes=frozenset(["folder", "cuda", "seed"]),
+        defaults={"folder": None},  # as the run had it
+        aliases=("figures",),
+    ),
+    "report": Mode(
+        {
+            "nargs": "+",
+            "type": Path,
+            "metavar": "RUN",
+            "help": "draw the pictures and write report.html of finished runs' folders again",
+        }
+    ),
+    "compare": Mode(
+        {
+            "nargs": "+",
+            "type": Path,
+            "metavar": "RUN",
+            "help": "put runs side by side, with mean and standard deviation over their seeds: folders of runs, "
+            "folders above them, metrics.json or results.csv",
+        },
+        more={
+            "table_format": {
+                "choices": TABLE_FORMATS,
+                "default": "text",
+                "help": "--compare: format of the table",
+                "aliases": ("format",),
+            },
+            "mixed_protocols": {
+                "action": "store_true",
+                "help": "--compare: mark different protocols instead of refusing them",
+            },
+        },
+    ),
+    "resume": Mode(
+        {"type": Path, "metavar": "RUN", "help": "resume an interrupted run from its folder"},
+        takes=frozenset(["cuda", "visdom", "scan_backend"]),
+        defaults={"visdom": None},  # as the run had it
+    ),
 }
-FOR_PREDICT = {
-    "key": {"metavar": "VARIABLE", "help": "the cube's variable in the file of --predict, where it holds several"},
-    "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
-    "probabilities": {"action": "store_true", "help": "--predict: write probabilities and entropy (nats) as well"},
-    "block_rows": {
-        "type": int,
-        "metavar": "N",
-        "help": "--predict: rows in memory at a time (default: 64 MiB of them)",
+MANY_RUNS = {  # of a command that trains, not of one run
+    "runs": {"type": int, "default": 1, "metavar": "N", "help": "number of runs, with the seeds seed, seed + 1, ..."},
+    "rerun": {
+        "action": "store_true",
+        "help": "of several runs, train those again that are finished",
+        "aliases": ("again",),
     },
-    "map_format": {
-        "choices": ("envi", "geotiff"),
-        "help": "--predict: of the maps (default: the file's, else ENVI)",
-    },
 }
-
-FOR_COMPARE = {
-    "format": {"choices": FORMATS, "default": "text", "help": "--compare: of the table"},
-    "mixed_protocols": {"action": "store_true", "help": "--compare: mark different protocols instead of refusing them"},
-}
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action):
-        told = action.default is None or "(default" in action.help
-        return action.help if told else super()._get_help_string(action)
+SWEPT = tuple(each.name for each in fields(RunConfig) if each.metadata.get("swept"))
+MODEL_PARTS = tuple(each.name for each in fields(MiMOptions))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,224 +160,101 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of main.py."""
+    """Make the parser of main.py. It gives the flags that were typed alone; `defaults` has the rest."""
     parser = _Parser(
         prog="main.py",
         description="Classify hyperspectral scenes with the Mamba-in-Mamba models.",
-        formatter_class=_HelpFormatter,
+        argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    _add_modes(parser.add_argument_group("modes without training"))
-    _add_data(parser.add_argument_group("scene, split and normalisation"))
-    _add_training(parser.add_argument_group("training"))
-    _add_model_parts(parser.add_argument_group("the model's parts (a model that lacks one says so)"))
-    _add_running(parser.add_argument_group("running"))
+    group = parser.add_argument_group("modes without training (main.py does this and stops)")
+    for name, mode in MODES.items():
+        _add(group, name, mode.flag | {"aliases": mode.aliases})
+        for each, keywords in mode.more.items():
+            _add(group, each, keywords)
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
+        for setting in fields(RunConfig):
+            if setting.metadata.get("group") == title:
+                _add(group, setting.name, _of_setting(setting))
+    for name, keywords in MANY_RUNS.items():
+        _add(group, name, keywords)
+    group = parser.add_argument_group("the model's parts (a model that lacks one says so)")
+    for option in fields(MiMOptions):
+        _add(group, option.name, _of_option(option))
     return parser
 
 
-def _add_modes(group):
-    group.add_argument("--download", nargs="+", metavar="NAME", help="fetch these scenes into --folder and stop")
-    group.add_argument("--doctor", action="store_true", help="show what this machine can run, check the scan, and stop")
-    group.add_argument(
-        "--describe",
-        metavar="SCENE_OR_FILE",
-        help="show what a scene, a file or a folder of files holds, suggest a scene.toml for it, and stop",
-    )
-    group.add_argument(
-        "--predict",
-        metavar="SCENE",
-        help="map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore and stop; needs no labels",
-    )
-    group.add_argument(
-        "--audit",
-        action="store_true",
-        help="examine the split (overlap, shared windows, distances, duplicates, numbering) and stop; "
-        "with --output DIR write audit.json, audit.png and audit.pdf there",
-    )
-    group.add_argument(
-        "--augment",
-        type=float,
-        metavar="FACTOR",
-        help="write the scene of --dataset as Augmented_NAME, with FACTOR times the training pixels, and stop",
-    )
-    group.add_argument(
-        "--compare",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="put runs side by side, as mean and deviation over their seeds, and stop: folders of runs, folders above "
-        "them, metrics.json or results.csv",
-    )
-    for name, keywords in (FOR_PREDICT | FOR_COMPARE).items():
-        group.add_argument(f"--{name}", **keywords)
-    group.add_argument(
-        "--report",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="draw the pictures and write report.html of finished runs' folders again, and stop",
-    )
-    group.add_argument(
-        "--figures",
-        type=Path,
-        metavar="RUN",
-        help="draw the inside of a finished run's network into RUN/figures (features, scan orders and weights, decay "
-        "masks, token attention), as PNG and PDF, and stop",
-    )
-    group.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+def defaults(mode: str | None) -> dict[str, Any]:
+    """Give the values of all flags, the model's parts apart, that are not typed.
+
+    Args:
+        mode: a key of MODES, or None for a training run.
+    """
+    values = {each.name: each.default for each in fields(RunConfig) if each.default is not MISSING}
+    for name, keywords in _others().items():
+        values[name] = keywords.get("default", False if keywords.get("action") == "store_true" else None)
+    return values | (MODES[mode].defaults if mode else {})
 
 
-def _add_data(group):
-    group.add_argument(
-        "--dataset",
-        nargs="+",
-        metavar="NAME",
-        help=f"scene, or several for a sweep: {', '.join(SCENES)}, or one of your own: "
-        "a folder in --folder, or a path, with a scene.toml; case, - and _ do not matter",
-    )
-    group.add_argument("--folder", type=Path, default=Path("Datasets"), help="data root, one subfolder per scene")
-    group.add_argument(
-        "--train_set",
-        type=Path,
-        metavar="FILE",
-        help="fixed training mask: the array TR, or the only label map in the file",
-    )
-    group.add_argument(
-        "--test_set", type=Path, metavar="FILE", help="fixed test mask: the array TE, or the only label map in the file"
-    )
-    group.add_argument(
-        "--sampling_mode",
-        choices=("random", "fixed", "disjoint", "buffered"),
-        help="draw the split from the ground truth: a share of each class, a number per class, a share of each "
-        "class on one side of a line, or one fold of blocks with a guard between the windows; without it the scene's "
-        "fixed masks are used if they are there, else random",
-    )
-    group.add_argument(
-        "--training_sample",
-        type=float,
-        help="share of each class (0.1 where not given), with fixed the number (50), with buffered the most (all)",
-    )
-    group.add_argument("--folds", type=int, default=5, metavar="K", help="folds of --sampling_mode buffered")
-    group.add_argument(
-        "--fold", type=int, metavar="I", help="the fold that tests, from 0 (default: the seed modulo --folds)"
-    )
-    group.add_argument(
-        "--block_size", type=int, metavar="N", help="side of its blocks in pixels (default: chosen from the scene)"
-    )
-    group.add_argument(
-        "--val_fraction", type=float, default=0.0, help="share of each class's training pixels held out for validation"
-    )
-    group.add_argument("--normalize", choices=NORMALIZATIONS, default="zscore", help="normalisation of each band")
-    group.add_argument(
-        "--pca", type=int, default=0, metavar="N", help="reduce to N whitened components; 0 keeps the bands"
-    )
-    group.add_argument("--fit_on", choices=FIT_ON, default="scene", help="pixels that fit normalisation and PCA")
-    group.add_argument(
-        "--border",
-        choices=("mirror", "skip"),
-        default="mirror",
-        help="mirror the scene at its edge, or leave out the pixels whose window would cross it",
-    )
+def _others() -> dict[str, dict[str, Any]]:
+    """Give the flags that are no settings of a run."""
+    own = {name: mode.flag for name, mode in MODES.items()}
+    return own | {name: keywords for mode in MODES.values() for name, keywords in mode.more.items()} | MANY_RUNS
 
 
-def _add_training(group):
-    switch = argparse.BooleanOptionalAction
-    group.add_argument(
-        "--model",
-        nargs="+",
-        default=["MiM-v1"],
-        metavar="NAME",
-        help=f"{', '.join(MODELS)}, or several for a sweep; case, - and _ do not matter (default: MiM-v1)",
-    )
-    group.add_argument(
-        "--patch_size",
-        nargs="+",
-        type=int,
-        default=[7],
-        metavar="P",
-        help="side of the window round a pixel, odd, or several for a sweep (default: 7)",
-    )
-    group.add_argument("--epoch", type=int, default=150, help="passes over the training pixels")
-    group.add_argument("--batch_size", type=int, default=64, help="patches per training step, at most")
-    group.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of the one-cycle schedule")
-    group.add_argument("--class_balancing", action="store_true", help="weigh the classes inversely to their frequency")
-    group.add_argument(
-        "--flip_augmentation", action=switch, default=True, help="random mirror images and rotations of the patches"
-    )
-    group.add_argument("--radiation_augmentation", action="store_true", help="random brightness and noise")
-    group.add_argument("--mixture_augmentation", action="store_true", help="random mixtures within a class, and noise")
-    group.add_argument("--restore", type=Path, metavar="CHECKPOINT", help="start from these weights")
-    group.add_argument(
-        "--weights",
-        choices=("last", "best"),
-        default="last",
-        help="evaluate the last epoch's, or the best in validation",
-    )
+def _add(group, name: str, keywords: dict[str, Any]) -> None:
+    keywords = dict(keywords)
+    default, aliases = keywords.pop("default", None), keywords.pop("aliases", ())
+    if default is not None and default is not False:
+        keywords["help"] += f" (default: {_as_typed(default)})"
+    group.add_argument(f"--{name}", *(f"--{alias}" for alias in aliases), dest=name, **keywords)
 
 
-def _add_model_parts(group):
-    for option in fields(MiMOptions):
-        own = {
-            name: getattr(model.defaults, option.name)
-            for name, model in MODELS.items()
-            if hasattr(model.defaults, option.name)
-        }
-        values = dict.fromkeys(map(_as_typed, own.values()))
-        if option.name == "scales":
-            default = "MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
-        elif len(values) == 1:
-            default = next(iter(values))
-        else:
-            default = ", ".join(f"{name} {_as_typed(value)}" for name, value in own.items())
-        keywords = {"help": f"{OPTION_HELP[option.name]} (default: {default})", "default": argparse.SUPPRESS}
-        if option.name == "separate_types":
-            keywords["action"] = "store_true"
-        elif option.name in ("scan_types", "scales"):
-            keywords |= {"nargs": "+", "type": int, "metavar": "N"}
-        elif option.name == "scan_backend":
-            keywords["choices"] = ("auto", *BACKENDS)
-        elif option.name in CHOICES:
-            keywords["choices"] = CHOICES[option.name]
-        else:
-            keywords["type"] = type(option.default)
-        group.add_argument(f"--{option.name}", **keywords)
+def _of_setting(setting) -> dict[str, Any]:
+    """Give what argparse takes for a setting of a run."""
+    facts, default = setting.metadata, None if setting.default is MISSING else setting.default
+    help = facts["help"].format(scenes=", ".join(SCENES), models=", ".join(MODELS))
+    keywords = {"help": help, "default": default, "aliases": facts.get("aliases", ())}
+    kind = next((each for each in get_args(setting.type) if each is not type(None)), setting.type)
+    if kind is bool:
+        return keywords | {"action": argparse.BooleanOptionalAction if default else "store_true"}
+    if "choices" in facts:
+        renamed = facts.get("renamed_values", {})
+        return keywords | {"choices": facts["choices"], "type": lambda value: renamed.get(value, value)}
+    keywords |= {"type": kind, "metavar": facts.get("metavar")}
+    if facts.get("swept"):
+        keywords["nargs"] = "+"
+    if setting.name == "visdom":  # the flag alone means the usual server
+        keywords |= {"nargs": "?", "const": default}
+    return keywords
+
+
+def _of_option(option) -> dict[str, Any]:
+    """Give what argparse takes for a part of a model."""
+    own = {
+        name: getattr(model.defaults, option.name)
+        for name, model in MODELS.items()
+        if hasattr(model.defaults, option.name)
+    }
+    values = dict.fromkeys(map(_as_typed, own.values()))
+    if option.name == "scales":
+        default = "MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
+    elif len(values) == 1:
+        default = next(iter(values))
+    else:
+        default = ", ".join(f"{name} {_as_typed(value)}" for name, value in own.items())
+    keywords = {"help": f"{option.metadata['help']} (default: {default})"}
+    if isinstance(option.default, bool):
+        return keywords | {"action": "store_true"}
+    if "choices" in option.metadata:
+        return keywords | {"choices": option.metadata["choices"]}
+    if option.name in ("scan_types", "scales"):
+        return keywords | {"nargs": "+", "type": int, "metavar": "N"}
+    return keywords | {"type": type(option.default), "metavar": "N" if option.name != "dropout" else "RATE"}
 
 
 def _as_typed(value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _add_running(group):
-    group.add_argument(
-        "--cuda", type=int, metavar="N", help="GPU to use, -1 = the CPU (default: the first GPU, else the CPU)"
-    )
-    group.add_argument("--seed", type=int, default=0, help="seed of the first run")
-    group.add_argument("--runs", type=int, default=1, help="number of runs, with the seeds seed, seed + 1, ...")
-    group.add_argument(
-        "--again", action="store_true", help="of several runs, train those anew as well that are done already"
-    )
-    group.add_argument(
-        "--data_parallel",
-        action="store_true",
-        help="under torchrun, split each batch of a run over the processes, instead of the runs",
-    )
-    group.add_argument("--output", type=Path, default=Path("runs"), help="where the runs' folders and results.csv go")
-    group.add_argument(
-        "--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; the scan is float32"
-    )
-    group.add_argument("--test_stride", type=int, default=1, metavar="N", help="map every N-th pixel and fill between")
-    group.add_argument(
-        "--with_exploration",
-        action="store_true",
-        help="draw the training pixels' spectra, class by class, into the run's folder, and show them in visdom",
-    )
-    group.add_argument(
-        "--visdom",
-        nargs="?",
-        const=VISDOM_URL,
-        default=VISDOM_URL,
-        metavar="URL",
-        help="server for the live view, or off",
-    )

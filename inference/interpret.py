@@ -17,7 +17,7 @@ from models.t_mamba import MiMBlock, TMamba
 from patches import PatchLoader
 from reporting.figures import network
 from reporting.run_folder import Run
-from training.checkpoint import load_trained
+from training.checkpoint import Checkpoint
 from utils import InputError, fingerprint
 
 N_PIXELS = 2000  # test pixels that features, masks and attention are of, at most
@@ -230,7 +230,7 @@ def draw_insides(run: Run, cube: np.ndarray, valid: np.ndarray | None, device: t
     """
     if fingerprint(cube) != run.protocol["fingerprints"]["cube"]:
         raise InputError(f"{run.folder}: the scene has changed since the run; give --folder where its scene is")
-    model, preprocessing, _ = load_trained(run.folder / f"{run.protocol['weights']}.pt", device)
+    model, preprocessing = Checkpoint.load(run.folder / f"{run.protocol['weights']}.pt").network(device)
     cube = preprocessing(cube)
     if valid is not None:
         cube[~valid] = 0

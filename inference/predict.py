@@ -22,7 +22,7 @@ from scenes.envi import find_pair
 from scenes.georeference import pixel_size_of
 from scenes.rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
 from scenes.scene_toml import find_spec
-from training.checkpoint import load_trained
+from training.checkpoint import Checkpoint
 from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint_file
 
@@ -118,10 +118,11 @@ def map_new_scene(
     Raises:
         InputError: a checkpoint, bands or sizes that do not fit.
     """
-    model, preprocessing, checkpoint = load_trained(checkpoint_path, device)
-    bands = match_bands(raster, preprocessing.n_bands_in, checkpoint.get("wavelengths"), resample=resample)
+    checkpoint = Checkpoint.load(checkpoint_path)
+    model, preprocessing = checkpoint.network(device)
+    bands = match_bands(raster, preprocessing.n_bands_in, checkpoint.wavelengths, resample=resample)
     try:
-        grid = Grid.of(raster.shape[:2], model.patch_size, stride=stride, border=checkpoint["border"])
+        grid = Grid.of(raster.shape[:2], model.patch_size, stride=stride, border=checkpoint.border)
     except ValueError as error:
         size, side = "{} x {}".format(*raster.shape[:2]), model.patch_size
         raise InputError(f"{raster.path}: {size} pixels are less than the network's patch, {side} x {side}") from error
@@ -163,8 +164,8 @@ def map_new_scene(
         ranks.wait_for_all("mapped")
         if not ranks.first:
             return folder
-        facts = job | {"network": checkpoint["model"], "trained_on": checkpoint["scene"]}
-        facts |= {"class_names": checkpoint["class_names"], "machine": describe_machine(device)}
+        facts = job | {"network": checkpoint.model, "trained_on": checkpoint.scene}
+        facts |= {"class_names": checkpoint.class_names, "machine": describe_machine(device)}
         facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
         facts |= (missing := read.count())
         if broken := missing["of_them_some_bands_not_finite"]:
@@ -188,11 +189,11 @@ def map_new_scene(
 
 def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> None:
     suffix, raster = ".tif" if geotiff else ".hdr", read.raster
-    classes, palette = checkpoint["class_names"], checkpoint["palette"]
+    classes, palette = checkpoint.class_names, checkpoint.palette
     labels = _full(folder / "labels.full", grid, arrays["labels"], read)
     write_labels(folder / f"map{suffix}", labels, classes, palette, raster)
     results.write_array(folder / "prediction.npy", labels)
-    title = f"{checkpoint['model']['name']} trained on {checkpoint['scene']}, on {name}"
+    title = f"{checkpoint.model['name']} trained on {checkpoint.scene}, on {name}"
     maps.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
     if "shares" in arrays:
         shares = _full(folder / "shares.full", grid, arrays["shares"], read)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, fingerprints, devices, checkpoints and seeds."""
+"""Files that are whole or not there, fingerprints, devices and seeds."""
 
 import os
 import platform
@@ -17,20 +17,9 @@ from utils import (
     choose_device,
     describe_machine,
     fingerprint,
-    load_checkpoint,
-    save_checkpoint,
     seed_everything,
     write_atomically,
 )
-
-
-class Intruder:
-    """Stands for whatever a stranger's checkpoint would run when unpickled."""
-
-    ran = False
-
-    def __reduce__(self):
-        return setattr, (Intruder, "ran", True)
 
 
 @pytest.fixture
@@ -178,59 +167,6 @@ def test_the_machine_is_described_in_plain_words():
     assert {"python", "torch", "numpy", "device", "execution", "git_commit"} <= facts.keys()
     assert all(value is None or isinstance(value, str) for value in facts.values())
     assert facts["device"].startswith("cpu")
-
-
-# Checkpoints
-
-
-def test_a_checkpoint_comes_back_as_it_was(tmp_path):
-    weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    content = {"kind": "net", "weights": {"a": weights}, "epoch": 3, "lr": 1e-3, "names": ("x", "y"), "best": None}
-    save_checkpoint(tmp_path / "last.pt", content)
-    loaded = load_checkpoint(tmp_path / "last.pt", "net")
-    assert torch.equal(loaded.pop("weights")["a"], weights)
-    assert loaded == {name: value for name, value in content.items() if name != "weights"}
-
-
-def test_a_missing_checkpoint_is_refused(tmp_path):
-    for path in (tmp_path / "last.pt", tmp_path):
-        with pytest.raises(InputError, match=rf"{path}: no such checkpoint; give a last.pt or best.pt"):
-            load_checkpoint(path, "net")
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"PK\x03\x04" + bytes(200), b"\x80\x02."])
-def test_garbage_is_no_checkpoint(tmp_path, content):
-    path = tmp_path / "last.pt"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"{path} is not a readable checkpoint") as caught:
-        load_checkpoint(path, "net")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_truncated_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, {"kind": "net", "weights": torch.zeros(1000)})
-    whole = path.read_bytes()
-    for share in (0.1, 0.5, 0.99):
-        path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(InputError, match="is not a readable checkpoint"):
-            load_checkpoint(path, "net")
-
-
-@pytest.mark.parametrize("content", [{"weights": 1}, {"kind": "another"}, [1, 2], torch.zeros(3)])
-def test_a_foreign_checkpoint_is_refused(tmp_path, content):
-    path = tmp_path / "last.pt"
-    torch.save(content, path)
-    with pytest.raises(InputError, match=rf"{path} is not a MiM checkpoint"):
-        load_checkpoint(path, "net")
-
-
-def test_a_checkpoint_cannot_run_code(tmp_path):
-    path = tmp_path / "last.pt"
-    torch.save({"kind": "net", "intruder": Intruder()}, path)
-    with pytest.raises(InputError, match="is not a readable checkpoint"):
-        load_checkpoint(path, "net")
-    assert not Intruder.ran
 
 
 # Seeds

@@ -1,20 +1,90 @@
-"""A network with its facts: written into a checkpoint, made again from one, or started from one's weights."""
+"""The .pt file of a run: the network with all that is needed to map another scene, or to resume training."""
 
-from dataclasses import asdict
+import io
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from models import PatchClassifier, create_model
+from models import create_model
+from models.base import PatchClassifier
 from preprocessing import Preprocessing
 from selective_scan import choose
-from utils import InputError, load_checkpoint
+from utils import InputError, write_atomically
 
-CHECKPOINT = "mim-checkpoint"
+KIND = "mim-checkpoint"
 
 
-def model_facts(name: str, model: PatchClassifier) -> dict:
-    """What is needed to make a network of the same form again."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a .pt file holds, beside the entry "kind" that tells it from other files.
+
+    Attributes:
+        model: the network's name, sizes and options, see `model_facts`.
+        preprocessing: normalisation and band reduction, see `Preprocessing.state`.
+        class_names, palette: K names, and K colours "#rrggbb".
+        scene: name of the training scene.
+        wavelengths: of the training scene's bands in nm, or None.
+        border: "mirror" or "skip".
+        state: "weights", and what `engine.train` needs to resume: "optimiser", "schedule", "generators", "history".
+    """
+
+    model: dict[str, Any]
+    preprocessing: dict[str, Any]
+    class_names: tuple[str, ...]
+    palette: tuple[str, ...]
+    scene: str
+    wavelengths: tuple[float, ...] | None
+    border: str
+    state: dict[str, Any]
+
+    def with_state(self, state: dict[str, Any]) -> "Checkpoint":
+        """Give the same checkpoint with another state."""
+        return replace(self, state=state)
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save({"kind": KIND} | {each.name: getattr(self, each.name) for each in fields(self)}, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read a file, weights and plain values only, onto the CPU.
+
+        Raises:
+            InputError: no such file, or not a checkpoint of MiM.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint; give a last.pt or best.pt of a run's folder")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged or foreign file can fail in any way
+            raise InputError(
+                f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
+            ) from error
+        names = [each.name for each in fields(cls)]
+        content = {"wavelengths": None} | content if isinstance(content, dict) else {}  # the oldest have none
+        if content.get("kind") != KIND or not {*names} <= {*content}:
+            raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
+        return cls(**{name: content[name] for name in names})
+
+    def network(self, device: torch.device) -> tuple[PatchClassifier, Preprocessing]:
+        """Make the network on a device, with the best scan back end there, whatever it was trained with.
+
+        Returns:
+            The network, and the normalisation that it was trained on.
+        """
+        options = {k: "auto" if k == "scan_backend" else value for k, value in self.model["options"].items()}
+        sizes = {name: self.model[name] for name in ("n_bands", "n_classes", "patch_size")}
+        model = create_model(self.model["name"], **sizes, **options).to(device)
+        model.load_state_dict(self.state["weights"])
+        return model, Preprocessing.from_state(self.preprocessing)
+
+
+def model_facts(name: str, model: PatchClassifier) -> dict[str, Any]:
+    """Give what is needed to make a network of the same form again."""
     sizes = {"n_bands": model.n_bands, "n_classes": model.n_classes, "patch_size": model.patch_size}
     options = asdict(model.options)
     if "scales" in options:
@@ -23,43 +93,26 @@ def model_facts(name: str, model: PatchClassifier) -> dict:
 
 
 def check_backend(model: PatchClassifier, device: torch.device) -> None:
-    """InputError where the scan back end that the model names cannot be used on the device."""
+    """Raise InputError if the scan back end that the model names cannot be used on the device."""
     options = asdict(model.options)
     if "scan_backend" in options:
         try:
             choose(options["scan_backend"], device.type, options["d_state"])
         except ValueError as error:
-            raise InputError(f"--scan_backend: {error}") from error
+            raise InputError(f"scan_backend: {error}") from error
 
 
 def restore_weights(model: PatchClassifier, name: str, path: Path) -> None:
     """Start from a checkpoint's weights, which must be of the same network; InputError otherwise."""
-    checkpoint = load_checkpoint(path, CHECKPOINT)
-    theirs, ours = (_network(facts) for facts in (checkpoint["model"], model_facts(name, model)))
+    checkpoint = Checkpoint.load(path)
+    theirs, ours = (_network(facts) for facts in (checkpoint.model, model_facts(name, model)))
     differing = [fact for fact in ours if theirs.get(fact) != ours[fact]]
     if differing:
         theirs, ours = ({fact: facts.get(fact) for fact in differing} for facts in (theirs, ours))
         raise InputError(f"{path} holds another network than this run's: {theirs} there, {ours} here")
-    model.load_state_dict(checkpoint["state"]["weights"])
+    model.load_state_dict(checkpoint.state["weights"])
 
 
 def _network(facts: dict) -> dict:
-    """The facts without those that change neither the weights nor what they do once trained."""
+    """Give the facts without those that change neither the weights nor what they do once trained."""
     return {k: v for k, v in (facts | facts["options"]).items() if k not in ("options", "dropout", "scan_backend")}
-
-
-def load_trained(path: Path, device: torch.device) -> tuple[PatchClassifier, Preprocessing, dict]:
-    """Make a checkpoint's network on a device, with the best scan back end there, whatever it was trained with.
-
-    Returns:
-        The network, the normalisation that it was trained on, and the whole checkpoint.
-    Raises:
-        InputError: no such checkpoint, or none of ours.
-    """
-    checkpoint = load_checkpoint(path, CHECKPOINT)
-    facts = checkpoint["model"]
-    options = {name: "auto" if name == "scan_backend" else value for name, value in facts["options"].items()}
-    sizes = {name: facts[name] for name in ("n_bands", "n_classes", "patch_size")}
-    model = create_model(facts["name"], **sizes, **options).to(device)
-    model.load_state_dict(checkpoint["state"]["weights"])
-    return model, Preprocessing.from_state(checkpoint["preprocessing"]), checkpoint

@@ -27,11 +27,11 @@ def watch(job: Job, folder: Path, records: list[dict]) -> Monitors:
         folder: its folder, which gets log.jsonl.
         records: of the epochs that an interrupted run has behind it.
     """
-    n_train, n_map = int((job.split.train > 0).sum()), job.split.train.size // job.args.test_stride**2
-    bar = ProgressBar(job.args.epoch, n_train, n_map, len(records))
+    n_train, n_map = int((job.split.train > 0).sum()), job.split.train.size // job.config.test_stride**2
+    bar = ProgressBar(job.config.epoch, n_train, n_map, len(records))
     monitors = [JsonLog(folder / "log.jsonl", records), bar]
-    if job.args.visdom != "off":
-        monitors.append(VisdomMonitor(job.args.visdom, _subject(job, folder), partial(_draw, job), records))
+    if job.config.visdom != "off":
+        monitors.append(VisdomMonitor(job.config.visdom, _subject(job, folder), partial(_draw, job), records))
     return Monitors(*monitors)
 
 
@@ -39,30 +39,30 @@ def _draw(job: Job, model, n_pixels: int) -> tuple[np.ndarray, int]:
     """Label map from about n_pixels predicted pixels, at most, and how many they were."""
     height, width = job.split.train.shape
     stride = math.ceil(math.sqrt(height * width / n_pixels))
-    labels, _ = map_scene(model, job.cube, stride=stride, border=job.args.border, precision=job.args.precision)
+    labels, _ = map_scene(model, job.cube, stride=stride, border=job.config.border, precision=job.config.precision)
     if job.scene.valid is not None:
         labels[~job.scene.valid] = 0
     return labels, max(1, height // stride) * max(1, width // stride)
 
 
 def _subject(job: Job, folder: Path) -> Subject:
-    args, split, spec = job.args, job.split, job.scene.spec
-    where = () if args.output.name == USUAL_OUTPUT else (args.output.name,)
+    config, split, spec = job.config, job.split, job.scene.spec
+    where = () if config.output.name == USUAL_OUTPUT else (config.output.name,)
     masks = {"train": split.train, "validation": split.validation, "test": split.test}
     masks = {title: mask for title, mask in masks.items() if mask is not None}
     pictures = {"false colour": partial(maps.false_colour, job.scene.cube, spec.rgb_bands)}
     pictures |= {"ground truth": lambda: split.labelled}
     pictures |= {f"{title} pixels": lambda mask=mask: mask for title, mask in masks.items()}
-    parts = "".join(f" {name}={value}" for name, value in job.options.items() if name != "scan_backend")
+    parts = "".join(f" {name}={value}" for name, value in config.model_options.items() if name != "scan_backend")
     settings = _settings(job, folder)
     return Subject(
-        environment=environment_name(spec.name, args.model, f"p{args.patch_size}", folder.name, *where),
+        environment=environment_name(spec.name, config.model, f"p{config.patch_size}", folder.name, *where),
         shared=environment_name(spec.name, "all", *where),
-        name=f"{args.model} p{args.patch_size}{parts} {folder.name}",
+        name=f"{config.model} p{config.patch_size}{parts} {folder.name}",
         about=", ".join(
             f"{name} {settings[name]}" for name in ("epochs", "batch size", "learning rate", "normalisation")
         ),
-        n_epochs=args.epoch,
+        n_epochs=config.epoch,
         n_train=int((split.train > 0).sum()),
         shape=split.train.shape,
         class_names=split.class_names,
@@ -70,28 +70,29 @@ def _subject(job: Job, folder: Path) -> Subject:
         counts={t: np.bincount(mask.ravel(), minlength=split.n_classes + 1)[1:].tolist() for t, mask in masks.items()},
         settings=settings,
         pictures=pictures,
-        spectra=_spectra(job) if args.with_exploration else {},
+        spectra=_spectra(job) if config.with_exploration else {},
     )
 
 
 def _settings(job: Job, folder: Path) -> dict[str, object]:
-    args, protocol = job.args, job.protocol
+    config, protocol = job.config, job.protocol
     switches = ("flip_augmentation", "radiation_augmentation", "mixture_augmentation", "class_balancing")
     return {
-        "model": args.model,
+        "model": config.model,
         "scene": job.scene.spec.name,
-        "patch size": args.patch_size,
-        "parts": ", ".join(f"{name} {value}" for name, value in job.options.items()) or "as the model has them",
+        "patch size": config.patch_size,
+        "parts": ", ".join(f"{name} {value}" for name, value in config.model_options.items())
+        or "as the model has them",
         "parameters": f"{sum(p.numel() for p in job.model.parameters()):,}",
-        "epochs": args.epoch,
-        "batch size": args.batch_size,
-        "learning rate": f"{args.lr:g}",
-        "seed": job.seed,
+        "epochs": config.epoch,
+        "batch size": config.batch_size,
+        "learning rate": f"{config.lr:g}",
+        "seed": job.config.seed,
         "split": protocol["split"],
-        "normalisation": args.normalize + (f", {args.pca} principal components" if args.pca else ""),
-        "border": args.border,
-        "weights": args.weights,
-        "with": ", ".join(name.replace("_", " ") for name in switches if getattr(args, name)) or "no augmentation",
+        "normalisation": config.normalize + (f", {config.pca} principal components" if config.pca else ""),
+        "border": config.border,
+        "weights": config.eval_weights,
+        "with": ", ".join(name.replace("_", " ") for name in switches if getattr(config, name)) or "no augmentation",
         "device": protocol["machine"]["device"],
         "folder": folder,
     }
@@ -109,7 +110,7 @@ def _spectra(job: Job) -> dict:
         return panes.spectra(*class_spectra(*of), **legend)
 
     def some():
-        rng = np.random.default_rng(job.seed)
+        rng = np.random.default_rng(job.config.seed)
         return panes.sample_spectra(random_spectra(*of, SPECTRA_EACH, rng), **legend)
 
     return {"spectra": mean, "random spectra": some}

@@ -39,11 +39,11 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         confidence: (H, W) float32, probability of the label.
         seconds: of training and prediction.
     """
-    args, split = job.args, job.split
+    config, split = job.config, job.split
     result, confusion = score(job, labels)
     tested = split.test > 0
     by_distance = accuracy_by_distance(labels[tested] == split.test[tested], distance_to(split.train)[tested])
-    patch = job.cube.new_zeros(1, job.model.n_bands, args.patch_size, args.patch_size)
+    patch = job.cube.new_zeros(1, job.model.n_bands, config.patch_size, config.patch_size)
     metrics = results.score_entries(result, confusion, split.class_names) | {
         "palette": split.palette,
         "class_train": np.bincount(split.train.ravel(), minlength=split.n_classes + 1)[1:],
@@ -56,8 +56,8 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         "seconds": seconds,
         "protocol": job.protocol,
     }
-    findings = examine(split, job.scene, args.patch_size)
-    findings["preprocessing"] = {name: getattr(args, name) for name in ("normalize", "fit_on", "pca")}
+    findings = examine(split, job.scene, config.patch_size)
+    findings["preprocessing"] = {name: getattr(config, name) for name in ("normalize", "fit_on", "pca")}
 
     results.write_array(folder / "prediction.npy", labels)
     validation = np.zeros_like(split.train) if split.validation is None else split.validation
@@ -71,18 +71,18 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
     show(Run(folder, results.as_json(metrics)))
     results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
-    results.append_result(args.output / "results.csv", _row(job, folder, metrics))
-    print(f"{args.model} on {job.scene.spec.name}, seed {job.seed}, {metrics['n_train']:,} training pixels")
+    results.append_result(config.output / "results.csv", _row(job, folder, metrics))
+    print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")
     print(results.table(result, split.class_names))
     print(results.distance_table(by_distance))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), args.output / "results.csv")
+    log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), config.output / "results.csv")
     return result
 
 
 def explore(job: Job, folder: Path) -> None:
     """Draw the spectra of the training pixels, class by class, before anything is trained."""
-    spec, split, rng = job.scene.spec, job.split, np.random.default_rng(job.seed)
+    spec, split, rng = job.scene.spec, job.split, np.random.default_rng(job.config.seed)
     of = (job.scene.cube, split.train, split.n_classes)
     title = f"{spec.name}: spectra of the {(split.train > 0).sum():,} training pixels"
     drawn = random_spectra(*of, N_SPECTRA, rng)
@@ -91,14 +91,14 @@ def explore(job: Job, folder: Path) -> None:
 
 
 def _row(job: Job, folder: Path, metrics: dict) -> dict:
-    args = job.args
+    config = job.config
     return {
         "finished": datetime.now().isoformat(timespec="seconds"),
-        "model": args.model,
+        "model": config.model,
         "dataset": job.scene.spec.name,
-        "patch_size": args.patch_size,
-        "seed": job.seed,
-        "epochs": args.epoch,
+        "patch_size": config.patch_size,
+        "seed": job.config.seed,
+        "epochs": config.epoch,
         **{name: metrics[name] for name in ("overall_accuracy", "average_accuracy", "kappa")},
         **{name: metrics[name] for name in ("n_train", "n_test", "n_parameters", "flops_per_patch")},
         "train_seconds": round(metrics["seconds"]["train"], 2),

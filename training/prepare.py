@@ -1,7 +1,6 @@
 """One run's settings: everything that can be wrong with it is found here, before a file is written."""
 
 import logging
-from argparse import Namespace
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,22 +18,10 @@ from splits.choose import make_split
 from splits.leakage import brief, brief_sentence
 from splits.split import Split, hold_out, skip_border
 from training.checkpoint import check_backend, model_facts, restore_weights
+from training.config import RunConfig
 from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint, seed_everything
 
-OTHER_MODES = {
-    "audit",
-    "augment",
-    "compare",
-    "describe",
-    "doctor",
-    "download",
-    "figures",
-    "predict",
-    "report",
-    "resume",
-}
-OTHER_MODES |= {"again", "block_rows", "format", "key", "map_format", "mixed_protocols", "probabilities", "resample"}
 log = logging.getLogger("mim")
 
 
@@ -42,9 +29,7 @@ log = logging.getLogger("mim")
 class Job:
     """Everything of one run that is settled before training starts."""
 
-    args: Namespace
-    options: dict
-    seed: int
+    config: RunConfig
     scene: Scene
     split: Split
     masks: str  # SHA-256 of training and test pixels as read or drawn, before any are held out or skipped
@@ -58,7 +43,7 @@ class Job:
     def loader(self, mask: np.ndarray, **options) -> PatchLoader:
         """Patches and targets of a label map."""
         pixels, targets = labelled_pixels(torch.tensor(mask))
-        sizes = {"patch_size": self.args.patch_size, "batch_size": self.args.batch_size}
+        sizes = {"patch_size": self.config.patch_size, "batch_size": self.config.batch_size}
         return PatchLoader(self.cube.permute(2, 0, 1), pixels, targets, **sizes, **options)
 
     def fingerprints(self) -> dict[str, str]:
@@ -73,39 +58,37 @@ class Job:
     @cached_property
     def protocol(self) -> dict:
         """What a reader must know to compare the result with another; drawn up once, when the run starts."""
-        args, split = self.args, self.split
+        config, split = self.config, self.split
         return {
             "scene": self.scene.spec.name,
             "fingerprints": self.fingerprints(),
             "split": split.method,
             "notes": (*self.scene.notes, *split.notes),
-            "val_fraction": args.val_fraction,
+            "val_fraction": config.val_fraction,
             "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
-            "normalize": args.normalize,
-            "fit_on": args.fit_on,
-            "pca": args.pca,
-            "border": args.border,
+            "normalize": config.normalize,
+            "fit_on": config.fit_on,
+            "pca": config.pca,
+            "border": config.border,
             "border_test_pixels_skipped": split.border_skipped,
             "guard_pixels_dropped": split.guard_dropped,
             "unlearned_test_pixels_dropped": split.unlearned_dropped,
-            "audit": brief(split, self.scene.cube, args.patch_size),
-            "model": model_facts(args.model, self.model),
+            "audit": brief(split, self.scene.cube, config.patch_size),
+            "model": model_facts(config.model, self.model),
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
-            "batch_size": args.batch_size,
+            "batch_size": config.batch_size,
             "processes": self.ranks.world,
-            "seed": self.seed,
-            "weights": args.weights,
-            "test_stride": args.test_stride,
-            "restored_from": args.restore,
+            "seed": config.seed,
+            "weights": config.eval_weights,
+            "test_stride": config.test_stride,
+            "restored_from": config.restore,
             "machine": describe_machine(next(self.model.parameters()).device),
         }
 
 
 def prepare(
-    args: Namespace,
-    options: dict,
-    seed: int,
+    config: RunConfig,
     scene: Scene,
     device: torch.device,
     normalised: dict | None = None,
@@ -114,8 +97,7 @@ def prepare(
     """Settle split, normalisation and model; what can be wrong is found here, before a file is written.
 
     Args:
-        args, options: the command line's arguments, and the model's parts among them.
-        seed: of split, weights, order and augmentation.
+        config: the settings; the seed is that of split, weights, order and augmentation.
         scene: with its cube.
         device: to run on.
         normalised: of the same scene and device, kept between runs that share them; filled here.
@@ -124,52 +106,52 @@ def prepare(
         InputError: anything that does not fit.
     """
     height, width, _ = scene.cube.shape
-    seed_everything(seed)
-    rng = np.random.default_rng(seed)
-    split = make_split(args, scene, seed, rng)
+    seed_everything(config.seed)
+    rng = np.random.default_rng(config.seed)
+    split = make_split(config, scene, config.seed, rng)
     masks = split.fingerprint
-    if args.val_fraction:
-        split = hold_out(split, args.val_fraction, rng)
-    if args.border == "skip":
-        split = skip_border(split, args.patch_size // 2)
-    preprocessing, cube = _normalise(args, scene, split, device, {} if normalised is None else normalised)
-    sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": args.patch_size}
+    if config.val_fraction:
+        split = hold_out(split, config.val_fraction, rng)
+    if config.border == "skip":
+        split = skip_border(split, config.patch_size // 2)
+    preprocessing, cube = _normalise(config, scene, split, device, {} if normalised is None else normalised)
+    sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": config.patch_size}
     try:
-        check_patch_size(args.patch_size, height, width)
-        model = create_model(args.model, **sizes, **options).to(device)
+        check_patch_size(config.patch_size, height, width)
+        model = create_model(config.model, **sizes, **config.model_options).to(device)
     except ValueError as error:
         raise InputError(str(error)) from error
     check_backend(model, device)
-    if args.restore is not None:
-        restore_weights(model, args.model, args.restore)
+    if config.restore is not None:
+        restore_weights(model, config.model, config.restore)
     n_train = int((split.train > 0).sum())
-    if min(args.batch_size, n_train) * args.patch_size**2 < 2:
+    if min(config.batch_size, n_train) * config.patch_size**2 < 2:
         raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
     ranks = ranks or Ranks()
-    if n_train // -(-n_train // args.batch_size) < ranks.world:
+    if n_train // -(-n_train // config.batch_size) < ranks.world:
         raise InputError(
-            f"a batch of {n_train:,} training pixels and --batch_size {args.batch_size} has fewer patches than "
+            f"a batch of {n_train:,} training pixels and --batch_size {config.batch_size} has fewer patches than "
             f"--data_parallel has processes, {ranks.world}; start fewer, or raise --batch_size"
         )
     weights = None
-    if args.class_balancing:
+    if config.class_balancing:
         weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
-    recipe = engine.TrainConfig(args.epoch, lr=args.lr, precision=args.precision, class_weights=weights)
-    augmentation = Augmentation(args.flip_augmentation, args.radiation_augmentation, args.mixture_augmentation)
-    return Job(args, options, seed, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)
+    recipe = engine.TrainConfig(config.epoch, lr=config.lr, precision=config.precision, class_weights=weights)
+    augmentation = Augmentation(config.flip_augmentation, config.radiation_augmentation, config.mixture_augmentation)
+    return Job(config, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)
 
 
-def _normalise(args, scene: Scene, split: Split, device: torch.device, kept: dict):
+def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: dict):
     """Preprocessing and the cube that it gives, (H, W, n_bands) on the device; made once for runs that share it."""
-    settings = (args.normalize, args.fit_on, args.pca, split.fingerprint if args.fit_on == "train" else None)
+    settings = (config.normalize, config.fit_on, config.pca, split.fingerprint if config.fit_on == "train" else None)
     if settings not in kept:
         kept.clear()  # one at a time: a cube is large
         preprocessing = fit_preprocessing(
             scene.cube,
             split.train,
-            normalize=args.normalize,
-            fit_on=args.fit_on,
-            n_components=args.pca,
+            normalize=config.normalize,
+            fit_on=config.fit_on,
+            n_components=config.pca,
             valid=scene.valid,
         )
         cube = preprocessing(scene.cube)
@@ -195,6 +177,4 @@ def announce(job: Job) -> None:
 
 def write_config(job: Job, folder: Path) -> None:
     """Write config.json, from which --resume makes the run again."""
-    arguments = {name: value for name, value in vars(job.args).items() if name not in OTHER_MODES | {"sweep"}}
-    content = {"arguments": arguments, "options": job.options, "seed": job.seed, "protocol": job.protocol}
-    results.write_json(folder / "config.json", content)
+    results.write_json(folder / "config.json", {"config": job.config.as_json(), "protocol": job.protocol})

@@ -12,37 +12,36 @@ import engine
 from mapping import map_scene
 from metrics import Scores
 from reporting.live.monitor import Monitor
-from training.checkpoint import CHECKPOINT, model_facts
+from training.checkpoint import Checkpoint, model_facts
 from training.data_parallel import Share, call_for_help
 from training.monitors import watch
 from training.outputs import explore, score, write_outcome
 from training.prepare import Job
-from utils import load_checkpoint, save_checkpoint, start_command
+from utils import start_command
 
 log = logging.getLogger("mim")
 
 
 def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
-    """Train, or go on from `state`; then map the scene, score the test pixels and write the run's folder."""
-    args, split, model = job.args, job.split, job.model
-    if args.with_exploration and state is None:
+    """Train, or resume from `state`; then map the scene, score the test pixels and write the run's folder."""
+    config, split, model = job.config, job.split, job.model
+    if config.with_exploration and state is None:
         explore(job, folder)
     monitor = watch(job, folder, [] if state is None else state["history"]["records"])
     try:
         call_for_help(job.ranks, folder)
         history = train(job, monitor, state, _saver(job, folder))
-        if args.weights == "best":
-            best = load_checkpoint(folder / "best.pt", CHECKPOINT)
-            model.load_state_dict(best["state"]["weights"])
+        if config.eval_weights == "best":
+            model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
             log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
         started = time.perf_counter()
         labels, confidence = map_scene(
             model,
             job.cube,
-            stride=args.test_stride,
-            border=args.border,
+            stride=config.test_stride,
+            border=config.border,
             also=split.test > 0,
-            precision=args.precision,
+            precision=config.precision,
             progress=monitor.mapping,
         )
         if job.scene.valid is not None:
@@ -51,7 +50,7 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         seconds["predict"] = time.perf_counter() - started
         monitor.result(labels, score(job, labels)[1])
     except KeyboardInterrupt as interrupt:
-        hint = f"`{start_command(job.ranks.world)} --resume {folder}` goes on after the last finished epoch"
+        hint = f"`{start_command(job.ranks.world)} --resume {folder}` resumes it after the last finished epoch"
         raise KeyboardInterrupt(hint) from interrupt
     finally:
         monitor.close()
@@ -59,26 +58,25 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
 
 
 def train(job: Job, monitor: Monitor, state: dict | None, save: Callable | None = None) -> engine.History:
-    """Train a run's network, by itself or together with the other processes, which must call this too."""
+    """Train a run's network in one process, or together with the other processes, which must call this too."""
     split, model = job.split, job.model
-    generator = torch.Generator().manual_seed(job.seed)
+    generator = torch.Generator().manual_seed(job.config.seed)
     loader = job.loader(split.train, generator=generator, augment=job.augmentation)
     val_loader = None if split.validation is None else job.loader(split.validation)
-    share = Share(model, job.seed, job.ranks) if job.ranks.world > 1 else None
+    share = Share(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
     return engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save, share=share)
 
 
 def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
-    """What `engine.train` calls after an epoch; a checkpoint alone is enough to map another scene."""
-    spec, split = job.scene.spec, job.split
-    facts = {
-        "kind": CHECKPOINT,
-        "model": model_facts(job.args.model, job.model),
-        "preprocessing": job.preprocessing.state(),
-        "class_names": split.class_names,
-        "palette": split.palette,
-        "scene": spec.name,
-        "wavelengths": spec.wavelengths,
-        "border": job.args.border,
-    }
-    return lambda name, state: save_checkpoint(folder / f"{name}.pt", {**facts, "state": state})
+    """Give what `engine.train` calls after an epoch."""
+    checkpoint = Checkpoint(
+        model=model_facts(job.config.model, job.model),
+        preprocessing=job.preprocessing.state(),
+        class_names=job.split.class_names,
+        palette=job.split.palette,
+        scene=job.scene.spec.name,
+        wavelengths=job.scene.spec.wavelengths,
+        border=job.config.border,
+        state={},
+    )
+    return lambda name, state: checkpoint.with_state(state).save(folder / f"{name}.pt")

@@ -2,32 +2,33 @@
 
 import contextlib
 import logging
-from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 
 import torch
 from filelock import FileLock, Timeout
 
-from datasets import load_scene
+from datasets import Scene, load_scene
 from reporting import results
 from reporting.comparison.runs import compare
 from reporting.comparison.tables import render
 from reporting.live.monitor import Monitor
 from splits.choose import draws_split
-from training.checkpoint import CHECKPOINT
+from training.checkpoint import Checkpoint
+from training.config import RunConfig
 from training.data_parallel import folders_to_help, together
 from training.distributed import Ranks
 from training.prepare import Job, announce, prepare, write_config
 from training.run import run, train
-from utils import InputError, choose_device, load_checkpoint, start_command
+from utils import InputError, choose_device, start_command
 
 LOCK = ".in-use.lock"
 log = logging.getLogger("mim")
 
 
-class Desk:
-    """What runs share: the scene as read, and normalised, of which the last is kept; the device; and who helps.
+class SceneCache:
+    """What consecutive runs share: the last scene as read and as normalised, the device, and the processes.
 
     Args:
         device: to run on.
@@ -35,199 +36,199 @@ class Desk:
     """
 
     def __init__(self, device: torch.device, team: Ranks):
-        self.device, self.team, self.wanted, self.told = device, team, None, None
+        self.device, self.team = device, team
+        self._key = self._announced = None
 
-    def scene(self, args: Namespace):
-        """The scene of a run, and the dictionary in which `prepare` keeps what is normalised."""
-        wanted = (args.dataset, args.folder, draws_split(args))
-        if wanted != self.wanted:
-            self.loaded = load_scene(args.dataset, args.folder, need_gt=draws_split(args))
-            self.wanted, self.normalised = wanted, {}
-        return self.loaded, self.normalised
-
-    def prepare(self, args: Namespace, options: dict, seed: int) -> Job:
-        """See `job.prepare`."""
-        scene, normalised = self.scene(args)
-        args.dataset = scene.spec.described or scene.spec.name
-        return prepare(args, options, seed, scene, self.device, normalised, self.team)
+    def prepare(self, config: RunConfig) -> Job:
+        """Prepare a run (see `prepare.prepare`); its scene is read and normalised only if the last run's differs."""
+        key = (config.dataset, config.folder, draws_split(config))
+        if key != self._key:
+            self._scene: Scene = load_scene(config.dataset, config.folder, need_gt=draws_split(config))
+            self._key, self._normalised = key, {}
+        spec = self._scene.spec
+        config = replace(config, dataset=spec.described or spec.name)
+        return prepare(config, self._scene, self.device, self._normalised, self.team)
 
     def announce(self, job: Job) -> None:
-        """Say what a run rests on, unless it is what was said last."""
-        scene, args = job.scene, job.args
-        facts = (scene.spec.name, args.model, args.patch_size, job.split.method)
-        if facts != self.told:
-            size = (*scene.cube.shape, args.model, args.patch_size, self.device)
+        """Log what a run rests on, unless it is the same as for the last run."""
+        scene, config = job.scene, job.config
+        facts = (scene.spec.name, config.model, config.patch_size, job.split.method)
+        if facts != self._announced:
+            size = (*scene.cube.shape, config.model, config.patch_size, self.device)
             log.info("%s: %d x %d pixels, %d bands; %s, patch %d, on %s", scene.spec.name, *size)
             announce(job)
-        self.told = facts
+        self._announced = facts
 
 
-def train_runs(args: Namespace, options: dict, ranks: Ranks) -> None:
-    """Do all runs of a command; under torchrun every process takes the next one that nobody has taken.
+def train_runs(configs: list[RunConfig], ranks: Ranks, *, rerun: bool = False) -> None:
+    """Do all runs of a command; under torchrun every process takes the next run that no process has taken.
 
-    With args.data_parallel it is the first process that does all runs, and the others help it to train.
+    If the runs are data parallel, the first process does all of them, and the others help it to train.
 
-    Of several runs those are left out that are done already, and those go on that were cut off, where settings, scene,
-    masks, code and PyTorch are the same. One that fails is told at the end and does not hold up the others.
+    Of several runs, finished ones are left out and interrupted ones are resumed if settings, scene, masks, code and
+    PyTorch are the same. A run that fails is reported at the end and does not stop the others.
 
     Args:
-        args, options: of the command line; args.sweep has the scene, the network and the patch size of each run.
+        configs: the settings of each run; `data_parallel`, `cuda` and `output` are the same in all.
         ranks: this process and the others.
+        rerun: train finished runs again.
     Raises:
-        InputError: some run cannot be done.
+        InputError: a run that cannot be done.
     """
-    if args.data_parallel and ranks.alone:
+    first = configs[0]
+    if first.data_parallel and ranks.alone:
         raise InputError(
             "--data_parallel splits the batches over the processes of torchrun; "
             "start it with torchrun --nproc_per_node=N main.py and the same flags"
         )
-    args.data_parallel = args.data_parallel and ranks.world > 1
-    queue, team = (Ranks(), ranks) if args.data_parallel else (ranks, Ranks())
-    desk = Desk(choose_device(args.cuda, ranks.local_rank), team)
-    with together(team, desk.device):
+    shared = first.data_parallel and ranks.world > 1
+    configs = [replace(config, data_parallel=shared) for config in configs]
+    queue, team = (Ranks(), ranks) if shared else (ranks, Ranks())
+    cache = SceneCache(choose_device(first.cuda, ranks.local_rank), team)
+    with together(team, cache.device):
         if team.first:
-            _do_all(args, options, desk, queue)
+            _do_all(configs, cache, queue, rerun=rerun)
         else:
-            _help(args, options, desk)
+            _help(cache)
 
 
-def _do_all(args: Namespace, options: dict, desk: Desk, ranks: Ranks) -> None:
-    runs = [(each, seed) for each in args.sweep for seed in range(args.seed, args.seed + args.runs)]
+def _do_all(configs: list[RunConfig], cache: SceneCache, ranks: Ranks, *, rerun: bool) -> None:
     folders, failures = {}, []
-    while (number := ranks.next("run")) < len(runs):
-        each, seed = runs[number]
-        own = Namespace(**vars(args) | each)
+    while (number := ranks.next("run")) < len(configs):
+        config = configs[number]
         try:
-            folders[number] = _do(own, options, seed, desk, alone=len(runs) == 1)
+            folders[number] = _do(config, cache, only=len(configs) == 1, rerun=rerun)
         except (InputError, FloatingPointError) as error:
-            if len(runs) == 1:
+            if len(configs) == 1:
                 raise
-            failures.append(f"{own.model} on {own.dataset}, patch {own.patch_size}, seed {seed}: {error}")
-            log.info("%s; the other runs go on", failures[-1])
-    _finish(folders, failures, len(runs), ranks)
+            name = f"{config.model} on {config.dataset}, patch {config.patch_size}, seed {config.seed}"
+            failures.append(f"{name}: {error}")
+            log.info("%s; the other runs continue", failures[-1])
+    _finish(folders, failures, len(configs), ranks)
 
 
 def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
-    """Whoever comes last shows all results together."""
+    """Let the process that finishes last show all results together."""
     mine = [f"{number:09} {folder}" for number, folder in folders.items() if folder]
     ranks.tell(f"folders/{ranks.rank}", "\n".join(mine))
     if ranks.next("finished") == ranks.world - 1 and n_runs > 1:
-        told = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world))
-        done = [Path(line.split(" ", 1)[1]) for line in sorted(told.splitlines()) if line]  # as the command has them
+        lines = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world)).splitlines()
+        done = [Path(line.split(" ", 1)[1]) for line in sorted(lines) if line]  # in the order of the command
         if done:
             print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
     if failures:
         raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
 
 
-def _do(args: Namespace, options: dict, seed: int, desk: Desk, *, alone: bool) -> Path | None:
-    """One run, or what is left of it; gives its folder, None where another process is at it."""
-    job = desk.prepare(args, options, seed)
+def _do(config: RunConfig, cache: SceneCache, *, only: bool, rerun: bool) -> Path | None:
+    """Do one run, or the rest of it; give its folder, None if another process works on it."""
+    job = cache.prepare(config)
     scene = job.scene
-    home = args.output / args.model / scene.spec.name
-    earlier = [] if alone or args.again else _earlier(home, job)
+    home = config.output / config.model / scene.spec.name
+    earlier = [] if only or rerun else _earlier(home, job)
     for folder in earlier:
         if (folder / "metrics.json").exists():
-            name = f"{args.model} on {scene.spec.name}, patch {args.patch_size}, seed {seed}"
-            log.info("%s is done already: %s (--again trains it anew)", name, folder)
+            name = f"{config.model} on {scene.spec.name}, patch {config.patch_size}, seed {config.seed}"
+            log.info("%s is done already: %s (--rerun trains it again)", name, folder)
             return folder
-    desk.announce(job)
+    cache.announce(job)
     for folder in earlier:
         try:
-            go_on(job, folder)
+            continue_run(job, folder)
             return folder
         except Timeout:
-            log.info("another process is at work in %s; it is left to it", folder)
+            log.info("another process works in %s; it is left alone", folder)
             return None
-    folder = results.make_run_folder(args.output, args.model, scene.spec.name, seed)
-    with _at_work(folder):
+    folder = results.make_run_folder(config.output, config.model, scene.spec.name, config.seed)
+    with _locked(folder):
         write_config(job, folder)
         run(job, folder)
     return folder
 
 
-def resume(args: Namespace, options: dict, ranks: Ranks) -> None:
-    """Go on with an interrupted run from its last finished epoch.
+def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, scan_backend: str | None) -> None:
+    """Resume an interrupted run from its last finished epoch.
 
     Args:
-        args, options: of the command line; args.resume is the run's folder.
+        folder: of the run.
         ranks: this process and the others, as many as shared the run's batches before.
+        cuda, visdom, scan_backend: replace the run's own if given.
     Raises:
-        InputError: the folder is none of an interrupted run, or it cannot be done in the same way any more.
+        InputError: not the folder of an interrupted run, or the run cannot be done in the same way any more.
     """
-    folder = args.resume
-    config = _config_of(folder)
+    config, protocol = _read_config(folder)
     if (folder / "metrics.json").exists():
         raise InputError(f"{folder} is complete; there is nothing to resume")
-    processes = config["protocol"].get("processes", 1)
+    processes = protocol.get("processes", 1)
     if processes not in (1, ranks.world):
         start = f"{start_command(processes)} --resume {folder}"
-        raise InputError(f"the batches of {folder} are split over {processes} processes; go on with {start}")
+        raise InputError(f"the batches of {folder} are split over {processes} processes; resume it with {start}")
     team = ranks if processes > 1 else Ranks()
-    cuda = config["arguments"].get("cuda") if args.cuda is None else args.cuda
-    desk = Desk(choose_device(cuda, team.local_rank), team)
-    with together(team, desk.device):
+    replaced = {"cuda": cuda, "visdom": visdom, "scan_backend": scan_backend}
+    replaced = {name: value for name, value in replaced.items() if value is not None}
+    cache = SceneCache(choose_device(config.cuda if cuda is None else cuda, team.local_rank), team)
+    with together(team, cache.device):
         if not team.first:
-            return _help(args, options, desk)
-        announce(job := _job_of(folder, args, options, desk))
+            return _help(cache, replaced)
+        announce(job := _job_of(folder, cache, replaced))
         try:
-            go_on(job, folder)
+            continue_run(job, folder)
         except Timeout as error:
-            raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
+            raise InputError(f"another process works in {folder}; wait for it or end it, and try again") from error
 
 
-def _help(args: Namespace, options: dict, desk: Desk) -> None:
-    """Train what the first process trains, until it is done with everything."""
-    for folder in folders_to_help(desk.team):
-        job = _job_of(folder, args, options, desk)
-        with contextlib.suppress(FloatingPointError):  # the first process has it too, and tells it
+def _help(cache: SceneCache, replaced: dict | None = None) -> None:
+    """Train what the first process trains, until it has finished all runs."""
+    for folder in folders_to_help(cache.team):
+        job = _job_of(folder, cache, replaced or {})
+        with contextlib.suppress(FloatingPointError):  # the first process has it too, and reports it
             train(job, Monitor(), _state_of(folder))
 
 
-def _config_of(folder: Path) -> dict:
-    config = results.read_json(folder / "config.json")
-    if not {"arguments", "options", "seed", "protocol"} <= set(config):
-        raise InputError(f"{folder / 'config.json'} is not that of a run; give the folder of a run")
-    return config
+def _read_config(folder: Path) -> tuple[RunConfig, dict]:
+    """Read a run's settings and protocol."""
+    path = folder / "config.json"
+    content = results.read_json(path)
+    config = RunConfig.from_json(content, path)
+    if not isinstance(protocol := content.get("protocol"), dict) or "fingerprints" not in protocol:
+        raise InputError(f"{path} is not that of a run; give the folder of a run")
+    return config, protocol
 
 
-def _job_of(folder: Path, args: Namespace, options: dict, desk: Desk) -> Job:
-    """A run's job once more; GPU, server and back end are the command line's where it names them."""
-    config = _config_of(folder)
-    earlier = Namespace(**vars(args) | config["arguments"])
-    for name in ("cuda", "visdom"):
-        if getattr(args, name) is not None:
-            setattr(earlier, name, getattr(args, name))
-    for name in ("folder", "output", "train_set", "test_set", "restore"):
-        setattr(earlier, name, getattr(earlier, name) and Path(getattr(earlier, name)))
-    as_run = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
-    job = desk.prepare(earlier, as_run | options, config["seed"])
-    if not config["protocol"]["fingerprints"].items() <= job.fingerprints().items():
+def _job_of(folder: Path, cache: SceneCache, replaced: dict) -> Job:
+    """Prepare a run again from its folder, with some settings replaced."""
+    config, protocol = _read_config(folder)
+    replaced = dict(replaced)
+    if "scan_backend" in replaced:
+        options = config.model_options | {"scan_backend": replaced.pop("scan_backend")}
+        config = replace(config, model_options=options)
+    job = cache.prepare(replace(config, **replaced))
+    if not protocol["fingerprints"].items() <= job.fingerprints().items():
         raise InputError(f"{folder}: the scene or the masks have changed since the run began; start a new run")
     return job
 
 
-def go_on(job: Job, folder: Path) -> None:
-    """Do the rest of a run that was cut off, in its folder; Timeout where another process is at work in it."""
-    with _at_work(folder):
+def continue_run(job: Job, folder: Path) -> None:
+    """Do the rest of an interrupted run in its folder; Timeout if another process works in it."""
+    with _locked(folder):
         state = _state_of(folder)
-        log.info("going on in %s after epoch %d", folder, len(state["history"]["records"]) if state else 0)
-        for scrap in folder.glob(".*.tmp"):  # what a process was writing when it was killed
-            scrap.unlink()
+        log.info("resuming %s after epoch %d", folder, len(state["history"]["records"]) if state else 0)
+        for leftover in folder.glob(".*.tmp"):  # what a process was writing when it was killed
+            leftover.unlink()
         run(job, folder, state)
 
 
 def _state_of(folder: Path) -> dict | None:
-    """What `engine.train` goes on from; None before the first epoch has ended."""
+    """Read the state that `engine.train` resumes from; None before the first epoch has ended."""
     last = folder / "last.pt"
     try:
-        return load_checkpoint(last, CHECKPOINT)["state"] if last.exists() else None
+        return Checkpoint.load(last).state if last.exists() else None
     except InputError as error:
         raise InputError(f"{last} is damaged; delete it, and the run starts from its first epoch again") from error
 
 
 @contextlib.contextmanager
-def _at_work(folder: Path):
+def _locked(folder: Path):
     with FileLock(folder / LOCK, timeout=0):
         try:
             yield
@@ -236,12 +237,12 @@ def _at_work(folder: Path):
 
 
 def _earlier(home: Path, job: Job) -> list[Path]:
-    """Folders of the very same run, the newest first."""
+    """Find the folders of the very same run, the newest first."""
     wanted, found = results.as_json(_identity(job.protocol)), []
-    for path in sorted(home.glob(f"*-seed{job.seed}*/config.json"), reverse=True):
+    for path in sorted(home.glob(f"*-seed{job.config.seed}*/config.json"), reverse=True):
         try:
             config = results.read_json(path)
-        except InputError:  # cut off before it was written, or damaged
+        except InputError:  # interrupted before it was written, or damaged
             continue
         if isinstance(config, dict) and _identity(config.get("protocol")) == wanted:
             found.append(path.parent)
@@ -249,7 +250,7 @@ def _earlier(home: Path, job: Job) -> list[Path]:
 
 
 def _identity(protocol: dict | None) -> dict | None:
-    """What makes two runs the same, to the bit on the same machine: all but where they ran."""
+    """Give what makes two runs the same, to the bit on the same machine: all but where they ran."""
     if not isinstance(protocol, dict) or not isinstance(protocol.get("machine"), dict):
         return None
     code = {name: protocol["machine"].get(name) for name in ("code", "torch")}

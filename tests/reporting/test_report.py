@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shlex
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,13 +13,10 @@ from finished_run import write_run
 from PIL import Image
 
 import main
-from cli.arguments import parse
 from reporting.page.html_tables import NONE, per_cent
 from reporting.page.png import encode_png
-from reporting.page.protocol import SWITCHES_WITH_NO, command
 from reporting.page.report import SAFE_PALETTE, layers_of, page, write_report
 from scenes import catalogue
-from training.prepare import OTHER_MODES
 
 HOSTILE = ('</script><script>alert("x")</script>', "a & b <b>'q'</b> {{data}}", "水稻 ünï \u2028 \\u003c")
 
@@ -231,40 +227,6 @@ def test_a_loss_that_is_no_number_is_a_gap_and_not_broken_json(tmp_path):
     curves = json.loads(data, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["curves"]
     assert curves["loss"][2] is None and curves["loss"][1] == 1.25
     assert curves["scales"] == [[2.5 / e + 0.2 * s for e in range(1, 7)] for s in range(2)]
-
-
-# the command that repeats the run
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--dataset Tiny",
-        "--model MiM-v2 --dataset Tiny --runs 3 --seed 5 --patch_size 9 --scales 7 3 1 --separate_types "
-        "--no-flip_augmentation",
-        "--dataset Tiny --sampling_mode buffered --folds 4 --fold 1 --block_size 9 --val_fraction 0.1 --weights best",
-        "--dataset 'my scenes/a b' --normalize none --class_balancing --cuda -1 --train_set 'a b.mat' "
-        "--test_set 'c$d.mat'",
-        "--dataset Tiny --normalize none --pca 12 --fit_on train --sampling_mode random --training_sample 0.05",
-    ],
-)
-def test_the_command_repeats_the_run_when_it_is_parsed_again(line):
-    args, options = parse(shlex.split(line))
-    del args.sweep  # a run's config.json is of one run
-    arguments = {name: value for name, value in vars(args).items() if name not in OTHER_MODES}
-    config = json.loads(json.dumps({"arguments": arguments, "options": options, "seed": args.seed + 2}, default=str))
-    told = shlex.split(command(config).replace("\\\n", " "))
-    assert told[:2] == ["python", "main.py"]
-    again, same_options = parse(told[2:])
-    del again.sweep
-    assert same_options == options
-    expected = vars(args) | {"seed": args.seed + 2, "runs": 1}
-    assert vars(again) == expected
-
-
-def test_the_switches_that_are_on_by_themselves_are_known():
-    defaults = vars(parse(["--dataset", "Tiny"])[0])
-    assert {name for name, value in defaults.items() if value is True} == SWITCHES_WITH_NO
 
 
 # the palette

@@ -328,7 +328,7 @@ def test_one_process_of_torchrun_is_one_process(field, tmp_path, monkeypatch, ca
     assert main.main([str(each) for each in command]) == 0
     (folder,) = folders(tmp_path).values()
     config = json.loads((folder / "config.json").read_text())
-    assert config["protocol"]["processes"] == 1 and not config["arguments"]["data_parallel"]
+    assert config["protocol"]["processes"] == 1 and not config["config"]["data_parallel"]
 
 
 @pytest.mark.parametrize(
@@ -347,12 +347,12 @@ def test_without_torchrun_or_training_it_is_refused(field, tmp_path, capfd, argu
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(field):
-    args, options = parse(["--dataset", str(field), *SMALL, "--model", "CNN", "--batch_size", "4"])
+    (config,) = parse(["--dataset", str(field), *SMALL, "--model", "CNN", "--batch_size", "4"]).configs
     scene, cpu = load_scene(str(field), field), torch.device("cpu")
-    prepare(args, options, 0, scene, cpu, ranks=Ranks(0, 3))
+    prepare(config, scene, cpu, ranks=Ranks(0, 3))
     for n in (4, 5):  # 87 training pixels are 22 batches, of which some have three
         with pytest.raises(InputError, match=f"fewer patches than --data_parallel has processes, {n}"):
-            prepare(args, options, 0, scene, cpu, ranks=Ranks(0, n))
+            prepare(config, scene, cpu, ranks=Ranks(0, n))
 
 
 def test_a_gpu_that_is_not_the_process_s_own_is_refused():
