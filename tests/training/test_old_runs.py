@@ -31,7 +31,7 @@ def test_an_interrupted_run_resumes_as_if_it_had_not_been_interrupted(old, tmp_p
     words = RunConfig.read(folder).command().replace("\\\n", " ").split()[2:]
     assert main.main([*words, "--output", "whole", "--visdom", "off"]) == 0
     (whole,) = Path("whole").glob("*/*/*seed0")
-    assert len((whole / "log.jsonl").read_text().splitlines()) == 3
+    assert len((whole / "log.jsonl").read_text().splitlines()) == 4
     np.testing.assert_array_equal(np.load(folder / "prediction.npy"), np.load(whole / "prediction.npy"))
     ours, theirs = (Checkpoint.load(each / "last.pt").state["weights"] for each in (folder, whole))
     assert ours.keys() == theirs.keys()
