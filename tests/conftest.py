@@ -15,6 +15,7 @@ from scenes import catalogue
 from splits.fixed_masks import load_split
 from splits.split import Split
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, and before a test imports PyTorch
 ROOT = Path(__file__).resolve().parent.parent
 
 
