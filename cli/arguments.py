@@ -6,7 +6,7 @@ from itertools import product
 
 from cli.checks import SPLIT_FLAGS, check_least, check_output, check_split, check_training, check_visdom
 from cli.flags import FOR_COMPARE, FOR_PREDICT, build_parser
-from models import check_options
+from models import MODELS, check_options
 from models.options import MiMOptions
 from utils import InputError
 
@@ -70,10 +70,15 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict]:
             check_training(one := argparse.Namespace(**vars(args) | each))
             check_split(one, given)
             each["model"] = one.model
+            takes = [option.name for option in fields(MODELS[one.model].options)]
+            for name in options:
+                if name not in takes:
+                    known = ", ".join(f"--{option}" for option in takes)
+                    raise InputError(f"{one.model} does not use --{name}; it takes {known}")
             try:
                 check_options(one.model, one.patch_size, **options)
             except ValueError as error:
-                raise InputError(str(error)) from error
+                raise InputError(f"--{error}") from error  # the message begins with the option's name
         args.model = args.sweep[0]["model"]
     elif args.predict is not None and args.restore is None:
         raise InputError("--predict needs --restore CHECKPOINT, a last.pt or best.pt of a run's folder")

@@ -6,32 +6,13 @@ from pathlib import Path
 
 from engine import PRECISIONS
 from models import MODELS
-from models.options import CHOICES, MiMOptions
+from models.options import MiMOptions
 from preprocessing import FIT_ON, NORMALIZATIONS
 from scenes.catalogue import SCENES
-from selective_scan import BACKENDS
 from utils import InputError
 
 FORMATS = ("text", "csv", "markdown", "latex")
 VISDOM_URL = "http://localhost:8097"
-OPTION_HELP = {
-    "dim": "width of the tokens",
-    "d_inner": "width of the selective scan",
-    "d_state": "states per channel of the selective scan (N)",
-    "depth": "blocks per stage",
-    "dropout": "rate on the learned tokens and before each decoder",
-    "stem": "depthwise and pointwise convolution, or one full 3x3 convolution with BatchNorm",
-    "scan_types": "which of the four scan orders: rows from the top left, columns from the top left, rows from the "
-    "top right, columns from the bottom left",
-    "scan": "two halves that end at the centre, or the whole sequence in both directions",
-    "decay": "factors of the Gaussian decay mask",
-    "tokens": "semantic tokens learned and fused, or pooled and gated",
-    "fusion": "weights over the scan types learned, or all equal",
-    "scales": "odd sides of the token grid after each stage",
-    "scale_loss": "every scale has a head and a share in loss and prediction, or the last alone",
-    "separate_types": "separate parameters for each scan type",
-    "scan_backend": "back end of the selective scan",
-}
 FOR_PREDICT = {
     "key": {"metavar": "VARIABLE", "help": "the cube's variable in the file of --predict, where it holds several"},
     "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
@@ -234,15 +215,13 @@ def _add_model_parts(group):
             default = next(iter(values))
         else:
             default = ", ".join(f"{name} {_as_typed(value)}" for name, value in own.items())
-        keywords = {"help": f"{OPTION_HELP[option.name]} (default: {default})", "default": argparse.SUPPRESS}
+        keywords = {"help": f"{option.metadata['help']} (default: {default})", "default": argparse.SUPPRESS}
         if option.name == "separate_types":
             keywords["action"] = "store_true"
         elif option.name in ("scan_types", "scales"):
             keywords |= {"nargs": "+", "type": int, "metavar": "N"}
-        elif option.name == "scan_backend":
-            keywords["choices"] = ("auto", *BACKENDS)
-        elif option.name in CHOICES:
-            keywords["choices"] = CHOICES[option.name]
+        elif "choices" in option.metadata:
+            keywords["choices"] = option.metadata["choices"]
         else:
             keywords["type"] = type(option.default)
         group.add_argument(f"--{option.name}", **keywords)

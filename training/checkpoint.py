@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from models import PatchClassifier, create_model
+from models import create_model
+from models.base import PatchClassifier
 from preprocessing import Preprocessing
 from selective_scan import choose
 from utils import InputError, load_checkpoint

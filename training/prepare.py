@@ -11,7 +11,8 @@ import torch
 
 import engine
 from datasets import Scene
-from models import PatchClassifier, create_model
+from models import create_model
+from models.base import PatchClassifier
 from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results
