@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import engine
-from models import PatchClassifier
+from models.base import PatchClassifier
 from patches import Windows, check_patch_size
 
 BLOCK_BYTES = 2**24  # of a block's rows, as read or as embedded, whichever is more

@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 import engine
-from models import PatchClassifier
+from models.base import PatchClassifier
 from models.scan_order import cross_scan_orders
 from models.t_mamba import MiMBlock, TMamba
 from patches import PatchLoader

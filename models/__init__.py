@@ -1,14 +1,42 @@
-"""The networks by name."""
+"""The networks by name. PyTorch is not imported until a network is made, so that the command line answers at once."""
 
-from dataclasses import fields, replace
+from __future__ import annotations
 
-from models.base import PatchClassifier
-from models.cnn import CNN
-from models.mim_v1 import MiMv1
-from models.mim_v2 import MiMv2
-from models.mim_v3 import MiMv3
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-MODELS = {"MiM-v1": MiMv1, "MiM-v2": MiMv2, "MiM-v3": MiMv3, "CNN": CNN}
+from models.options import CNNOptions, MiMOptions, MiMv2Options, MiMv3Options, ModelOptions
+
+if TYPE_CHECKING:
+    from models.base import PatchClassifier
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A network's place in the table.
+
+    Attributes:
+        module, class_name: where its class is.
+        options: the class of its settings, see `models.options`.
+    """
+
+    module: str
+    class_name: str
+    options: type[ModelOptions]
+
+    @property
+    def defaults(self) -> ModelOptions:
+        """The network's settings if none is changed."""
+        return self.options()
+
+
+MODELS = {
+    "MiM-v1": ModelEntry("models.mim_v1", "MiMv1", MiMOptions),
+    "MiM-v2": ModelEntry("models.mim_v2", "MiMv2", MiMv2Options),
+    "MiM-v3": ModelEntry("models.mim_v3", "MiMv3", MiMv3Options),
+    "CNN": ModelEntry("models.cnn", "CNN", CNNOptions),
+}
 
 
 def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **options) -> PatchClassifier:
@@ -25,18 +53,21 @@ def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **
         ValueError: an unknown name or option (the choices are named), or a value that does not fit.
     """
     settings = check_options(name, patch_size, **options)
-    return MODELS[name](n_bands, n_classes, patch_size, settings)
+    entry = MODELS[name]
+    return getattr(import_module(entry.module), entry.class_name)(n_bands, n_classes, patch_size, settings)
 
 
-def check_options(name: str, patch_size: int, **options):
+def check_options(name: str, patch_size: int, **options) -> ModelOptions:
     """Give a network's settings, checked without making it; arguments and errors as for `create_model`."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
-    model = MODELS[name]
-    known = [field.name for field in fields(model.defaults)]
+    entry = MODELS[name]
+    known = [field.name for field in fields(entry.options)]
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} does not use --{option}; it takes {', '.join('--' + name for name in known)}")
-    settings = replace(model.defaults, **options)
-    model.check(patch_size, settings)
+            raise ValueError(f"{name} does not use {option}; it takes {', '.join(known)}")
+    settings, least = entry.options(**options), entry.options.smallest_patch
+    if patch_size < least or patch_size % 2 == 0:
+        raise ValueError(f"patch_size must be odd and at least {least} for {name}, not {patch_size}")
+    settings.check(patch_size)
     return settings

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.options import ModelOptions
+
 
 class PatchClassifier(nn.Module):
     """Base class: `embed` works per pixel, `encode` on an embedded patch.
@@ -14,16 +16,12 @@ class PatchClassifier(nn.Module):
 
     Args:
         n_bands, n_classes, patch_size: the task's sizes, kept as attributes.
-        options: the network's own settings, a frozen dataclass.
+        options: the network's settings, a frozen dataclass.
     """
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: ModelOptions):
         super().__init__()
         self.n_bands, self.n_classes, self.patch_size, self.options = n_bands, n_classes, patch_size, options
-
-    @classmethod
-    def check(cls, patch_size: int, options) -> None:
-        """Raise ValueError where the settings do not go with the patch size."""
 
     def embed(self, x: Tensor) -> Tensor:
         """Per-pixel part, (B, n_bands, H, W) to (B, C, H, W)."""

@@ -1,25 +1,10 @@
-"""The yardstick: a plain small CNN."""
-
-from dataclasses import dataclass
+"""The baseline: a small plain CNN."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import PatchClassifier
-from models.options import check_dropout
-
-
-@dataclass(frozen=True)
-class CNNOptions:
-    """Settings of the CNN: width of its layers, and dropout before the head, in [0, 1)."""
-
-    dim: int = 64
-    dropout: float = 0.2
-
-    def __post_init__(self):
-        if self.dim < 1:
-            raise ValueError(f"--dim must be at least 1, not {self.dim}")
-        check_dropout(self.dropout)
+from models.options import CNNOptions
 
 
 class CNN(PatchClassifier):
@@ -28,16 +13,11 @@ class CNN(PatchClassifier):
     Args:
         n_bands, n_classes, patch_size: sizes of the task; patch_size odd.
         options: width and dropout.
-    Raises:
-        ValueError: an even or non-positive patch size.
     """
 
-    defaults = CNNOptions()
+    options: CNNOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: CNNOptions | None = None):
-        options = options or self.defaults
-        if patch_size < 1 or patch_size % 2 == 0:
-            raise ValueError(f"the CNN takes an odd --patch_size of at least 1, not {patch_size}")
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: CNNOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.embedding = _convolution(n_bands, options.dim, 1)
         self.body = nn.Sequential(_convolution(options.dim, options.dim, 3), _convolution(options.dim, options.dim, 3))

@@ -35,23 +35,19 @@ class PatchStem(nn.Module):
 
 
 class MiM(PatchClassifier):
-    """Mamba-in-Mamba network for the centre pixel of a patch; the variants set `defaults` and `default_scales`.
+    """Mamba-in-Mamba network for the centre pixel of a patch; what the variants are is in their options.
 
     Args:
         n_bands, n_classes, patch_size: sizes of the task; patch_size odd and at least 3.
-        options: settings, by default the variant's.
-    Raises:
-        ValueError: a patch size or scales that do not fit.
+        options: the variant's settings, see `models.check_options`.
     Source: Zhou et al. 2025, figures 1 and 2.
     """
 
-    defaults = MiMOptions()
+    options: MiMOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: MiMOptions | None = None):
-        options = options or self.defaults
-        self.check(patch_size, options)
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: MiMOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        self.scales = options.resolved_scales(patch_size, self.default_scales(patch_size))
+        self.scales = options.resolved_scales(patch_size)
         self.embedding = nn.Sequential(
             nn.Conv2d(n_bands, options.dim, 1, bias=False), nn.BatchNorm2d(options.dim), nn.SiLU()
         )
@@ -60,17 +56,6 @@ class MiM(PatchClassifier):
         self.stages = nn.ModuleList([MiMStage(*pair, options) for pair in pairwise(sides)])
         n_heads = len(self.scales) if options.scale_loss == "all" else 1
         self.heads = nn.ModuleList([nn.Linear(options.dim, n_classes) for _ in range(n_heads)])
-
-    @classmethod
-    def check(cls, patch_size: int, options: MiMOptions) -> None:
-        if patch_size < 3 or patch_size % 2 == 0:
-            raise ValueError(f"the MiM models take an odd --patch_size of at least 3, not {patch_size}")
-        options.resolved_scales(patch_size, cls.default_scales(patch_size))
-
-    @staticmethod
-    def default_scales(patch_size: int) -> tuple[int, ...]:
-        """Sides of the token grid after the patch: p-2, ..., 3, 1."""
-        return tuple(range(patch_size - 2, 0, -2))
 
     def embed(self, x: Tensor) -> Tensor:
         return self.embedding(x)

@@ -10,18 +10,11 @@ from models.options import MiMOptions
 class MiMv2(MiM):
     """A stage p -> p before the falling ones; the sum of all scales' features goes to a fused head, the last row."""
 
-    defaults = MiMOptions(dim=128, d_inner=128, scan="whole")
-
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: MiMOptions | None = None):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: MiMOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         if self.options.scale_loss == "last":
-            self.heads = nn.ModuleList()  # the fused head is the last row and stands alone
+            self.heads = nn.ModuleList()  # the fused head is the only row
         self.fused_head = nn.Linear(self.options.dim, n_classes)
-
-    @staticmethod
-    def default_scales(patch_size: int) -> tuple[int, ...]:
-        """Sides of the token grid after the patch: p, p-2, ..., 3, 1."""
-        return tuple(range(patch_size, 0, -2))
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Features of every scale, (B, dim) each, to logits (scales + 1, B, K), the fused head last."""

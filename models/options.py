@@ -1,84 +1,144 @@
-"""The settings of the MiM networks, one dataclass; every field is a flag of the command line."""
+"""The settings of the networks: a frozen dataclass each, whose fields hold their help, choices and bounds.
 
-from dataclasses import dataclass
+Every field is a flag of the command line too, so nothing here imports PyTorch.
+"""
+
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from typing import Any, ClassVar
 
-from models.tokens import DECAYS
+DECAYS = ("none", "index", "feature", "both")
+SCAN_BACKENDS = ("auto", "cuda", "cpu", "reference")
 
-CHOICES = {
-    "stem": ("depthwise", "full"),
-    "scan": ("halves", "whole"),
-    "decay": DECAYS,
-    "tokens": ("learned", "pooled"),
-    "fusion": ("weighted", "mean"),
-    "scale_loss": ("all", "last"),
-}
+
+def _option(default: Any, help: str, **rules: Any) -> Any:
+    """Make a field; rules: `choices`, a tuple, or the bounds `least` and `below`."""
+    return field(default=default, metadata={"help": help, **rules})
 
 
 @dataclass(frozen=True)
-class MiMOptions:
-    """Settings of a MiM network; the defaults are MiM-v1's.
+class ModelOptions:
+    """Base class: every value is checked against the rules in its field's metadata.
 
-    Attributes:
-        dim, d_inner, d_state: widths of the tokens, of the scan, and its states per channel (N).
-        depth: blocks per stage.
-        dropout: on the learned tokens and before each decoder, in [0, 1).
-        stem: depthwise and pointwise convolution, or one full 3x3 convolution with BatchNorm.
-        scan_types: which of the four scan orders, 1 to 4.
-        scan: two halves that end at the centre, or the whole order in both directions.
-        decay: which factors of the Gaussian decay mask.
-        tokens: learned and fused (STL, STF), or pooled and gated.
-        fusion: learned weights over the scan types, or their mean.
-        scales: sides of the token grid after each stage; None for the model's own.
-        scale_loss: every scale has a head and a share in the loss, or the last alone.
-        separate_types: a T-Mamba of its own for each scan type.
-        scan_backend: back end of the selective scan.
     Raises:
-        ValueError: a value outside its choices or range.
+        ValueError: a value outside its choices or bounds; the message begins with the option's name.
     """
 
-    dim: int = 64
-    d_inner: int = 64
-    d_state: int = 16
-    depth: int = 1
-    dropout: float = 0.2
-    stem: str = "depthwise"
-    scan_types: tuple[int, ...] = (1, 2, 3, 4)
-    scan: str = "halves"
-    decay: str = "both"
-    tokens: str = "learned"
-    fusion: str = "weighted"
-    scales: tuple[int, ...] | None = None
-    scale_loss: str = "all"
-    separate_types: bool = False
-    scan_backend: str = "auto"
+    smallest_patch: ClassVar[int] = 1
 
     def __post_init__(self):
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"--{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}")
-        for name in ("dim", "d_inner", "d_state", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        check_dropout(self.dropout)
+        for option in fields(self):
+            value, rules = getattr(self, option.name), option.metadata
+            if "choices" in rules and value not in rules["choices"]:
+                raise ValueError(f"{option.name} is {value!r}; choose from {', '.join(rules['choices'])}")
+            least, below = rules.get("least", float("-inf")), rules.get("below", float("inf"))
+            if "least" in rules and not least <= value < below:
+                also = f" and below {below}" if "below" in rules else ""
+                raise ValueError(f"{option.name} must be at least {least}{also}, not {value}")
+
+    def check(self, patch_size: int) -> None:
+        """Raise ValueError if the settings do not fit the patch size."""
+
+
+@dataclass(frozen=True)
+class CNNOptions(ModelOptions):
+    """Settings of the CNN."""
+
+    dim: int = _option(64, "width of the layers", least=1)
+    dropout: float = _option(0.2, "rate before the head", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class MiMOptions(ModelOptions):
+    """Settings of a MiM network; the defaults are MiM-v1's."""
+
+    smallest_patch: ClassVar[int] = 3
+
+    dim: int = _option(64, "width of the tokens", least=1)
+    d_inner: int = _option(64, "width of the selective scan", least=1)
+    d_state: int = _option(16, "states per channel of the selective scan (N)", least=1)
+    depth: int = _option(1, "blocks per stage", least=1)
+    dropout: float = _option(0.2, "rate on the learned tokens and before each decoder", least=0, below=1)
+    stem: str = _option(
+        "depthwise",
+        "depthwise and pointwise convolution, or one full 3x3 convolution with BatchNorm",
+        choices=("depthwise", "full"),
+    )
+    scan_types: tuple[int, ...] = _option(
+        (1, 2, 3, 4),
+        "which of the four scan orders: rows from the top left, columns from the top left, rows from the top right, "
+        "columns from the bottom left",
+    )
+    scan: str = _option(
+        "halves",
+        "two halves that end at the centre, or the whole sequence in both directions",
+        choices=("halves", "whole"),
+    )
+    decay: str = _option("both", "factors of the Gaussian decay mask", choices=DECAYS)
+    tokens: str = _option(
+        "learned", "semantic tokens learned and fused, or pooled and gated", choices=("learned", "pooled")
+    )
+    fusion: str = _option("weighted", "weights over the scan types learned, or all equal", choices=("weighted", "mean"))
+    scales: tuple[int, ...] | None = _option(None, "odd sides of the token grid after each stage")
+    scale_loss: str = _option(
+        "all", "loss and prediction from a head for every scale, or for the last one only", choices=("all", "last")
+    )
+    separate_types: bool = _option(False, "separate parameters for each scan type")
+    scan_backend: str = _option("auto", "back end of the selective scan", choices=SCAN_BACKENDS)
+
+    def __post_init__(self):
+        super().__post_init__()
         types = self.scan_types
         if not types or len(set(types)) != len(types) or not set(types) <= {1, 2, 3, 4}:
-            raise ValueError(f"--scan_types takes different numbers from 1 to 4, not {' '.join(map(str, types))}")
+            raise ValueError(f"scan_types must be different numbers from 1 to 4, not {' '.join(map(str, types))}")
 
-    def resolved_scales(self, patch_size: int, default: tuple[int, ...]) -> tuple[int, ...]:
-        """Give the grids after the patch, checked: odd, at least 1, none larger than the one before."""
-        scales = default if self.scales is None else tuple(self.scales)
-        sides = (patch_size, *scales)
-        falling = all(after <= before for before, after in pairwise(sides))
+    def default_scales(self, patch_size: int) -> tuple[int, ...]:
+        """Give the sides of the token grid after the patch if `scales` is None: p-2, ..., 3, 1."""
+        return tuple(range(patch_size - 2, 0, -2))
+
+    def resolved_scales(self, patch_size: int) -> tuple[int, ...]:
+        """Give the sides of the token grid after the patch, checked: odd, none larger than the one before."""
+        scales = self.default_scales(patch_size) if self.scales is None else tuple(self.scales)
+        falling = all(after <= before for before, after in pairwise((patch_size, *scales)))
         if not scales or not falling or any(side < 1 or side % 2 == 0 for side in scales):
             raise ValueError(
-                f"--scales {' '.join(map(str, scales))} does not fit patch size {patch_size}: "
+                f"scales {' '.join(map(str, scales))} does not fit patch size {patch_size}: "
                 "give odd sides, none larger than the one before"
             )
         return scales
 
+    def check(self, patch_size: int) -> None:
+        """Raise ValueError if the scales do not fit the patch size."""
+        self.resolved_scales(patch_size)
 
-def check_dropout(dropout: float) -> None:
-    """Raise ValueError unless the dropout rate lies in [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"--dropout must be at least 0 and below 1, not {dropout}")
+
+def _default(name: str, value: Any) -> Any:
+    """Make a field like MiMOptions' of that name, with another default."""
+    return field(default=value, metadata=MiMOptions.__dataclass_fields__[name].metadata)
+
+
+@dataclass(frozen=True)
+class MiMv2Options(MiMOptions):
+    """Settings of MiM-v2."""
+
+    dim: int = _default("dim", 128)
+    d_inner: int = _default("d_inner", 128)
+    scan: str = _default("scan", "whole")
+
+    def default_scales(self, patch_size: int) -> tuple[int, ...]:
+        """Give p, p-2, ..., 3, 1."""
+        return tuple(range(patch_size, 0, -2))
+
+
+@dataclass(frozen=True)
+class MiMv3Options(MiMOptions):
+    """Settings of MiM-v3."""
+
+    depth: int = _default("depth", 2)
+    scan: str = _default("scan", "whole")
+    decay: str = _default("decay", "index")
+    tokens: str = _default("tokens", "pooled")
+
+    def default_scales(self, patch_size: int) -> tuple[int, ...]:
+        """Give p alone: the grid keeps its side."""
+        return (patch_size,)

@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DECAYS = ("none", "index", "feature", "both")
-
 
 class GaussianDecay(nn.Module):
     """Gaussian decay mask (GDM): weigh every token by its nearness to the centre token.
@@ -17,7 +15,7 @@ class GaussianDecay(nn.Module):
     Args:
         length: L, tokens of the sequence.
         centre: T, index of the centre token.
-        decay: which factors to use, one of DECAYS.
+        decay: which factors to use, one of `models.options.DECAYS`.
     Source: Zhou et al. 2025, Gaussian decay mask.
     """
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 import engine
 import main
-from models.options import CHOICES
+from models.options import MiMOptions
 from scenes import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,7 +230,12 @@ def test_validation_pixels_come_out_of_training_and_best_weights_are_used(run):
 
 
 MODEL_SWITCHES = [
-    *[["--" + name, value] for name, values in CHOICES.items() for value in values],
+    *[
+        ["--" + option.name, value]
+        for option in fields(MiMOptions)
+        if option.name != "scan_backend"
+        for value in option.metadata.get("choices", ())
+    ],
     ["--scan_types", "2"],
     ["--scan_types", "1", "4"],
     ["--scales", "3", "1"],

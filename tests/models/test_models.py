@@ -1,6 +1,10 @@
 """The networks against loops written from their description, their sizes, gradients, shapes and refusals."""
 
 import math
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from test_tokens import naive_attention, naive_pool, naive_weights
 
-from models import MODELS, create_model
+from models import MODELS, check_options, create_model
 from models.dropout import Dropout
-from models.options import CHOICES, MiMOptions
+from models.options import SCAN_BACKENDS, MiMOptions
 from models.ssm import S6, CausalConv
 from models.t_mamba import TMamba
 from models.tokens import GaussianDecay, GridPool
+from selective_scan import BACKENDS
 
 N_PARAMETERS = {"MiM-v1": 115_863, "MiM-v2": 488_004, "MiM-v3": 71_320, "CNN": 87_952}  # 200 bands, 16 classes, patch 7
 MIM = {  # what the variants are, and their scales at patch 5
@@ -30,9 +35,10 @@ COMMON = {
 }
 SMALL = {"dim": 8, "d_inner": 32, "d_state": 3}  # dt_rank 2
 N_BANDS, N_CLASSES = 6, 4
+CHOICES = {option.name: option.metadata["choices"] for option in fields(MiMOptions) if "choices" in option.metadata}
 SWITCHES = [
     {},
-    *({name: choice} for name, choices in CHOICES.items() for choice in choices),
+    *({name: choice} for name, choices in CHOICES.items() if name != "scan_backend" for choice in choices),
     *({"scan_types": types} for types in ((1,), (4,), (4, 2), (1, 2, 3))),
     *({"separate_types": True, "fusion": fusion} for fusion in CHOICES["fusion"]),
     {"separate_types": True, "scan_types": (3,)},
@@ -487,26 +493,26 @@ def test_an_unknown_model_is_answered_with_the_choices():
 
 @pytest.mark.parametrize(("name", "option"), [("CNN", "d_state"), ("MiM-v1", "width")])
 def test_an_option_that_a_model_lacks_is_answered_with_those_that_it_takes(name, option):
-    with pytest.raises(ValueError, match=rf"{name} does not use --{option}; it takes --dim, .*--dropout"):
+    with pytest.raises(ValueError, match=rf"{name} does not use {option}; it takes dim, .*dropout"):
         make(name, **{option: 1})
 
 
 @pytest.mark.parametrize("option", CHOICES)
 def test_an_unknown_choice_is_answered_with_the_choices(option):
-    with pytest.raises(ValueError, match=f"--{option} is 'other'; choose from {', '.join(CHOICES[option])}"):
+    with pytest.raises(ValueError, match=f"^{option} is 'other'; choose from {', '.join(CHOICES[option])}"):
         make(**{option: "other"})
 
 
 @every_model
 @pytest.mark.parametrize("patch_size", [-1, 0, 2, 4, 8])
 def test_an_even_patch_is_refused(name, patch_size):
-    with pytest.raises(ValueError, match=f"odd --patch_size of at least [13], not {patch_size}"):
+    with pytest.raises(ValueError, match=f"patch_size must be odd and at least [13] for {name}, not {patch_size}"):
         make(name, patch_size=patch_size)
 
 
 def test_a_patch_of_one_pixel_is_refused_by_mim_and_taken_by_the_cnn():
     for name in MIM:
-        with pytest.raises(ValueError, match="at least 3, not 1"):
+        with pytest.raises(ValueError, match="at least 3 for MiM-v[123], not 1"):
             make(name, patch_size=1)
     assert make("CNN", patch_size=1)(patches(2, 1).float()).shape == (2, N_CLASSES)
 
@@ -520,23 +526,52 @@ def test_scales_that_do_not_fit_are_refused(name, scales):
 
 @pytest.mark.parametrize("types", [(), (1, 1), (0,), (5,), (1, 2, 3, 4, 5)])
 def test_scan_types_that_do_not_exist_or_repeat_are_refused(types):
-    with pytest.raises(ValueError, match="--scan_types takes different numbers from 1 to 4"):
+    with pytest.raises(ValueError, match="^scan_types must be different numbers from 1 to 4"):
         make(scan_types=types)
 
 
 @every_model
 @pytest.mark.parametrize("dropout", [1, 1.5, -0.1, float("nan")])
 def test_a_dropout_that_leaves_nothing_is_refused(name, dropout):
-    with pytest.raises(ValueError, match="--dropout must be at least 0 and below 1"):
+    with pytest.raises(ValueError, match="^dropout must be at least 0 and below 1"):
         make(name, dropout=dropout)
 
 
 @pytest.mark.parametrize("option", ["dim", "d_inner", "d_state", "depth"])
 def test_a_size_below_one_is_refused(option):
-    with pytest.raises(ValueError, match=f"--{option} must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=f"^{option} must be at least 1, not 0"):
         make(**{option: 0})
 
 
-def test_an_unknown_scan_back_end_is_answered_with_the_choices():
-    with pytest.raises(ValueError, match=r"unknown scan back end 'other'; choose from auto, .*reference"):
-        make(scan_backend="other")(patches(1).float())
+def test_the_scan_back_ends_that_can_be_chosen_are_those_that_exist():
+    assert ("auto", *BACKENDS) == SCAN_BACKENDS
+    with pytest.raises(ValueError, match=r"scan_backend is 'other'; choose from auto, .*reference"):
+        make(scan_backend="other")
+
+
+@every_model
+def test_options_are_described_and_checked_without_making_the_network(name):
+    options = check_options(name, 5, dim=7)
+    assert asdict(options) == asdict(MODELS[name].defaults) | {"dim": 7}
+    assert asdict(options) == asdict(make(name, dim=7).options)
+    assert all(option.metadata["help"] for option in fields(options))
+
+
+def test_a_variants_options_differ_from_the_first_ones_in_defaults_only():
+    for name in MIM:
+        described = [(option.name, option.type, option.metadata) for option in fields(MODELS[name].options)]
+        assert described == [(option.name, option.type, option.metadata) for option in fields(MiMOptions)]
+
+
+def test_listing_models_and_checking_options_does_not_import_torch():
+    program = """
+import sys
+from models import MODELS, check_options
+from models.options import MiMOptions
+for name, entry in MODELS.items():
+    check_options(name, 7, **{"dim": entry.defaults.dim})
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

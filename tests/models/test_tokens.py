@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.tokens import DECAYS, GaussianDecay, GridPool, SequenceAttention, TokenFuser, TokenLearner, WeightedFusion
+from models.options import DECAYS
+from models.tokens import GaussianDecay, GridPool, SequenceAttention, TokenFuser, TokenLearner, WeightedFusion
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}
 CONSTANT = {"rtol": 3e-7, "atol": 1e-7}  # where a constant that is kept in float32 takes part
