@@ -1,10 +1,9 @@
 """What can be seen to be wrong with a command line without opening a file; each fault is an InputError."""
 
-import difflib
 from urllib.parse import urlsplit
 
 from models import MODELS
-from utils import InputError
+from utils import InputError, match_name
 
 MAX_SEED = 2**32  # NumPy's generators take no larger one
 SPLIT_FLAGS = {"sampling_mode", "training_sample", "folds", "fold", "block_size"}
@@ -73,14 +72,3 @@ def check_training(args) -> None:
         raise InputError(f"--val_fraction must be at least 0 and below 1, not {args.val_fraction:g}")
     if args.weights == "best" and not args.val_fraction:
         raise InputError("--weights best needs validation pixels; give --val_fraction, such as 0.1")
-
-
-def match_name(name: str, choices, what: str) -> str:
-    """Find a name among the choices without regard to case, "-" and "_"; InputError with the choices otherwise."""
-    plain = {choice.lower().replace("-", "").replace("_", ""): choice for choice in choices}
-    wanted = name.lower().replace("-", "").replace("_", "")
-    if wanted in plain:
-        return plain[wanted]
-    close = difflib.get_close_matches(wanted, plain, n=1)
-    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
-    raise InputError(f"unknown {what} {name!r}{hint}; choose from {', '.join(choices)}")
