@@ -11,7 +11,7 @@ import os
 import platform
 import random
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,15 +31,38 @@ class InputError(ValueError):
     """Something that the user gave is wrong; the message says what, where, and what to do."""
 
 
-def match_name(name: str, choices: Iterable[str], what: str) -> str:
-    """Find a name among the choices without regard to case, "-" and "_"; InputError with the choices otherwise."""
-    plain = {choice.lower().replace("-", "").replace("_", ""): choice for choice in choices}
-    wanted = name.lower().replace("-", "").replace("_", "")
-    if wanted in plain:
-        return plain[wanted]
-    close = difflib.get_close_matches(wanted, plain, n=1)
-    hint = f" (did you mean {plain[close[0]]}?)" if close else ""
-    raise InputError(f"unknown {what} {name!r}{hint}; choose from {', '.join(plain.values())}")
+def plain_name(name: str) -> str:
+    """Give a name as it is compared with others: without regard to case, "-" and "_"."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def did_you_mean(name: str, choices: Collection[str]) -> str:
+    """Give " (did you mean X?)", X the choice that is nearest to a wrong name, or "" if none is close."""
+    plain = {plain_name(choice): choice for choice in choices}
+    close = difflib.get_close_matches(plain_name(name), plain, n=1)
+    return f" (did you mean {plain[close[0]]}?)" if close else ""
+
+
+def match_name(name: str, choices: Collection[str], what: str, aliases: Mapping[str, str] | None = None) -> str:
+    """Find a name among the choices, without regard to case, "-" and "_".
+
+    Args:
+        name: what the user typed.
+        choices: the names to choose from.
+        what: what they name, for the message.
+        aliases: other names that are understood, with the choice that each stands for.
+    Returns:
+        The choice, as it is spelled there.
+    Raises:
+        InputError: no choice has that name; the message lists the choices, and the nearest one if it is close.
+    """
+    aliases = aliases or {}
+    known = {plain_name(choice): choice for choice in choices}
+    known |= {plain_name(alias): choice for alias, choice in aliases.items()}
+    if plain_name(name) in known:
+        return known[plain_name(name)]
+    hint = did_you_mean(name, [*aliases, *choices])
+    raise InputError(f"unknown {what} {name!r}{hint}; choose from {', '.join(choices)}")
 
 
 def seed_everything(seed: int) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.io
 
 from datasets import load_scene
-from scenes.catalogue import MASK_KEYS
 from scenes.scene_toml import FILE
+from scenes.spec import MASK_KEYS
 from splits.choose import draws_split, make_split
 from splits.split import Split
 from utils import InputError, write_atomically

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from datasets import load_scene
-from scenes.catalogue import MASK_KEYS, SceneSpec, find_scene
+from scenes.catalogue import find_scene, find_spec
 from scenes.cubes import find_orders
 from scenes.georeference import crs_of, transform_of
 from scenes.matfiles import read_arrays
 from scenes.rasters import ARRAYS, GEOTIFF, Raster, open_raster
-from scenes.scene_toml import FILE, choose_rgb, find_spec
+from scenes.scene_toml import FILE
+from scenes.spec import MASK_KEYS, SceneSpec, choose_rgb
 from splits.fixed_masks import fixed_masks
 from utils import InputError
 

@@ -18,10 +18,10 @@ from preprocessing import Preprocessing
 from reporting import results
 from reporting.figures import maps
 from reporting.live.monitor import Progress as Bar
+from scenes.catalogue import find_spec
 from scenes.envi import find_pair
 from scenes.georeference import pixel_size_of
 from scenes.rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
-from scenes.scene_toml import find_spec
 from training.checkpoint import Checkpoint
 from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint_file

@@ -6,49 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
-from scenes.catalogue import SceneSpec
 from scenes.georeference import pixel_size_of, same_system, transform_of
-from scenes.matfiles import describe, read_arrays
-from scenes.rasters import ARRAYS, Raster, open_raster
-from scenes.scene_toml import choose_rgb
+from scenes.matfiles import choose_array
+from scenes.rasters import Raster, read_file
+from scenes.spec import SceneSpec, choose_rgb
 from utils import InputError
 
 log = logging.getLogger(__name__)
 AXES = ("rows", "columns", "bands")
-
-
-def read_file(path: Path) -> tuple[dict[str, np.ndarray], Raster | None]:
-    """Read a file of any format.
-
-    Returns:
-        Arrays by name, (H, W) where there is one band; and, where the format knows more than arrays, its raster.
-    Raises:
-        InputError: see `rasters.open_raster` and `readers.read_arrays`.
-    """
-    if path.suffix.lower() in ARRAYS:
-        return read_arrays(path), None
-    raster = open_raster(path)
-    array = raster.rows(0, raster.shape[0])
-    return {path.stem: array[..., 0] if raster.shape[2] == 1 else array}, raster
-
-
-def pick(arrays: dict, key: str | None, path: Path, wanted: str, n_axes: int) -> np.ndarray:
-    """Take an array by its name, or, without one, the file's only image of so many axes."""
-    if key in arrays:
-        return arrays[key]
-    if key is None:
-        fitting = [array for array in arrays.values() if array.ndim == n_axes and min(array.shape) > 1]
-        if len(arrays) == 1 or len(fitting) == 1:
-            return fitting[0] if fitting else next(iter(arrays.values()))
-        raise InputError(
-            f"{path} holds {len(fitting) or 'no'} arrays of {n_axes} axes for {wanted}, {describe(arrays)}; name the "
-            "variable"
-        )
-    if key.split(".")[-1] in arrays:  # the plain copy of a struct's field
-        return arrays[key.split(".")[-1]]
-    raise InputError(f"{path} has no variable {key!r} for {wanted}; it holds {describe(arrays)}")
 
 
 def read_cube(
@@ -71,7 +37,7 @@ def read_cube(
         InputError: a file that cannot be read, axes or bands that do not fit, NaN in pixels that have data.
     """
     arrays, raster = read_file(path)
-    cube = pick(arrays, spec.cube_key if raster is None else path.stem, path, "the cube", 3)
+    cube = choose_array(arrays, spec.cube_key if raster is None else None, path, "the cube", (3,))
     cube = cube[:, :, None] if raster is not None and cube.ndim == 2 else cube
     if raster is None:
         cube = _turn(cube, path, spec, plane, notes)
@@ -162,6 +128,8 @@ def _fill(
         raise InputError(f"{path}: no pixel has data (no-data value {nodata}); is the value right?")
     if not empty.any():
         return cube, None
+    from scipy.ndimage import distance_transform_edt  # here, because most scenes have data everywhere
+
     nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
     cube[empty] = cube[tuple(nearest[:, empty])]
     _note(notes, f"{path.name}: {int(empty.sum())} pixels have no data; they count as unlabelled")
@@ -171,7 +139,7 @@ def _fill(
 def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     """Read a scene's ground truth as it is stored; the array, and its raster where the format has one."""
     arrays, raster = read_file(path)
-    gt = pick(arrays, spec.gt_key if raster is None else path.stem, path, "the ground truth", 2)
+    gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
     gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
     gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
     if raster is not None and raster.nodata is not None:

@@ -1,4 +1,4 @@
-"""Open .mat files of every version, .npy and .npz; MATLAB's axes in v7.3 are mended, structs become dotted names."""
+"""Open .mat files of every version, .npy and .npz; axes as in MATLAB, and dotted names for the fields of structs."""
 
 import math
 import struct
@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from utils import InputError
@@ -17,13 +16,14 @@ _DATA_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9:
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _NUMERIC, _COMPLEX_FLAG = 1, 2, range(6, 16), 1 << 11
 _VERSION_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
-_SQUEEZED = 1100  # deflate makes nothing smaller than 1/1032; what claims more than that lies
+_SQUEEZED = 1100  # deflate makes nothing smaller than 1/1032; a file that claims more than that is damaged
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read all numeric arrays of a .mat, .npy or .npz file.
 
-    Nothing is allocated for a size that a damaged file claims but cannot hold.
+    Nothing is allocated for a size that a damaged file states but cannot hold.
 
     Args:
         path: .npy, .npz, or else a file of MATLAB up to v7.2 or of v7.3 (HDF5).
@@ -42,7 +42,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         elif path.suffix.lower() == ".npz":
             arrays = _read_npz(path)
         else:
-            arrays = _read_hdf5(path) if h5py.is_hdf5(path) else _read_classic(path)
+            arrays = _read_hdf5(path) if _is_hdf5(path) else _read_classic(path)
     except Exception as error:  # a damaged or foreign file can fail in any way inside scipy and h5py
         kind = suffix if (suffix := path.suffix.lower()) in (".npy", ".npz") else ".mat"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
@@ -58,12 +58,74 @@ def describe(arrays: dict[str, np.ndarray]) -> str:
     return ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
 
 
+def images_among(arrays: dict[str, np.ndarray], n_axes: tuple[int, ...] = (2, 3)) -> dict[str, np.ndarray]:
+    """Give the arrays that can be an image: of so many axes, at least two of them longer than 1."""
+    return {
+        name: array
+        for name, array in arrays.items()
+        if array.ndim in n_axes and sum(length > 1 for length in array.shape) >= 2
+    }
+
+
+def choose_array(
+    arrays: dict[str, np.ndarray],
+    key: str | None,
+    path: Path,
+    wanted: str,
+    n_axes: tuple[int, ...] = (3, 2),
+    shapes: tuple[tuple[int, ...], ...] | None = None,
+) -> np.ndarray:
+    """Take an array of a file by its name or, without a name, the only one that fits.
+
+    Args:
+        arrays: all arrays of the file.
+        key: the name, or None; for "s.f" an array f will do, a plain copy of the struct's field.
+        path: the file, for a message.
+        wanted: what the array is to be, for a message.
+        n_axes: how many axes it may have if it is not named; the first number for which an array fits counts.
+        shapes: the shapes that it may have if it is not named. Without them the only array of a file always fits, so
+            that whoever uses it can say what is wrong with it.
+    Raises:
+        InputError: no array of that name, or none or several that fit; the message lists the arrays.
+    """
+    if key is not None:
+        for name in (key, key.split(".")[-1]):
+            if name in arrays:
+                return arrays[name]
+        raise InputError(f"{path} has no variable {key!r} for {wanted}; it holds {describe(arrays)}")
+    if shapes is None and len(arrays) == 1:
+        return next(iter(arrays.values()))
+    for number in n_axes:
+        images = images_among(arrays, (number,)).values()
+        fitting = [image for image in images if shapes is None or image.shape in shapes]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise InputError(
+                f"{path} holds more than one array that can be {wanted}, {describe(arrays)}; name the variable "
+                "(cube_key or gt_key in a scene.toml; a mask is called TR or TE)"
+            )
+    raise InputError(f"{path} holds no array that can be {wanted}; it holds {describe(arrays)}")
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, as h5py would say, which is slow to import."""
+    with path.open("rb") as file:
+        start, size = 0, path.stat().st_size
+        while start < size:  # the format begins at 0, 512, 1024, 2048, ...
+            file.seek(start)
+            if file.read(len(_HDF5)) == _HDF5:
+                return True
+            start = max(512, 2 * start)
+    return False
+
+
 def _read_classic(path: Path) -> dict[str, np.ndarray]:
     data = memoryview(path.read_bytes())
     order = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:128]))
     if order is None or 0 in data[:4]:  # version 4 begins with a number
         return _read_version_4(data)
-    # scipy.io.loadmat would do, but it does not check the tags, and a damaged file ends the whole program in it
+    # Not scipy.io.loadmat, which does not check the tags, so that a damaged file can crash the whole program
     arrays = {}
     for kind, content in _elements(data[128:], order):
         if kind == _COMPRESSED:
@@ -74,7 +136,7 @@ def _read_classic(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_version_4(data: memoryview) -> dict[str, np.ndarray]:
-    """Matrices one after the other: five numbers (type, rows, columns, complex, length of the name), name, values."""
+    """Read matrices, each of five numbers (type, rows, columns, complex, length of the name), the name and values."""
     arrays, position = {}, 0
     order = "<" if struct.unpack_from("<I", data)[0] < 100 else ">"
     while position < len(data):
@@ -113,7 +175,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of the elements that lie one after the other."""
+    """Give type and content of the elements that follow each other."""
     position = 0
     while position < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, position)
@@ -129,7 +191,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
 
 
 def _collect(matrix: memoryview, order: str, name: str, arrays: dict) -> None:
-    """Add a matrix to the arrays, or, where it is a struct or a cell of one, what lies in it."""
+    """Add a matrix to the arrays, or its content if it is a struct or a cell of one."""
     if not matrix:
         return
     (_, flags), (_, shape), (_, own_name), *parts = _elements(matrix, order)
@@ -151,6 +213,8 @@ def _collect(matrix: memoryview, order: str, name: str, arrays: dict) -> None:
 
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    import h5py  # here, because most scenes do without it
+
     arrays = {}
 
     def collect(name, item):

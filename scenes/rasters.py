@@ -13,7 +13,7 @@ import numpy as np
 
 from scenes.envi import data_type_code, find_pair, read_header, write_header
 from scenes.georeference import crs_of, map_info_of, transform_of
-from scenes.matfiles import describe, read_arrays
+from scenes.matfiles import choose_array, read_arrays
 from utils import InputError
 
 log = logging.getLogger(__name__)
@@ -175,25 +175,25 @@ def _geotiff_wavelengths(image) -> tuple[float, ...] | None:
 
 
 def _open_array(path: Path, key: str | None) -> Raster:
-    return Raster.of(_choose(read_arrays(path), key, path), path, key)
+    array = choose_array(read_arrays(path), key, path, "an image of two or three axes")
+    if array.ndim not in (2, 3) or not array.size:
+        raise InputError(f"{path} holds no image of two or three axes; the array is {array.shape}")
+    return Raster.of(array, path, key)
 
 
-def _choose(arrays: dict[str, np.ndarray], key: str | None, path: Path) -> np.ndarray:
-    if key is not None:
-        if key not in arrays:
-            raise InputError(f"{path} has no variable {key!r}; it holds {describe(arrays)}")
-        fitting = [arrays[key]]
-    else:
-        images = [array for array in arrays.values() if min(array.shape[:2], default=0) > 1]
-        fitting = [array for array in images if array.ndim == 3] or [array for array in images if array.ndim == 2]
-        if len(fitting) > 1:
-            raise InputError(
-                f"{path} holds more than one image, {describe(arrays)}; name the variable (--key, or cube_key or "
-                "gt_key in a scene.toml)"
-            )
-    if not fitting or fitting[0].ndim not in (2, 3) or not fitting[0].size:
-        raise InputError(f"{path} holds no image of two or three axes; it holds {describe(arrays)}")
-    return fitting[0]
+def read_file(path: Path) -> tuple[dict[str, np.ndarray], Raster | None]:
+    """Read all values of a file of any format.
+
+    Returns:
+        Arrays by name, (H, W) if an image has one band; and its raster if the format knows more than arrays.
+    Raises:
+        InputError: see `open_raster` and `matfiles.read_arrays`.
+    """
+    if path.suffix.lower() in ARRAYS:
+        return read_arrays(path), None
+    raster = open_raster(path)
+    array = raster.rows(0, raster.shape[0])
+    return {path.stem: array[..., 0] if raster.shape[2] == 1 else array}, raster
 
 
 def write_labels(path: Path, labels: np.ndarray, class_names, palette, like: Raster | None = None) -> None:

@@ -1,14 +1,13 @@
-"""Scenes of one's own: a scene.toml beside the files, checked, and turned into the facts of a scene."""
+"""A scene as a TOML file, checked: scene.toml beside the user's files, and the files of the catalogue."""
 
-import colorsys
-import difflib
 import math
 import re
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from scenes.catalogue import PALETTE, SCENES, SceneSpec, find_scene
-from utils import InputError
+from scenes.spec import MASK_KEYS, MaskSpec, SceneSpec, colours
+from utils import InputError, did_you_mean, plain_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,9 +15,8 @@ else:
     import tomli as tomllib
 
 FILE = "scene.toml"
-AUGMENTED = "augmented"
-_LONGEST = 1 << 22  # bytes of a description
-KEYS = {
+_LONGEST = 1 << 22  # bytes of a file
+_COMMON = {
     "name": "text: the scene's name (default: the folder's)",
     "cube": "text: the file of the cube",
     "cube_key": "text: the variable in that file (default: its only array of three axes)",
@@ -29,59 +27,135 @@ KEYS = {
     "wavelengths": "list of numbers: of the bands, in nm",
     "rgb_bands": "list of three whole numbers: the bands, from 0, for red, green and blue",
     "nodata": "number: the value of pixels without data",
-    "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file tells)",
+    "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file says)",
     "source": "text: where the scene comes from",
-    "train": "text: the file of the training mask",
-    "test": "text: the file of the test mask",
+}
+KEYS = _COMMON | {"train": "text: the file of the training mask", "test": "text: the file of the test mask"}
+CATALOGUE_KEYS = _COMMON | {
+    "aliases": "list of texts: other names of the scene",
+    "simulated": "true or false: whether the project simulates the scene, which then has no files",
+    "shape": "list of three whole numbers above 0: rows, columns and bands as used",
+    "n_dropped": "whole number: last bands of the file that are not used",
+    "class_counts": "list of whole numbers: labelled pixels per class",
+    "urls": 'table of file = "https://...": what can be downloaded without a form',
+    "sums": 'table of file = "SHA-256": 64 hexadecimal digits in lower case',
+    "masks": f"table: of {' and '.join(MASK_KEYS)}",
+}
+MASKS_KEYS = {
+    "names": "list of texts: the class names in the masks' numbering (default: class_names)",
+    "train_counts": "list of whole numbers: training pixels per class",
+    "test_counts": "list of whole numbers: test pixels per class",
+    "transposed": "true or false: whether the masks are stored as (columns, rows)",
 }
 
 
-def find_spec(name: str, folder: Path) -> SceneSpec:
-    """Look up a scene: in the catalogue, else FOLDER/NAME/scene.toml, else a path to a scene.toml or to its folder.
-
-    Args:
-        name: what the user typed; case, "-" and "_" do not matter in a name.
-        folder: data root.
-    Raises:
-        InputError: there is no such scene (all choices are named), or its scene.toml is wrong.
-    """
-    try:
-        return find_scene(name)
-    except ValueError as error:
-        own = {path.parent.name: path for path in sorted(Path(folder).glob(f"*/{FILE}"))}
-        for title, path in own.items():
-            if _plain(title) == _plain(name):
-                return read_description(path)
-        path = Path(name) / FILE if Path(name).is_dir() else Path(name)
-        if path.is_file() and path.suffix.lower() == ".toml":
-            return read_description(path)
-        if path.name == FILE or path.suffix.lower() == ".toml":
-            raise InputError(
-                f"{path}: no such file; `python main.py --describe FILE` suggests what to write"
-            ) from error
-        if path.is_file():
-            raise InputError(
-                f"{path} is a file, not a scene; `python main.py --describe {path}` suggests a {FILE} for it"
-            ) from error
-        if _plain(name).startswith(AUGMENTED):
-            raise InputError(
-                f"{name} is not published in a stable form; `python main.py --augment 2 --dataset NAME` writes one, or "
-                f"put a {FILE} into {Path(folder) / name} that names the cube and your larger training mask"
-            ) from error
-        more = f"; described in {folder}: {', '.join(own)}" if own else ""
-        raise InputError(f"{error}{more}") from error
-
-
-def read_description(path: Path) -> SceneSpec:
-    """Read a scene.toml; nothing else is opened, so that shape and bands are not known yet.
+def read_description(path: Path, taken: Collection[str] = ()) -> SceneSpec:
+    """Read a user's scene.toml; no other file is opened, so that shape and bands are not known yet.
 
     Args:
         path: the file.
+        taken: names that the scene may not have, those of the catalogue.
     Returns:
-        The spec, whose `shape` is None, and `rgb_bands` unless they are given.
+        The spec, whose `shape` is None, and so is `rgb_bands` unless the file gives it.
     Raises:
         InputError: what is wrong, with file, line and key.
     """
+    entries = _read(path, KEYS)
+    home = path.resolve().parent
+    facts = _common_facts(entries, home.name, str(path), taken)
+    train, test = entries.take("train", _is_text), entries.take("test", _is_text)
+    if facts["cube_file"] is None:
+        raise entries.missing("cube")
+    if (train is None) != (test is None):
+        raise entries.wrong("train" if train else "test", "needs its counterpart; give train and test")
+    if not facts["class_names"] and (facts["gt_file"] or train):
+        advice = "`python main.py --describe FILE` of the label map suggests it"
+        raise entries.wrong("class_names", f"is missing; {advice}")
+    masks = (train, test) if train else None
+    return SceneSpec(**facts, folder=str(home), described=str(path.resolve()), mask_files=masks)
+
+
+def read_catalogue_file(path: Path, taken: Collection[str] = ()) -> SceneSpec:
+    """Read a file of the catalogue, which knows more of a scene than a user's scene.toml.
+
+    Args:
+        path: the file.
+        taken: names of the scenes read before.
+    Raises:
+        InputError: what is wrong, with file, line and key.
+    """
+    entries = _read(path, CATALOGUE_KEYS)
+    for key in ("name", "source", "class_names", "shape", "rgb_bands"):
+        if key not in entries.words:
+            raise entries.missing(key)
+    facts = _common_facts(entries, "", "", taken)
+    simulated = entries.take("simulated", _is_flag, False)
+    for key, file in (("cube", facts["cube_file"]), ("gt", facts["gt_file"])):
+        if file is None and not simulated:
+            raise entries.missing(key)
+    names = facts["class_names"]
+    shape = entries.take("shape", lambda value: _all(_is_whole)(value) and len(value) == 3 and min(value) > 0)
+    if max(facts["rgb_bands"]) >= shape[2]:
+        raise entries.wrong("rgb_bands", f"counts from 0, and the cube has {shape[2]} bands")
+    wavelengths = facts["wavelengths"]
+    if wavelengths is not None and len(wavelengths) != shape[2]:
+        raise entries.wrong("wavelengths", f"has {len(wavelengths)} numbers for {shape[2]} bands")
+    masks = _masks(entries, names)
+    files = [file for file in (facts["cube_file"], facts["gt_file"], *(MASK_KEYS if masks else ())) if file]
+    urls, sums = entries.take("urls", _is_table(_is_address), {}), entries.take("sums", _is_table(_is_sum), {})
+    for key, table, known in (("urls", urls, files), ("sums", sums, [*urls])):
+        for file in table:
+            if file not in known:
+                raise entries.wrong(key, f"names {file!r}{did_you_mean(file, known)}; choose from {', '.join(known)}")
+    return SceneSpec(
+        **facts,
+        folder=facts["name"],
+        class_counts=_counts(entries, "class_counts", len(names)),
+        shape=tuple(shape),
+        n_dropped=entries.take("n_dropped", _is_whole, 0),
+        aliases=tuple(entries.take("aliases", _all(_is_text), ())),
+        urls=urls,
+        sums=sums,
+        masks=masks,
+    )
+
+
+class _Entries:
+    """The entries of a file, or of one table in it, each checked when it is taken."""
+
+    def __init__(self, path: Path, text: str, words: dict, keys: dict[str, str], table: str | None = None):
+        self.path, self.text, self.words, self.keys, self.table = path, text, words, keys, table
+        for key in words:
+            if key not in keys:
+                raise self.wrong(key, f"is unknown{did_you_mean(key, keys)}; choose from {', '.join(keys)}")
+
+    def wrong(self, key: str, what: str) -> InputError:
+        """Say what is wrong with an entry, and in which line of the file it is."""
+        lines = self.text.splitlines()
+        line = 0 if self.table is None else _find_line(lines, self.table)
+        line = _find_line(lines, key, line) or line
+        shown = key[:60] if self.table is None else f"{self.table}.{key[:60]}"
+        return InputError(f"{self.path}{f', line {line}' if line else ''}: {shown!r} {what}")
+
+    def missing(self, key: str) -> InputError:
+        return self.wrong(key, f"is missing; it must be {self.keys[key]}")
+
+    def take(self, key: str, fits: Callable, default=None):
+        """Give an entry, or the default if it is absent; InputError if it does not fit."""
+        if key not in self.words:
+            return default
+        if not fits(self.words[key]):
+            raise self.wrong(key, f"must be {self.keys[key].split(' (default')[0]}")
+        return self.words[key]
+
+
+def _find_line(lines: list[str], key: str, start: int = 0) -> int:
+    """Number, from 1, of the first line from `start` on that begins an entry or a table; 0 if there is none."""
+    pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]|\s*\[+\s*{re.escape(key)}\b")
+    return next((i for i, line in enumerate(lines[start:], start + 1) if pattern.match(line)), 0)
+
+
+def _read(path: Path, keys: dict[str, str]) -> _Entries:
     try:
         if path.stat().st_size > _LONGEST:
             raise InputError(f"{path} is too long for a description of a scene")
@@ -96,101 +170,64 @@ def read_description(path: Path) -> SceneSpec:
             raise
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
         raise InputError(f"{path} is no valid TOML: {reason}; texts stand in quotes") from error
-    return _Checked(path, text, words).spec()
+    return _Entries(path, text, words, keys)
 
 
-class _Checked:
-    """The entries of a description, each checked as it is asked for."""
-
-    def __init__(self, path: Path, text: str, words: dict):
-        self.path, self.text, self.words = path, text, words
-        for key in words:
-            if key not in KEYS:
-                close = difflib.get_close_matches(key, KEYS, n=1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
-                raise self.wrong(key, f"is unknown{hint}; choose from {', '.join(KEYS)}")
-
-    def wrong(self, key: str, what: str) -> InputError:
-        pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]|\s*\[+\s*{re.escape(key)}\b")
-        lines = [number for number, line in enumerate(self.text.splitlines(), start=1) if pattern.match(line)]
-        return InputError(f"{self.path}{f', line {lines[0]}' if lines else ''}: {key[:60]!r} {what}")
-
-    def take(self, key: str, fits, default=None):
-        if key not in self.words:
-            return default
-        if not fits(self.words[key]):
-            raise self.wrong(key, f"must be {KEYS[key].split(' (default')[0]}")
-        return self.words[key]
-
-    def spec(self) -> SceneSpec:
-        home = self.path.resolve().parent
-        name = self.take("name", _is_text, home.name)
-        if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
-            raise self.wrong("name", "must begin with a letter or digit and hold letters, digits, spaces, . + - _ only")
-        if _plain(name) in map(_plain, SCENES):
-            raise self.wrong("name", "is that of a scene of the catalogue; give it another one (or another folder)")
-        names = tuple(self.take("class_names", _all(_is_text), []))
-        if len(set(names)) < len(names):
-            raise self.wrong("class_names", "names a class twice")
-        palette = tuple(self.take("palette", _all(_is_colour), colours(len(names))))
-        if len(palette) != len(names):
-            raise self.wrong("palette", f"has {len(palette)} colours for {len(names)} class names")
-        wavelengths = self.take("wavelengths", _all(_is_number))
-        if wavelengths is not None and not all(math.isfinite(value) and value > 0 for value in wavelengths):
-            raise self.wrong("wavelengths", "must be above 0")
-        rgb = self.take("rgb_bands", lambda v: _all(_is_band)(v) and len(v) == 3)
-        nodata = self.take("nodata", _is_number)
-        pixel_size = self.take("pixel_size", lambda v: _is_number(v) and 0 < v < math.inf)
-        files = {key: self.take(key, _is_text) for key in ("cube", "gt", "train", "test")}
-        keys = {key: self.take(key, _is_text) for key in ("cube_key", "gt_key")}
-        if files["cube"] is None:
-            raise self.wrong("cube", f"is missing; it must be {KEYS['cube']}")
-        if (files["train"] is None) != (files["test"] is None):
-            raise self.wrong("train" if files["train"] else "test", "needs its counterpart; give train and test")
-        if not names and (files["gt"] or files["train"]):
-            raise self.wrong("class_names", "is missing; `python main.py --describe FILE` of the label map suggests it")
-        return SceneSpec(
-            name=name,
-            cube_file=files["cube"],
-            cube_key=keys["cube_key"],
-            shape=None,
-            gt_file=files["gt"],
-            gt_key=keys["gt_key"],
-            class_names=names,
-            class_counts=None,
-            palette=tuple(colour.lower() for colour in palette),
-            rgb_bands=None if rgb is None else tuple(rgb),
-            source=self.take("source", _is_text, str(self.path)),
-            urls={},
-            sums={},
-            masks=None,
-            folder=str(home),
-            described=str(self.path.resolve()),
-            mask_files=(files["train"], files["test"]) if files["train"] else None,
-            wavelengths=None if wavelengths is None else tuple(map(float, wavelengths)),
-            nodata=None if nodata is None else float(nodata),
-            pixel_size=None if pixel_size is None else float(pixel_size),
-        )
+def _common_facts(entries: _Entries, name: str, source: str, taken: Collection[str]) -> dict:
+    """Take what every description may hold, with these defaults; as keyword arguments of SceneSpec."""
+    name = entries.take("name", _is_text, name)
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+        raise entries.wrong("name", "must begin with a letter or digit and hold letters, digits, spaces, . + - _ only")
+    if plain_name(name) in map(plain_name, taken):
+        raise entries.wrong("name", "is that of a scene of the catalogue; give it another one (or another folder)")
+    names = tuple(entries.take("class_names", _all(_is_text), ()))
+    if len(set(names)) < len(names):
+        raise entries.wrong("class_names", "names a class twice")
+    palette = entries.take("palette", _all(_is_colour), colours(len(names)))
+    if len(palette) != len(names):
+        raise entries.wrong("palette", f"has {len(palette)} colours for {len(names)} class names")
+    wavelengths = entries.take("wavelengths", _all(_is_number))
+    if wavelengths is not None and not all(math.isfinite(value) and value > 0 for value in wavelengths):
+        raise entries.wrong("wavelengths", "must be above 0")
+    rgb_bands = entries.take("rgb_bands", lambda value: _all(_is_whole)(value) and len(value) == 3)
+    nodata = entries.take("nodata", _is_number)
+    pixel_size = entries.take("pixel_size", lambda value: _is_number(value) and 0 < value < math.inf)
+    return {
+        "name": name,
+        "source": entries.take("source", _is_text, source),
+        "cube_file": entries.take("cube", _is_text),
+        "cube_key": entries.take("cube_key", _is_text),
+        "gt_file": entries.take("gt", _is_text),
+        "gt_key": entries.take("gt_key", _is_text),
+        "class_names": names,
+        "palette": tuple(colour.lower() for colour in palette),
+        "wavelengths": None if wavelengths is None else tuple(map(float, wavelengths)),
+        "rgb_bands": None if rgb_bands is None else tuple(rgb_bands),
+        "nodata": None if nodata is None else float(nodata),
+        "pixel_size": None if pixel_size is None else float(pixel_size),
+    }
 
 
-def choose_rgb(n_bands: int, wavelengths: tuple[float, ...] | None) -> tuple[int, int, int]:
-    """Choose bands for a picture: the ones nearest to 650, 550 and 460 nm, or, not knowing those, spread evenly."""
-    if wavelengths is None:
-        return (2 * n_bands // 3, n_bands // 3, 0)
-    return tuple(min(range(n_bands), key=lambda i: abs(wavelengths[i] - wanted)) for wanted in (650, 550, 460))
+def _masks(entries: _Entries, class_names: tuple[str, ...]) -> MaskSpec | None:
+    table = entries.take("masks", lambda value: isinstance(value, dict))
+    if table is None:
+        return None
+    entries = _Entries(entries.path, entries.text, table, MASKS_KEYS, "masks")
+    names = tuple(entries.take("names", _all(_is_text), class_names))
+    if sorted(names) != sorted(class_names):
+        raise entries.wrong("names", "must be the class names, each once, in the masks' order")
+    for key in ("train_counts", "test_counts"):
+        if key not in table:
+            raise entries.missing(key)
+    train, test = (_counts(entries, key, len(names)) for key in ("train_counts", "test_counts"))
+    return MaskSpec(names, train, test, entries.take("transposed", _is_flag, False))
 
 
-def colours(n_classes: int) -> tuple[str, ...]:
-    """Give a colour per class: the palette's, and beyond its end hues that lie apart."""
-    more = []
-    for i in range(n_classes - len(PALETTE)):
-        red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.45 + 0.15 * (i % 4), 0.9 - 0.17 * (i % 3))
-        more.append(f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}")
-    return (*PALETTE[:n_classes], *more)
-
-
-def _plain(name):
-    return name.lower().replace("-", "").replace("_", "")
+def _counts(entries: _Entries, key: str, n_classes: int) -> tuple[int, ...] | None:
+    counts = entries.take(key, _all(_is_whole))
+    if counts is not None and len(counts) != n_classes:
+        raise entries.wrong(key, f"has {len(counts)} numbers for {n_classes} class names")
+    return None if counts is None else tuple(counts)
 
 
 def _is_text(value):
@@ -201,13 +238,29 @@ def _is_number(value):
     return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64)
 
 
-def _is_band(value):
+def _is_whole(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_flag(value):
+    return isinstance(value, bool)
 
 
 def _is_colour(value):
     return isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
 
 
+def _is_address(value):
+    return isinstance(value, str) and value.startswith("https://")
+
+
+def _is_sum(value):
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def _all(fits):
     return lambda value: isinstance(value, list) and bool(value) and all(map(fits, value))
+
+
+def _is_table(fits):
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))

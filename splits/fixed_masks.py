@@ -6,42 +6,48 @@ from pathlib import Path
 import numpy as np
 
 from datasets import Scene, where_from
-from scenes.catalogue import MASK_KEYS, SceneSpec
-from scenes.cubes import check_labels, read_file
-from scenes.matfiles import describe
-from scenes.scene_toml import find_spec
+from scenes.catalogue import find_spec
+from scenes.cubes import check_labels
+from scenes.matfiles import choose_array
+from scenes.rasters import read_file
+from scenes.spec import MASK_KEYS, SceneSpec
 from splits.split import Split, check_classes
 from utils import InputError
 
 
 def fixed_masks(name: str | SceneSpec, folder: Path) -> tuple[Path, Path] | None:
-    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat where they are; InputError where one is missing.
+    """Give the paths of a scene's TRAIN_GT.mat and TEST_GT.mat, or None if neither exists.
 
-    A description that names its masks has them; they must be there.
+    Args:
+        name: the scene or its name.
+        folder: data root.
+    Raises:
+        InputError: only one of them exists, or one that the scene.toml names does not.
     """
     spec = name if isinstance(name, SceneSpec) else find_spec(name, folder)
-    paths = tuple(Path(folder) / spec.folder / file for file in spec.mask_files or MASK_KEYS)
-    for path in paths if spec.mask_files else ():
-        if not path.is_file():
-            raise InputError(where_from(spec, path))
-    there = [path for path in paths if path.is_file()]
-    if len(there) == 1:
+    train, test = (Path(folder) / spec.folder / file for file in spec.mask_files or MASK_KEYS)
+    existing = [path for path in (train, test) if path.is_file()]
+    if spec.mask_files:
+        for path in (train, test):
+            if path not in existing:
+                raise InputError(where_from(spec, path))
+    if len(existing) == 1:
         raise InputError(
-            f"{there[0]} is there without its counterpart; add that, or give --sampling_mode or both masks"
+            f"{existing[0]} exists without its counterpart; add that, or give a sampling_mode or both masks"
         )
-    return paths if there else None
+    return (train, test) if existing else None
 
 
 def load_split(train_file: Path, test_file: Path, scene: Scene, faults: list[str] | None = None) -> Split:
     """Read the fixed masks of a scene, check them against each other and the ground truth, and name their classes.
 
     Args:
-        train_file, test_file: .mat files; the array TR or TE is taken, or the only 2-D array of the scene's shape.
-        scene: the scene, with its ground truth where there is one.
-        faults: takes, for an audit, the sentences of what can be read but not trained on (common pixels, another
-            numbering, transposed masks, untrained classes), which otherwise is raised.
+        train_file, test_file: the array TR or TE is taken, or the only 2-D array of the scene's shape.
+        scene: the scene, with its ground truth if it exists.
+        faults: for an audit, a list to which faults that keep a split from being trained on (common pixels, another
+            numbering, transposed masks, untrained classes) are appended, which otherwise are raised.
     Returns:
-        The split in the masks' own numbering; `notes` say what was mended or does not agree.
+        The split in the masks' numbering; `notes` say what was corrected or does not agree.
     Raises:
         InputError: masks that are missing, unreadable, swapped, of another shape, overlapping, or numbered in a way
             that is neither the ground truth's nor the catalogue's.
@@ -88,26 +94,18 @@ def _refuse(error: InputError, faults: list[str] | None) -> None:
 
 
 def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) -> tuple[np.ndarray, str]:
-    """A fixed mask (H, W), and what was mended."""
+    """Read a fixed mask; (H, W), and a note on what was corrected or ""."""
+    assert spec.shape is not None
+    shape, kinds = spec.shape[:2], {"TR": "training", "TE": "test"}
     arrays, _ = read_file(path)
-    shape = spec.shape[:2]
     other = {"TR": "TE", "TE": "TR"}[key]
-    if key in arrays:
-        mask = arrays[key]
-    elif other in arrays:
-        kinds = {"TR": "training", "TE": "test"}
+    if key not in arrays and other in arrays:
         raise InputError(
-            f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; "
-            "are --train_set and --test_set swapped?"
+            f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; are the training "
+            "and the test mask swapped?"
         )
-    else:
-        fitting = [array for array in arrays.values() if array.ndim == 2 and array.shape in (shape, shape[::-1])]
-        if len(fitting) != 1:
-            count = "no" if not fitting else "more than one"
-            raise InputError(
-                f"{path} has no {key} and {count} 2-D array of {spec.name}'s shape {shape}; it holds {describe(arrays)}"
-            )
-        mask = fitting[0]
+    wanted = f"{key}, the {kinds[key]} mask of {spec.name} {shape}"
+    mask = choose_array(arrays, key if key in arrays else None, path, wanted, (2,), (shape, shape[::-1]))
     note = ""
     if mask.shape != shape:
         if mask.shape != shape[::-1]:
@@ -123,10 +121,10 @@ def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) 
 
 
 def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tuple[str, ...], str]:
-    """The names of the masks' ids, and a sentence where they are not the scene's own.
+    """Give the names of the masks' ids, and a note if they differ from the scene's, else "".
 
-    The ground truth decides: under a mask id most pixels must be of the class that the id stands for. Without a ground
-    truth the class counts tell whether these are the masks that the catalogue knows.
+    The ground truth decides: most pixels of a mask id must be of the class that the id stands for. Without a ground
+    truth the class counts decide whether these are the masks that the catalogue knows.
     """
     spec, gt = scene.spec, scene.gt
     own = spec.class_names
@@ -151,7 +149,7 @@ def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tup
 
 
 def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:
-    """The first mask id whose pixels are mostly of another class than its name says, with that class; or None."""
+    """Give the first mask id whose pixels are mostly of another class than its name says, with that class; or None."""
     for label in np.unique(mask[mask > 0]):
         under = gt[(mask == label) & (gt > 0)]
         if under.size:
@@ -162,7 +160,7 @@ def _disagreement(mask, gt, names, own) -> tuple[int, int] | None:
 
 
 def _coverage(masks: np.ndarray, names: tuple[str, ...], scene: Scene) -> list[str]:
-    """Sentences on pixels that masks and ground truth do not label alike."""
+    """Give sentences on pixels that masks and ground truth do not label alike."""
     gt = scene.gt
     if gt is None:
         return []

@@ -13,7 +13,8 @@ from main import main
 from preprocessing import fit_preprocessing
 from scenes import catalogue
 from scenes.cubes import read_cube
-from scenes.scene_toml import choose_rgb, colours, read_description
+from scenes.scene_toml import read_description
+from scenes.spec import choose_rgb, colours
 from splits.fixed_masks import fixed_masks, load_split
 from utils import InputError, fingerprint
 

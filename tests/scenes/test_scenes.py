@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from scenes.catalogue import ALIASES, MASK_KEYS, PALETTE, SCENES, find_scene
+from scenes.catalogue import MASK_KEYS, PALETTE, SCENES, find_scene
 
 # name: (H, W, n_bands), classes, labelled pixels (None: depends on a seed or a resampling)
 KNOWN = {
@@ -134,8 +134,9 @@ def test_names_match_without_regard_to_case_and_dashes(typed, name):
 
 
 def test_every_alias_is_found():
-    assert set(ALIASES) == {"Mississippi_Gulfport", "Simulate_database"}
-    assert all(find_scene(alias).name == name for alias, name in ALIASES.items())
+    aliases = {alias: name for name, spec in SCENES.items() for alias in spec.aliases}
+    assert set(aliases) == {"Mississippi_Gulfport", "Simulate_database"}
+    assert all(find_scene(alias).name == name for alias, name in aliases.items())
 
 
 def test_an_unknown_name_is_answered_with_the_choices_and_the_nearest_one():
