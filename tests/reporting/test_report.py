@@ -1,4 +1,4 @@
-"""What report.html tells and holds, read without a browser; test_report_page.py opens it in one."""
+"""What report.html tells and holds, read without a browser; test_report_in_browser.py opens it in one."""
 
 import io
 import json

@@ -180,4 +180,4 @@ def test_make_visdom_starts_it():
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("-m reporting.visdom_server --port 8123")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("-m reporting.live.server --port 8123")
