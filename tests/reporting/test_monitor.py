@@ -78,9 +78,11 @@ def test_the_bar_stays_in_one_line_of_any_terminal(columns):
     assert len(states) >= 2
     assert all(len(state) <= columns for state in states), max(states, key=len)
     assert drawn.strip("\r\n").count("\n") == 0
-    assert "100%" in states[-1] and "left" in states[-1]
+    assert "100%" in states[-1]
+    assert "left" in states[-1]
     if columns >= 60:
-        assert "loss 0.100" in states[-1] and "train 90.0 %" in states[-1]
+        assert "loss 0.100" in states[-1]
+        assert "train 90.0 %" in states[-1]
     if columns >= 90:
         assert "val 80.0 %" in states[-1]
 

@@ -1,4 +1,4 @@
-"""What report.html tells and holds, read without a browser; test_report_page.py opens it in one."""
+"""What report.html tells and holds, read without a browser; test_report_in_browser.py opens it in one."""
 
 import io
 import json
@@ -91,9 +91,12 @@ def test_every_figure_and_every_entry_of_the_protocol_is_told(tmp_path):
         assert f"{100 * metrics[name]:.2f}" in text
     for value in (metrics["n_parameters"], metrics["flops_per_patch"], metrics["n_train"], metrics["n_test"]):
         assert f"{value:,}" in text
-    assert "93.4 s" in text and "2.0 s" in text
+    assert "93.4 s" in text
+    assert "2.0 s" in text
     assert "Something new 17" in text  # what a later version adds is told as well
-    assert "Size 20 × 30 pixels" in text and "dim 64" in text and "Highest learning rate 0.00123" in text
+    assert "Size 20 × 30 pixels" in text
+    assert "dim 64" in text
+    assert "Highest learning rate 0.00123" in text
     for sum_ in run.protocol["fingerprints"].values():
         assert sum_ in text
     assert "The masks leave out 139 pixels that the ground truth labels" in text
@@ -162,11 +165,14 @@ def test_names_may_hold_anything_and_stay_text(tmp_path):
 def test_the_page_forbids_itself_every_request_and_asks_for_none(tmp_path):
     text = page(write_run(tmp_path / "run")).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
-    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
     for _, attributes in Reader(text).tags:
         for name in ("src", "href", "action", "srcset"):
             assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
-        assert "style" not in attributes and not any(name.startswith("on") for name in attributes)
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
     assert not re.search(r"@import|url\(", text)
 
 
@@ -225,7 +231,8 @@ def test_a_loss_that_is_no_number_is_a_gap_and_not_broken_json(tmp_path):
     text = page(run).decode()
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1]
     curves = json.loads(data, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["curves"]
-    assert curves["loss"][2] is None and curves["loss"][1] == 1.25
+    assert curves["loss"][2] is None
+    assert curves["loss"][1] == 1.25
     assert curves["scales"] == [[2.5 / e + 0.2 * s for e in range(1, 7)] for s in range(2)]
 
 
@@ -286,7 +293,8 @@ def test_the_safe_colours_differ_for_every_kind_of_colour_vision(vision, n_class
 def test_the_usual_colours_do_not():
     usual = min(_nearest(catalogue.PALETTE[:22], vision) for vision in VISIONS)
     safe = min(_nearest(SAFE_PALETTE[:22], vision) for vision in VISIONS)
-    assert usual < 4 and safe > 2 * usual
+    assert usual < 4
+    assert safe > 2 * usual
     assert len(set(SAFE_PALETTE)) == len(SAFE_PALETTE) == len(catalogue.PALETTE)
 
 

@@ -31,7 +31,8 @@ def test_mean_and_spread_are_those_of_the_classs_pixels_band_by_band(scene):
 
 def test_a_class_without_pixels_has_no_spectrum(scene):
     mean, std = class_spectra(*scene, 3)
-    assert np.isnan(mean[1]).all() and np.isnan(std[1]).all()
+    assert np.isnan(mean[1]).all()
+    assert np.isnan(std[1]).all()
     assert random_spectra(*scene, 3, 5, np.random.default_rng(0))[1].shape == (0, 4)
 
 
@@ -41,7 +42,8 @@ def test_random_spectra_are_different_pixels_of_their_class(scene):
     assert [len(spectra) for spectra in drawn] == [4, 0, 4]
     for label in (1, 3):
         found = {tuple(spectrum) for spectrum in drawn[label - 1].tolist()}
-        assert len(found) == 4 and found <= {tuple(spectrum) for spectrum in spectra_of(cube, labels, label)}
+        assert len(found) == 4
+        assert found <= {tuple(spectrum) for spectrum in spectra_of(cube, labels, label)}
     everything = random_spectra(cube, labels, 3, 1000, np.random.default_rng(0))
     assert sorted(everything[0].tolist()) == sorted(spectra_of(cube, labels, 1))
 

@@ -69,7 +69,9 @@ def test_rows_are_looked_up_as_given_then_beside_the_table_and_gone_ones_are_tol
     caplog.clear()
     assert folders_of([table]) == [run]
     (line,) = caplog.messages
-    assert "folder is gone" in line and "gone-1" in line and "gone-2" in line
+    assert "folder is gone" in line
+    assert "gone-1" in line
+    assert "gone-2" in line
 
 
 def test_unfinished_and_damaged_runs_below_a_folder_are_told_and_left_out(tmp_path, caplog):
@@ -79,8 +81,11 @@ def test_unfinished_and_damaged_runs_below_a_folder_are_told_and_left_out(tmp_pa
     change(runs[3], class_recall=[1.0])
     assert folders_of([tmp_path]) == [runs[0]]
     unfinished, damaged = caplog.messages
-    assert "not complete" in unfinished and str(runs[1]) in unfinished
-    assert "damaged" in damaged and str(runs[2]) in damaged and str(runs[3]) in damaged
+    assert "not complete" in unfinished
+    assert str(runs[1]) in unfinished
+    assert "damaged" in damaged
+    assert str(runs[2]) in damaged
+    assert str(runs[3]) in damaged
 
 
 def test_a_run_that_is_named_itself_must_be_complete_and_readable(tmp_path):
@@ -226,7 +231,8 @@ def test_a_run_with_the_same_seed_and_settings_counts_once_the_last_one_and_it_i
     for paths in ([tmp_path], [last, first]):
         comparison = only(paths)
         assert [run.folder for run in comparison.runs] == [last]
-        assert str(first) in comparison.notes[-1] and str(last) not in comparison.notes[-1]
+        assert str(first) in comparison.notes[-1]
+        assert str(last) not in comparison.notes[-1]
 
 
 def test_a_class_without_test_pixels_is_nan_and_a_class_without_them_in_some_runs_is_told(tmp_path):
@@ -243,7 +249,8 @@ def test_a_class_without_test_pixels_is_nan_and_a_class_without_them_in_some_run
 def test_training_pixels_are_those_of_the_audit_for_runs_of_earlier_versions(tmp_path):
     run = make_run(tmp_path)
     content = json.loads((run / "metrics.json").read_text())
-    assert only([run]).pixels("Corn") == ("7", "127") and only([run]).pixels() == ("20", "380")
+    assert only([run]).pixels("Corn") == ("7", "127")
+    assert only([run]).pixels() == ("20", "380")
     del content["class_train"]
     (run / "metrics.json").write_text(json.dumps(content))
     assert only([run]).pixels("Corn") == ("-", "127")
@@ -258,7 +265,8 @@ def test_other_machines_versions_and_seeds_are_told(tmp_path):
     )
     notes = " ".join(only([tmp_path]).notes)
     assert "the seeds differ: CNN 0, MiM-v1 1" in notes
-    assert "seconds are of different machines" in notes and "cuda:0: H with 4 threads" in notes
+    assert "seconds are of different machines" in notes
+    assert "cuda:0: H with 4 threads" in notes
     assert "different versions of the code: b, f7f9a2a85c71" in notes
 
 
@@ -289,13 +297,18 @@ def test_different_protocols_are_refused_in_one_sentence_unless_they_are_to_be_m
     with pytest.raises(InputError) as error:
         compare([tmp_path])
     said = str(error.value)
-    assert f"{what} (" in said and str(first) in said and str(second) in said and "--mixed_protocols" in said
+    assert f"{what} (" in said
+    assert str(first) in said
+    assert str(second) in said
+    assert "--mixed_protocols" in said
     others = set(DIFFERENT) - {what} - ({"masks"} if what == "split" else set())
     assert not [other for other in others if f"{other} (" in said]
     comparison = only([tmp_path], mixed_protocols=True)
     assert [(method.label, method.mark) for method in comparison.methods] == [("CNN", "a"), ("MiM-v1", "b")]
     notes = [note for note in comparison.notes if note.startswith("(")]
-    assert len(notes) == 2 and all(f"{what}: " in note for note in notes) and notes[0].startswith("(a) ")
+    assert len(notes) == 2
+    assert all(f"{what}: " in note for note in notes)
+    assert notes[0].startswith("(a) ")
 
 
 def test_settings_of_a_method_are_no_other_protocol(tmp_path):
@@ -303,7 +316,8 @@ def test_settings_of_a_method_are_no_other_protocol(tmp_path):
     make_run(tmp_path, "MiM-v1", patch=9, recipe={"epochs": 3, "lr": 0.1, "class_weights": [1.0]},
              augmentation={"flip": False}, protocol={"pca": 30, "normalize": "minmax", "batch_size": 8})  # fmt: skip
     comparison = only([tmp_path])
-    assert [method.mark for method in comparison.methods] == ["", ""] and comparison.split == "fixed masks"
+    assert [method.mark for method in comparison.methods] == ["", ""]
+    assert comparison.split == "fixed masks"
 
 
 def test_where_nothing_is_fitted_it_does_not_matter_on_what(tmp_path):
@@ -335,14 +349,16 @@ def test_other_pixels_at_the_same_seed_are_another_protocol(tmp_path):
     with pytest.raises(InputError, match=r"differ in protocol.*pixels that train and test at seed 2"):
         compare([tmp_path])
     notes = only([tmp_path], mixed_protocols=True).notes
-    assert "(a) pixels at seed 0: " in notes[0] and "(b) pixels at seed 2: " in notes[1]
+    assert "(a) pixels at seed 0: " in notes[0]
+    assert "(b) pixels at seed 2: " in notes[1]
 
 
 def test_the_folds_of_a_cross_validation_are_one_method_and_another_patch_is_another_protocol(tmp_path):
     split = "buffered, fold {} of 5 (from 0), blocks of 21 x 21, 7 pixels apart"
     drawn(tmp_path, "CNN", range(5), split=split)
     (method,) = only([tmp_path]).methods
-    assert len(method.runs) == 5 and only([tmp_path]).split == "buffered, 5 folds, blocks of 21 x 21, 7 pixels apart"
+    assert len(method.runs) == 5
+    assert only([tmp_path]).split == "buffered, 5 folds, blocks of 21 x 21, 7 pixels apart"
     drawn(tmp_path, "CNN", range(5), shift=5, patch=9, split=split.replace("7 pixels", "9 pixels"))
     with pytest.raises(InputError, match=r"split \(buffered, 5 folds.*7 pixels apart / buffered.*9 pixels apart\)"):
         compare([tmp_path])
@@ -388,4 +404,5 @@ def test_classes_that_are_numbered_otherwise_meet_by_their_names(tmp_path):
     cnn, mim = comparison.methods
     assert cnn.recall("Corn")[0] == cnn.runs[0].metrics["class_recall"][0]
     assert mim.recall("Corn")[0] == mim.runs[0].metrics["class_recall"][1]
-    assert np.isnan(cnn.recall("Ice")).all() and np.isnan(mim.recall("Woods")).all()
+    assert np.isnan(cnn.recall("Ice")).all()
+    assert np.isnan(mim.recall("Woods")).all()

@@ -257,7 +257,8 @@ def test_a_class_is_singled_out_while_pointed_at_and_for_good_when_pressed(opene
     button.click()
     mouse(browser, "mouseMoved", 5, 5)
     assert colour_at(browser, *inside) == rgb(run.palette[1])
-    assert colour_at(browser, *outside) != before and min(colour_at(browser, *outside)) > 200
+    assert colour_at(browser, *outside) != before
+    assert min(colour_at(browser, *outside)) > 200
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     mouse(browser, "mouseMoved", 5, 5)
@@ -371,7 +372,8 @@ def test_printed_the_page_shows_every_map_and_cuts_nothing(opened):
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     printed = browser.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
     pdf = base64.b64decode(printed)
-    assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type /Page\b", pdf)) <= 8
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", pdf)) <= 8
 
 
 def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_path):  # noqa: F811
@@ -395,7 +397,8 @@ def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_pa
 def test_the_page_of_one_epoch_without_validation_works(opened):
     browser, _ = opened(n_epochs=1, n_scales=1, validation=False, shape=(9, 12))  # noqa: F811
     told = browser.run("return [...document.querySelectorAll('.told')].map((e) => e.textContent)")
-    assert told[0] == "Epoch 1: loss 2.5000" and told[1] == "Epoch 1: training 20.00 %"
+    assert told[0] == "Epoch 1: loss 2.5000"
+    assert told[1] == "Epoch 1: training 20.00 %"
     assert browser.run("return document.querySelectorAll('#training-charts svg .dot').length") >= 3
     assert "NaN" not in browser.run("return document.querySelector('main').innerHTML")
     assert browser.complaints() == []

@@ -81,7 +81,9 @@ def test_a_figure_is_a_png_of_300_dpi_and_a_pdf_with_truetype_text(tmp_path):
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert image.width / 300 * INCH == pytest.approx(9, abs=0.02)
     pdf = (tmp_path / "map.pdf").read_bytes()
-    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
     width, height = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf).groups())
     assert width / 72 * INCH == pytest.approx(9, abs=0.01)
     assert height / width == pytest.approx(image.height / image.width, abs=0.01)
@@ -97,7 +99,8 @@ def test_the_text_of_a_pdf_can_be_read_and_its_map_has_each_pixel_as_a_whole_cel
     (file,) = tmp_path.glob("image*.png")
     cells = np.array(Image.open(file).convert("RGB"))
     times = cells.shape[0] // 31
-    assert cells.shape == (31 * times, 45 * times, 3) and times > 4
+    assert cells.shape == (31 * times, 45 * times, 3)
+    assert times > 4
     expected = maps.colour_map(labels, PALETTE)
     np.testing.assert_array_equal(cells[::-1], expected.repeat(times, 0).repeat(times, 1))  # a PDF begins below
     poppler("pdftoppm", "-r", 300, "-png", "-singlefile", tmp_path / "map.pdf", tmp_path / "page")
@@ -235,7 +238,10 @@ def test_map_legend_and_title_find_their_places_whatever_the_shape(tmp_path, sha
     boxes = [figure.axes[0].get_window_extent(renderer), figure.legends[0].get_window_extent(renderer)]
     boxes += [text.get_window_extent(renderer) for text in (*figure.texts, *figure.axes[0].texts)]
     for i, box in enumerate(boxes):
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+        assert box.x0 >= -1
+        assert box.y0 >= -1
+        assert box.x1 <= page.x1 + 1
+        assert box.y1 <= page.y1 + 1
         for other in boxes[:i]:
             assert not (
                 box.x0 < other.x1 - 1 and other.x0 < box.x1 - 1 and box.y0 < other.y1 - 1 and other.y0 < box.y1 - 1
@@ -357,9 +363,13 @@ def test_a_confusion_matrix_has_the_ground_truth_in_its_rows_first_class_on_top(
     curves.save_confusion(tmp_path / "confusion", confusion, names, "")
     axes = drawn.axes[0]
     shares = axes.images[0].get_array()
-    assert shares[0, 1] == pytest.approx(75) and shares[1, 0] == 0 and shares[0, 0] == pytest.approx(25)
-    assert axes.get_ylabel() == "ground truth" and axes.get_xlabel() == "prediction"
-    assert axes.yaxis_inverted() and not axes.xaxis_inverted()
+    assert shares[0, 1] == pytest.approx(75)
+    assert shares[1, 0] == 0
+    assert shares[0, 0] == pytest.approx(25)
+    assert axes.get_ylabel() == "ground truth"
+    assert axes.get_xlabel() == "prediction"
+    assert axes.yaxis_inverted()
+    assert not axes.xaxis_inverted()
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"{i + 1} class {i}" for i in range(n_classes)]
     assert {text.get_position(): text.get_text() for text in axes.texts}[1, 0] == "75"
 
@@ -370,7 +380,8 @@ def test_the_picture_of_a_confusion_matrix_fits_a_page(tmp_path, scene):
     curves.save_confusion(tmp_path / "confusion", np.full((len(names),) * 2, 3), names, "a title")
     image = read_png(tmp_path / "confusion.png")
     assert image.shape[1] / 300 * INCH <= 18.05
-    assert (image[:, [0, 1, -2, -1]] == 255).all() and (image[[0, 1, -2, -1]] == 255).all()  # nothing is cut off
+    assert (image[:, [0, 1, -2, -1]] == 255).all()
+    assert (image[[0, 1, -2, -1]] == 255).all()
 
 
 def test_the_curve_over_distance_is_that_of_the_entries(drawn, tmp_path):
@@ -413,5 +424,6 @@ def test_the_spectra_are_drawn_class_by_class_with_mean_spread_and_pixels(drawn,
         np.testing.assert_allclose(average.T, [wavelengths or (1, 2, 3), mean[k]])
         np.testing.assert_allclose([pixel[:, 1] for pixel in pixels], some[k])
         band = axes.collections[0].get_paths()[0].vertices[:, 1]
-        assert band.min() == pytest.approx((mean - std)[k].min()) and band.max() == pytest.approx((mean + std)[k].max())
+        assert band.min() == pytest.approx((mean - std)[k].min())
+        assert band.max() == pytest.approx((mean + std)[k].max())
     assert plots[-1].get_xlabel() == ("wavelength (nm)" if wavelengths else "band")

@@ -80,7 +80,8 @@ def test_npm_brings_the_scripts_once_and_they_lie_in_their_places(static, npm):
     }
     server.install_scripts(static)
     (call,) = calls.read_text().splitlines()
-    assert call.startswith("pack ") and call.endswith("one@1.0.0 two@2.1.0")
+    assert call.startswith("pack ")
+    assert call.endswith("one@1.0.0 two@2.1.0")
 
 
 @pytest.mark.parametrize("lost", ["js/a.js", "version.built"])
@@ -89,7 +90,8 @@ def test_scripts_that_are_not_all_there_are_fetched_again(static, npm, lost):
     server.install_scripts(static)
     (static / lost).unlink()
     server.install_scripts(static)
-    assert len(calls.read_text().splitlines()) == 2 and (static / lost).is_file()
+    assert len(calls.read_text().splitlines()) == 2
+    assert (static / lost).is_file()
 
 
 def test_another_version_of_visdom_gets_its_own_scripts(static, npm):
@@ -97,7 +99,8 @@ def test_another_version_of_visdom_gets_its_own_scripts(static, npm):
     server.install_scripts(static)
     (static.parent / "VERSION").write_text("9.10\n")
     server.install_scripts(static)
-    assert len(calls.read_text().splitlines()) == 2 and (static / "version.built").read_text() == "9.10\n"
+    assert len(calls.read_text().splitlines()) == 2
+    assert (static / "version.built").read_text() == "9.10\n"
 
 
 def test_a_package_that_is_not_as_it_was_published_leaves_nothing_behind(static, npm):
@@ -146,7 +149,8 @@ def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_pat
     finally:
         process.kill()
     assert process.returncode == 0
-    assert said.decode() == "" and complained.decode() == "the visdom server has ended\n"
+    assert said.decode() == ""
+    assert complained.decode() == "the visdom server has ended\n"
 
 
 def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
@@ -180,4 +184,5 @@ def test_make_visdom_starts_it():
         text=True,
         timeout=PATIENCE,
     )
-    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("-m reporting.visdom_server --port 8123")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].endswith("-m reporting.live.server --port 8123")

@@ -200,7 +200,8 @@ def test_a_real_browser_shows_every_pane_of_a_run(train, server, browser, script
     boxes = browser.run("""return [...document.querySelectorAll('.react-grid-item .window')].map(
         w => { const b = w.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom] })""")
     for i, (left, top, right, bottom) in enumerate(boxes):
-        assert left >= 0 and right <= 1400
+        assert left >= 0
+        assert right <= 1400
         for other in boxes[:i]:
             assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
     assert [url for url in browser.requests() if not url.startswith(server.url)] == []
@@ -311,7 +312,8 @@ def test_a_visdom_server_that_answers_late_or_never_does_not_hold_the_run_up_and
         ended.set()
     lines = _told(said)
     assert len(lines) == 1 and "does not answer" in lines[0], lines
-    assert len(took) == 4 and max(took) < 0.2
+    assert len(took) == 4
+    assert max(took) < 0.2
 
 
 def _answer_late(listener, after, ended):
@@ -407,7 +409,8 @@ def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
         names = [line["name"] for line in windows[window]["content"]["data"]]
         assert sorted(names) == [f"run {run}" for run in range(n_runs)], window
     for line in windows[title]["content"]["data"]:
-        assert line["x"] == [1, 2, 3, 4, 5] and line["y"] == [float(line["name"][4:])] * 5
+        assert line["x"] == [1, 2, 3, 4, 5]
+        assert line["y"] == [float(line["name"][4:])] * 5
 
 
 def test_a_resumed_run_goes_on_in_its_own_lines(train, server, monkeypatch):
@@ -515,7 +518,8 @@ def test_small_scenes_are_scaled_up_by_whole_numbers_and_huge_ones_thinned():
         pane = panes.picture(image, "a")
         height, width = _decoded(pane).shape[:2]
         assert (round(pane["opts"]["width"] + 1.5), round(pane["opts"]["height"] + 1.5)) == (width, height)
-        assert width <= 900 and height <= 640
+        assert width <= 900
+        assert height <= 640
 
 
 def test_thinning_a_mask_loses_no_block_that_has_a_labelled_pixel():
@@ -547,12 +551,15 @@ def test_spectra_have_a_line_and_its_spread_for_each_class_that_has_pixels():
     mean, std = np.array([[1.0, 2], [np.nan] * 2, [5, 6]]), np.array([[0.5, 0.25], [np.nan] * 2, [1, 2]])
     traces = panes.spectra(mean, std, NAMES, PALETTE, (400, 500), "wavelength, nm")["data"]
     assert [trace["name"] for trace in traces] == ["1 spread", "1 Land", "3 spread", "3 Roof"]
-    assert traces[2]["x"] == [400, 500, 500, 400] and traces[2]["y"] == [6, 8, 4, 4]
-    assert traces[1]["y"] == [1, 2] and traces[3]["line"]["color"] == PALETTE[2]
+    assert traces[2]["x"] == [400, 500, 500, 400]
+    assert traces[2]["y"] == [6, 8, 4, 4]
+    assert traces[1]["y"] == [1, 2]
+    assert traces[3]["line"]["color"] == PALETTE[2]
     samples = [np.array([[1.0, 2], [3, 4]]), np.empty((0, 2)), np.array([[5.0, 6]])]
     lines = panes.sample_spectra(samples, NAMES, PALETTE, (400, 500), "wavelength, nm")["data"]
     assert [line["name"] for line in lines] == ["1 Land", "3 Roof"]
-    assert lines[0]["x"] == [400, 500, None] * 2 and lines[0]["y"] == [1, 2, None, 3, 4, None]
+    assert lines[0]["x"] == [400, 500, None] * 2
+    assert lines[0]["y"] == [1, 2, None, 3, 4, None]
 
 
 def test_exploration_looks_at_training_pixels_alone(train, tiny_scene, server):
@@ -566,4 +573,5 @@ def test_exploration_looks_at_training_pixels_alone(train, tiny_scene, server):
     pixels = {tuple(map(float, spectrum)) for spectrum in tiny_scene.cube[tiny_scene.train > 0]}
     for line in windows[SPECTRA[1]]["content"]["data"]:
         spectra = np.array([value for value in line["y"] if value is not None]).reshape(-1, 4)
-        assert len(spectra) == monitors.SPECTRA_EACH and {tuple(row) for row in spectra.tolist()} <= pixels
+        assert len(spectra) == monitors.SPECTRA_EACH
+        assert {tuple(row) for row in spectra.tolist()} <= pixels

@@ -94,14 +94,19 @@ def test_the_best_are_those_with_the_highest_mean_as_it_is_shown_costs_are_not_r
     ]
     assert all(max(column.best) < 6 for column in columns)
     across = overview(compare([tmp_path])[0]).columns
-    assert across[2].head == ("OA (%)",) and across[2].best == {0, 1} and not across[1].best and not across[5].best
+    assert across[2].head == ("OA (%)",)
+    assert across[2].best == {0, 1}
+    assert not across[1].best
+    assert not across[5].best
 
 
 def test_a_single_method_has_no_best_and_the_caption_says_nothing_of_it(tmp_path):
     make_run(tmp_path)
     for format in ("text", "markdown", "latex"):
         shown = render(compare([tmp_path]), format)
-        assert "best" not in shown and "*" not in shown.replace("table*", "") and "textbf" not in shown
+        assert "best" not in shown
+        assert "*" not in shown.replace("table*", "")
+        assert "textbf" not in shown
 
 
 def test_the_best_are_sought_within_a_protocol(tmp_path):
@@ -109,14 +114,17 @@ def test_the_best_are_sought_within_a_protocol(tmp_path):
     make_run(tmp_path, "CNN", accuracy=0.6, protocol={"weights": "best"})
     make_run(tmp_path, "MiM-v1", accuracy=0.8, protocol={"weights": "best"})
     columns = methods_table(compare([tmp_path], mixed_protocols=True)[0]).columns[4:]
-    assert not columns[0].best and 3 in columns[2].best and 3 not in columns[1].best
+    assert not columns[0].best
+    assert 3 in columns[2].best
+    assert 3 not in columns[1].best
 
 
 def test_pixels_that_vary_are_a_range(tmp_path):
     for seed, n_train in enumerate((620, 688)):
         change(make_run(tmp_path, seed=seed), n_train=n_train, class_train=[7 + seed, 5, 5])
     text = render(compare([tmp_path]), "text")
-    assert "620-688 training and 380 test pixels" in text and row(text, "Corn")[2] == "7-8"
+    assert "620-688 training and 380 test pixels" in text
+    assert row(text, "Corn")[2] == "7-8"
     assert r"7--8" in render(compare([tmp_path]), "latex")
 
 
@@ -130,7 +138,8 @@ def test_no_line_is_wider_than_the_terminal_and_every_method_is_there(tmp_path, 
     if width >= 50:
         assert max(map(len, text.splitlines())) <= width
     assert ("Overview" in text) == (width < 100)
-    assert all(model in text for model in MODELS) and text.count("Wheat") >= 1
+    assert all(model in text for model in MODELS)
+    assert text.count("Wheat") >= 1
     assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
@@ -178,10 +187,13 @@ def test_markdown_has_the_same_cells_in_every_row_and_the_best_in_bold(tmp_path)
     three_methods(tmp_path)
     blocks = render(compare([tmp_path]), "markdown").split("\n\n")
     table = [line.strip("|").split(" | ") for line in blocks[1].splitlines()]
-    assert {len(line) for line in table} == {7} and table[1][1].strip() == "---" and table[1][2].strip() == "---:"
+    assert {len(line) for line in table} == {7}
+    assert table[1][1].strip() == "---"
+    assert table[1][2].strip() == "---:"
     assert [cell.strip() for cell in table[0]] == ["No.", "Class", "Train", "Test", *MODELS]
     oa = next(line for line in table if "OA (%)" in line[1])
-    assert re.fullmatch(r"\*\*\d\d\.\d\d ± \d\.\d\d\*\*", oa[-1].strip()) and "*" not in oa[-2]
+    assert re.fullmatch(r"\*\*\d\d\.\d\d ± \d\.\d\d\*\*", oa[-1].strip())
+    assert "*" not in oa[-2]
 
 
 def test_marks_of_protocols_stand_at_the_methods_in_every_format(tmp_path):
@@ -189,11 +201,13 @@ def test_marks_of_protocols_stand_at_the_methods_in_every_format(tmp_path):
     make_run(tmp_path, "MiM-v1", protocol={"weights": "best"})
     found = compare([tmp_path], mixed_protocols=True)
     text, markdown, latex = (render(found, format) for format in ("text", "markdown", "latex"))
-    assert "CNN (a)" in text and "MiM-v1 (b)" in text and "- (b) weights: best; 20 training" in text
-    assert "| CNN<sup>a</sup> | MiM-v1<sup>b</sup> |" in markdown and "- (a) weights: last; " in markdown
-    assert (
-        r"CNN\textsuperscript{a} & MiM-v1\textsuperscript{b}" in latex and r"\textsuperscript{b} weights: best" in latex
-    )
+    assert "CNN (a)" in text
+    assert "MiM-v1 (b)" in text
+    assert "- (b) weights: best; 20 training" in text
+    assert "| CNN<sup>a</sup> | MiM-v1<sup>b</sup> |" in markdown
+    assert "- (a) weights: last; " in markdown
+    assert r"CNN\textsuperscript{a} & MiM-v1\textsuperscript{b}" in latex
+    assert r"\textsuperscript{b} weights: best" in latex
     rows = list(csv.DictReader(io.StringIO(render(found, "csv"))))
     assert {(row["method"], row["protocol"]) for row in rows} == {("CNN", "a"), ("MiM-v1", "b")}
 
@@ -202,11 +216,16 @@ def test_names_are_escaped(tmp_path):
     make_run(tmp_path, names=ODD, scene="My_scene")
     make_run(tmp_path, "MiM-v1", names=ODD, scene="My_scene")
     latex, markdown = (render(compare([tmp_path]), format) for format in ("latex", "markdown"))
-    assert r"Roads \& roofs &" in latex and r"grass\_50\% &" in latex and r"Classification of My\_scene" in latex
+    assert r"Roads \& roofs &" in latex
+    assert r"grass\_50\% &" in latex
+    assert r"Classification of My\_scene" in latex
     assert r"\#3 \{a\} \textasciitilde{}x\textasciicircum{}2" in latex
-    assert r"\textbackslash{}path\textbar{}bar" in latex and r"\$5" in latex
+    assert r"\textbackslash{}path\textbar{}bar" in latex
+    assert r"\$5" in latex
     assert r"\label{tab:My-scene-fixed-masks-p7-n1}" in latex
-    assert r"\\path\|bar" in markdown and r"\<b\>\*bold\*\</b\>" in markdown and r"grass\_50%" in markdown
+    assert r"\\path\|bar" in markdown
+    assert r"\<b\>\*bold\*\</b\>" in markdown
+    assert r"grass\_50%" in markdown
 
 
 def test_the_caption_names_scene_split_patch_and_number_of_runs(tmp_path):
@@ -216,7 +235,9 @@ def test_the_caption_names_scene_split_patch_and_number_of_runs(tmp_path):
     for words in ("Tiny (fixed masks; 20 training and 380 test pixels; patch size 7)", "over 4 runs", "is in bold"):
         assert words in caption
     assert r"\label{tab:Tiny-fixed-masks-p7-n4}" in latex
-    assert r"\toprule" in latex and r"$\kappa \times 100$" in latex and r"\textbf{" in latex
+    assert r"\toprule" in latex
+    assert r"$\kappa \times 100$" in latex
+    assert r"\textbf{" in latex
 
 
 PAGES = {  # a page of one column as article makes it, and one of a journal's two columns
@@ -259,7 +280,9 @@ def test_the_latex_compiles_without_error_or_overfull_box(tmp_path, what):
 def test_csv_is_a_line_per_figure_in_fractions(tmp_path):
     three_methods(tmp_path, n_seeds=2)
     rows = list(csv.DictReader(io.StringIO(render(compare([tmp_path]), "csv"))))
-    assert len(rows) == 3 * (3 + 3 + 4) and {row["n_runs"] for row in rows} == {"2"} and rows[0]["seeds"] == "0-1"
+    assert len(rows) == 3 * (3 + 3 + 4)
+    assert {row["n_runs"] for row in rows} == {"2"}
+    assert rows[0]["seeds"] == "0-1"
     kappas = [run.metrics["kappa"] for run in compare([tmp_path / "CNN"])[0].runs]
     found = next(row for row in rows if row["method"] == "CNN" and row["figure"] == "kappa")
     assert float(found["mean"]) == pytest.approx(statistics.mean(kappas), abs=1e-12)
@@ -274,8 +297,11 @@ def test_csv_leaves_empty_what_is_not_known_and_holds_all_scenes_under_one_head(
     make_run(tmp_path, scene="There", names=('a "quoted", name', "B"))
     rows = list(csv.DictReader(io.StringIO(render(compare([tmp_path]), "csv"))))
     woods = next(row for row in rows if row["class_name"] == "Woods")
-    assert (woods["mean"], woods["std"]) == ("", "") and rows[0]["std"] == "" and rows[0]["mean"] == "0.5"
-    assert {row["scene"] for row in rows} == {"Here", "There"} and rows[10]["class_name"] == 'a "quoted", name'
+    assert (woods["mean"], woods["std"]) == ("", "")
+    assert rows[0]["std"] == ""
+    assert rows[0]["mean"] == "0.5"
+    assert {row["scene"] for row in rows} == {"Here", "There"}
+    assert rows[10]["class_name"] == 'a "quoted", name'
 
 
 # The tests between methods
@@ -286,7 +312,9 @@ def test_mcnemar_stands_below_two_runs_and_below_two_methods_seed_by_seed(tmp_pa
         make_run(tmp_path, model, seed, accuracy=a) for model, a in (("CNN", 0.6), ("MiM-v1", 0.9)) for seed in (0, 1)
     ]
     text = render(compare([runs[0], runs[2]]), "text")
-    assert "McNemar" in text and "A is CNN, B is MiM-v1" in text and "two trained networks, not two methods" in text
+    assert "McNemar" in text
+    assert "A is CNN, B is MiM-v1" in text
+    assert "two trained networks, not two methods" in text
     a, b = (np.load(run / "prediction.npy") for run in (runs[0], runs[2]))
     test = Run(runs[0], {}).maps["test"]
     only_a = ((a == test) & (b != test) & (test > 0)).sum()
@@ -311,7 +339,8 @@ def test_mcnemar_is_left_out_in_a_sentence_where_maps_are_missing_or_differ(tmp_
     make_run(tmp_path, "CNN", maps=False)
     run = make_run(tmp_path, "MiM-v1")
     text = render(compare([tmp_path]), "text", 500)
-    assert "McNemar's test is left out: " in text and "maps.npz is missing or damaged" in text
+    assert "McNemar's test is left out: " in text
+    assert "maps.npz is missing or damaged" in text
     (run / "maps.npz").write_bytes(b"PK\x03\x04")
     make_run(tmp_path, "CNN", 0)
     assert "McNemar's test is left out: " in render(compare([tmp_path]), "text", 500)
@@ -335,11 +364,9 @@ def test_wilcoxon_says_when_the_seeds_are_too_few_and_prints_no_star(tmp_path):
     )
     assert "a p of 0.05 or less needs 7 seeds or more" in text
     below = text[text.index("Wilcoxon") :]
-    assert (
-        "*" not in below
-        and row(below, "CNN - MiM-v1")[1] == "3"
-        and row(below, "CNN - MiM-v1")[-2:] == ["0.250", "0.750"]
-    )
+    assert "*" not in below
+    assert row(below, "CNN - MiM-v1")[1] == "3"
+    assert row(below, "CNN - MiM-v1")[-2:] == ["0.250", "0.750"]
 
 
 def test_wilcoxon_over_enough_seeds_gives_p_after_holm_and_no_such_sentence(tmp_path):
@@ -370,7 +397,8 @@ def test_methods_without_common_seeds_have_no_test_and_it_is_said(tmp_path):
         make_run(tmp_path, "CNN", seed)
         make_run(tmp_path, "MiM-v1", seed + 5)
     text = render(compare([tmp_path]), "text")
-    assert "no two methods have two in common" in text and "the methods have no seed in common" in text
+    assert "no two methods have two in common" in text
+    assert "the methods have no seed in common" in text
 
 
 def test_a_table_without_columns_is_its_notes(tmp_path):
@@ -405,7 +433,9 @@ def test_compare_prints_the_table_alone_on_standard_output(call, tmp_path):
         ("latex", "%"),
     ):
         code, out, err = call("--compare", tmp_path, "--format", format)
-        assert code == 0 and out.startswith(start) and err.startswith("left out, not complete: ")
+        assert code == 0
+        assert out.startswith(start)
+        assert err.startswith("left out, not complete: ")
     assert call("--compare", tmp_path)[1].startswith("Classification")
 
 
@@ -429,14 +459,19 @@ def test_flags_that_do_not_go_together_and_wrong_paths_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     arguments = arguments if "--compare" in arguments or "--dataset" in arguments else ["--dataset", "tiny", *arguments]
     code, out, err = call(*arguments)
-    assert code == 2 and message in err and not out and len(err.splitlines()) == 1
+    assert code == 2
+    assert message in err
+    assert not out
+    assert len(err.splitlines()) == 1
 
 
 def test_protocols_that_differ_are_refused_with_code_2(call, tmp_path):
     make_run(tmp_path)
     make_run(tmp_path, "MiM-v1", protocol={"weights": "best"})
     code, out, err = call("--compare", tmp_path)
-    assert code == 2 and not out and "--mixed_protocols" in err
+    assert code == 2
+    assert not out
+    assert "--mixed_protocols" in err
     assert call("--compare", tmp_path, "--mixed_protocols")[0] == 0
 
 
@@ -446,7 +481,8 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path):
     result = subprocess.run(
         ["bash", "-c", command], cwd=main.__file__.rsplit("/", 1)[0], capture_output=True, text=True
     )
-    assert result.stdout.startswith("scene,") and not result.stderr
+    assert result.stdout.startswith("scene,")
+    assert not result.stderr
 
 
 def test_runs_as_training_leaves_them_compare(call, tiny_scene, tmp_path):
@@ -455,11 +491,17 @@ def test_runs_as_training_leaves_them_compare(call, tiny_scene, tmp_path):
     for arguments in (["--epoch", 1, "--runs", 2], ["--epoch", 2]):
         assert call(*common, *arguments)[0] == 0
     code, out, _ = call("--compare", tmp_path / "runs" / "results.csv")
-    assert code == 0 and "over 1 to 2 runs" in out
+    assert code == 0
+    assert "over 1 to 2 runs" in out
     counts = [str(np.count_nonzero(mask == 1)) for mask in (tiny_scene.train, tiny_scene.test)]
-    assert row(out, "Land")[:4] == ["1", "Land", *counts] and row(out, "Runs")[-2:] == ["2", "1"]
-    assert "CNN" in out and "1 epochs" in out and "2 epochs" in out and "McNemar" in out
+    assert row(out, "Land")[:4] == ["1", "Land", *counts]
+    assert row(out, "Runs")[-2:] == ["2", "1"]
+    assert "CNN" in out
+    assert "1 epochs" in out
+    assert "2 epochs" in out
+    assert "McNemar" in out
     assert call(*common, "--epoch", 1, "--val_fraction", 0.3, "--weights", "best")[0] == 0
     code, _, err = call("--compare", tmp_path / "runs")
-    assert code == 2 and "held out for validation (nothing / 30 % of the training pixels)" in err
+    assert code == 2
+    assert "held out for validation (nothing / 30 % of the training pixels)" in err
     assert "weights (last / best)" in err
