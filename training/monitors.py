@@ -50,7 +50,7 @@ def _subject(job: Job, folder: Path) -> Subject:
     where = () if config.output.name == USUAL_OUTPUT else (config.output.name,)
     masks = {"train": split.train, "validation": split.validation, "test": split.test}
     masks = {title: mask for title, mask in masks.items() if mask is not None}
-    pictures = {"false colour": partial(maps.false_colour, job.scene.cube, spec.rgb_bands)}
+    pictures = {"false colour": partial(maps.false_colour, job.raw_cube, spec.rgb_bands)}
     pictures |= {"ground truth": lambda: split.labelled}
     pictures |= {f"{title} pixels": lambda mask=mask: mask for title, mask in masks.items()}
     parts = "".join(f" {name}={value}" for name, value in config.model_options.items() if name != "scan_backend")
@@ -101,10 +101,10 @@ def _settings(job: Job, folder: Path) -> dict[str, object]:
 def _spectra(job: Job) -> dict:
     """Panes of the training pixels' spectra, as the file has them."""
     spec, split = job.scene.spec, job.split
-    n_bands = job.scene.cube.shape[2]
+    n_bands = job.raw_cube.shape[2]
     bands, unit = (spec.wavelengths, "wavelength, nm") if spec.wavelengths else (range(1, n_bands + 1), "band")
     legend = {"class_names": split.class_names, "palette": split.palette, "bands": bands, "unit": unit}
-    of = (job.scene.cube, split.train, split.n_classes)
+    of = (job.raw_cube, split.train, split.n_classes)
 
     def mean():
         return panes.spectra(*class_spectra(*of), **legend)

@@ -66,7 +66,7 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         folder,
         **{name: mask.astype(label_type(split.n_classes)) for name, mask in masks.items()},
         confidence=confidence.astype(np.float16),
-        false_colour=maps.false_colour(job.scene.cube, job.scene.spec.rgb_bands),
+        false_colour=maps.false_colour(job.raw_cube, job.scene.spec.rgb_bands),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
     show(Run(folder, results.as_json(metrics)))
@@ -83,7 +83,7 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
 def explore(job: Job, folder: Path) -> None:
     """Draw the spectra of the training pixels, class by class, before anything is trained."""
     spec, split, rng = job.scene.spec, job.split, np.random.default_rng(job.config.seed)
-    of = (job.scene.cube, split.train, split.n_classes)
+    of = (job.raw_cube, split.train, split.n_classes)
     title = f"{spec.name}: spectra of the {(split.train > 0).sum():,} training pixels"
     drawn = random_spectra(*of, N_SPECTRA, rng)
     legend = (split.class_names, split.palette, spec.wavelengths)

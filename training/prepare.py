@@ -41,6 +41,12 @@ class Job:
     augmentation: Augmentation
     ranks: Ranks  # the processes that share each batch
 
+    @property
+    def raw_cube(self) -> np.ndarray:
+        """The cube as read, (H, W, n_bands) float32."""
+        assert self.scene.cube is not None  # `prepare` takes a scene with its cube
+        return self.scene.cube
+
     def loader(self, mask: np.ndarray, **options) -> PatchLoader:
         """Patches and targets of a label map."""
         pixels, targets = labelled_pixels(torch.tensor(mask))
@@ -50,7 +56,7 @@ class Job:
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of what the result rests on, as read and as used."""
         return {
-            "cube": fingerprint(self.scene.cube),
+            "cube": fingerprint(self.raw_cube),
             "ground_truth": fingerprint(self.scene.gt),
             "masks": self.masks,
             "split": self.split.fingerprint,
@@ -74,7 +80,7 @@ class Job:
             "border_test_pixels_skipped": split.border_skipped,
             "guard_pixels_dropped": split.guard_dropped,
             "unlearned_test_pixels_dropped": split.unlearned_dropped,
-            "audit": brief(split, self.scene.cube, config.patch_size),
+            "audit": brief(split, self.raw_cube, config.patch_size),
             "model": model_facts(config.model, self.model),
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
@@ -106,6 +112,7 @@ def prepare(
     Raises:
         InputError: anything that does not fit.
     """
+    assert scene.cube is not None
     height, width, _ = scene.cube.shape
     seed_everything(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -145,6 +152,7 @@ def prepare(
 def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: dict):
     """Preprocessing and the cube that it gives, (H, W, n_bands) on the device; made once for runs that share it."""
     settings = (config.normalize, config.fit_on, config.pca, split.fingerprint if config.fit_on == "train" else None)
+    assert scene.cube is not None
     if settings not in kept:
         kept.clear()  # one at a time: a cube is large
         preprocessing = fit_preprocessing(

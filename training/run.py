@@ -46,7 +46,7 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         )
         if job.scene.valid is not None:
             labels, confidence = (np.where(job.scene.valid, m, m.dtype.type(0)) for m in (labels, confidence))
-        seconds = {"train": sum(record["seconds"] for record in history.records)}
+        seconds = {"train": float(sum(record["seconds"] for record in history.records))}
         seconds["predict"] = time.perf_counter() - started
         monitor.result(labels, score(job, labels)[1])
     except KeyboardInterrupt as interrupt:

@@ -54,7 +54,7 @@ class SceneCache:
         scene, config = job.scene, job.config
         facts = (scene.spec.name, config.model, config.patch_size, job.split.method)
         if facts != self._announced:
-            size = (*scene.cube.shape, config.model, config.patch_size, self.device)
+            size = (*job.raw_cube.shape, config.model, config.patch_size, self.device)
             log.info("%s: %d x %d pixels, %d bands; %s, patch %d, on %s", scene.spec.name, *size)
             announce(job)
         self._announced = facts
@@ -238,7 +238,7 @@ def _locked(folder: Path):
 
 def _earlier(home: Path, job: Job) -> list[Path]:
     """Find the folders of the very same run, the newest first."""
-    wanted, found = results.as_json(_identity(job.protocol)), []
+    wanted, found = results.as_json(_identity(job.protocol) or {}), []
     for path in sorted(home.glob(f"*-seed{job.config.seed}*/config.json"), reverse=True):
         try:
             config = results.read_json(path)
