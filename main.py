@@ -18,7 +18,7 @@ from cli.describe import describe
 from cli.doctor import examine
 from cli.download import download
 from datasets import load_scene
-from inference.interpret import draw_insides
+from inference.interpret import draw_interpretation
 from inference.predict import map_new_scene, scene_raster
 from reporting import results
 from reporting.comparison.runs import compare
@@ -135,7 +135,7 @@ def draw_figures(args: Namespace) -> None:
     if not {"dataset", "folder"} <= set(arguments):
         raise InputError(f"{args.figures / 'config.json'} is not that of a run; give the folder of a run")
     scene = load_scene(arguments["dataset"], args.folder or Path(arguments["folder"]))
-    folder = draw_insides(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
+    folder = draw_interpretation(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
     log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 
