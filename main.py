@@ -160,7 +160,7 @@ def report(command: Command) -> None:
 def interpret(command: Command) -> None:
     """Draw the activations of a finished run's network."""
     from datasets import load_scene
-    from inference.interpret import draw_insides
+    from inference.interpret import draw_interpretation
     from reporting.run_folder import Run
     from training.config import RunConfig
     from utils import choose_device
@@ -168,7 +168,7 @@ def interpret(command: Command) -> None:
     args = command.args
     run, config = Run.read(args.interpret), RunConfig.read(args.interpret)
     scene = load_scene(config.dataset, args.folder or config.folder)
-    folder = draw_insides(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
+    folder = draw_interpretation(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
     log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
 
 

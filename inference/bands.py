@@ -44,7 +44,7 @@ def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | N
     if resample:
         if wavelengths is None or theirs is None:
             who = raster.path if theirs is None else "the network's training scene"
-            raise InputError(f"--resample needs wavelengths on both sides, and {who} has none; leave it out")
+            raise InputError(f"resampling needs wavelengths on both sides, and {who} has none; leave it out")
         order = np.argsort(theirs)
         given, wanted = np.asarray(theirs)[order], np.asarray(wavelengths)
         reach = np.diff(given).max() if len(given) > 1 else 0
@@ -58,10 +58,10 @@ def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | N
         width = np.where(upper > lower, given[upper] - given[lower], 1)
         share = ((wanted - given[lower]) / width).clip(0, 1).astype(np.float32)
         if (order != np.arange(len(order))).any():
-            raise InputError(f"{raster.path}: --resample needs bands in the order of their wavelengths; sort them")
+            raise InputError(f"{raster.path}: resampling needs bands in the order of their wavelengths; sort them")
         return Bands(lower, share)
     if raster.shape[2] != n_bands:
-        hint = "; --resample interpolates" if wavelengths and theirs else ""
+        hint = "; resampling interpolates them" if wavelengths and theirs else ""
         raise InputError(
             f"{raster.path} has another number of bands, {raster.shape[2]}, than the network was trained on, "
             f"{n_bands}{hint}"
@@ -73,6 +73,6 @@ def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | N
             band = int(apart.argmax())
             raise InputError(
                 f"{raster.path}: its band {band} (from 0) lies at {theirs[band]:g} nm, the network's at "
-                f"{wavelengths[band]:g} nm; --resample interpolates"
+                f"{wavelengths[band]:g} nm; resampling interpolates them"
             )
     return Bands()

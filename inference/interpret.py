@@ -1,4 +1,4 @@
-"""What goes on inside a trained network: features, scan orders, decay masks and token attention, as arrays."""
+"""Record and draw a trained network's activations: features, scan orders, decay masks and token attention."""
 
 import logging
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 import engine
 from models.base import PatchClassifier
 from models.scan_order import cross_scan_orders
-from models.t_mamba import MiMBlock, TMamba
+from models.t_mamba import MiMBlock, TMamba, as_modules
 from patches import PatchLoader
 from reporting.figures import network
 from reporting.run_folder import Run
 from training.checkpoint import Checkpoint
 from utils import InputError, fingerprint
 
-N_PIXELS = 2000  # test pixels that features, masks and attention are of, at most
+N_PIXELS = 2000  # test pixels whose features, masks and attention are recorded, at most
 PERPLEXITY = 30.0
 log = logging.getLogger("mim")
 
 
 @dataclass(frozen=True)
-class BlockInside:
-    """What a MiM block does with the patches that were looked at; None for what it has not: a single token has no mask.
+class BlockActivations:
+    """What a MiM block does with some patches; None for what it lacks: a single token has no mask.
 
     Attributes:
         name: its place in the network and its token grids.
@@ -35,10 +35,10 @@ class BlockInside:
         index_factor: the decay mask's factor by index along one sequence, whose centre token is at `centre`, (L,).
         decay_curve: the whole mask along one sequence, the mean of patches, types and both directions, (L,).
         centre: index of the centre token in these.
-        decay: the whole mask laid back onto the token grid, (n_types, grid, grid): the mean over the patches, and over
-            the directions that pass the position.
-        attention: share of each grid position in each token, (K, S, grid, grid): the mean over the patches of a class
-            and over the types; 1 in sum over the grid, NaN for a class without patches.
+        decay: the whole mask on the token grid, (n_types, grid, grid): the mean over the patches, and over the
+            directions that pass the position.
+        attention: weight of each grid position in each token, (K, S, grid, grid): the mean over the patches of a class
+            and over the types; its sum over the grid is 1, NaN for a class without patches.
     """
 
     name: str
@@ -51,18 +51,18 @@ class BlockInside:
 
 
 @dataclass(frozen=True)
-class Insides:
+class Activations:
     """What a network does with some patches.
 
     Attributes:
         features: input of the last head, (n, dim).
         logits: its output, (n, K).
-        blocks: of a MiM network, first to last; () for another.
+        blocks: of a MiM network, first to last; () for another network.
     """
 
     features: np.ndarray
     logits: np.ndarray
-    blocks: tuple[BlockInside, ...]
+    blocks: tuple[BlockActivations, ...]
 
 
 def draw_pixels(mask: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -86,12 +86,12 @@ def draw_pixels(mask: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.
 
 
 def last_head(model: PatchClassifier) -> nn.Linear:
-    """The linear layer whose logits come last: the one of the last scale, or of all scales' features."""
+    """Give the linear layer whose logits come last: the one of the last scale, or of all scales' features."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
-def look_inside(model: PatchClassifier, cube: Tensor, pixels: np.ndarray, targets: np.ndarray) -> Insides:
-    """Run a network over some patches and note what goes on in it; the network is left as it was found.
+def record_activations(model: PatchClassifier, cube: Tensor, pixels: np.ndarray, targets: np.ndarray) -> Activations:
+    """Run a network over some patches and record its activations; the network itself does not change.
 
     Args:
         model: the network.
@@ -100,34 +100,34 @@ def look_inside(model: PatchClassifier, cube: Tensor, pixels: np.ndarray, target
     """
     features, logits = [], []
 
-    def note(head, given, out):
-        features.append(given[0])
-        logits.append(out)
+    def record(_, inputs, output):
+        features.append(inputs[0])
+        logits.append(output)
 
-    handles = [last_head(model).register_forward_hook(note)]
-    watchers = [
-        _BlockWatcher(block, model.n_classes, handles) for block in model.modules() if isinstance(block, MiMBlock)
+    handles = [last_head(model).register_forward_hook(record)]
+    recorders = [
+        _BlockRecorder(block, model.n_classes, handles) for block in model.modules() if isinstance(block, MiMBlock)
     ]
     try:
-        with engine.inference(model, cube.device, "float32"):
+        with as_modules(model), engine.inference(model, cube.device, "float32"):
             embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0]
             batch_size = engine.predict_batch(model.patch_size, cube.device)
             sizes = {"patch_size": model.patch_size, "batch_size": batch_size}
             for patches, batch_targets in PatchLoader(
                 embedded, torch.from_numpy(pixels), torch.from_numpy(targets), **sizes
             ):
-                for watcher in watchers:
-                    watcher.targets = batch_targets
+                for recorder in recorders:
+                    recorder.targets = batch_targets
                 model.encode(patches)
     finally:
         for handle in handles:
             handle.remove()
-    blocks = tuple(watcher.inside(f"block {i}") for i, watcher in enumerate(watchers, start=1))
-    return Insides(torch.cat(features).cpu().numpy(), torch.cat(logits).cpu().numpy(), blocks)
+    blocks = tuple(recorder.activations(f"block {i}") for i, recorder in enumerate(recorders, start=1))
+    return Activations(torch.cat(features).cpu().numpy(), torch.cat(logits).cpu().numpy(), blocks)
 
 
-class _BlockWatcher:
-    """Sums up the masks and shares of a block's patches, batch by batch, laid back onto the token grid."""
+class _BlockRecorder:
+    """Sums the decay masks and the token attention of a block over patches, batch by batch, on the token grid."""
 
     def __init__(self, block: MiMBlock, n_classes: int, handles: list):
         self.block, self.mixers, self.n_classes = block, list(block.mixers), n_classes
@@ -135,9 +135,10 @@ class _BlockWatcher:
         self.length = first.raster_order.numel() // first.n_types
         self.types = sum(mixer.n_types for mixer in self.mixers)
         self.decay = torch.zeros(self.types, self.length, dtype=torch.float64)
-        self.passes = torch.zeros(self.types, self.length, dtype=torch.float64)  # how many masks are summed up there
+        self.passes = torch.zeros(self.types, self.length, dtype=torch.float64)  # masks summed at a position
         self.curve, self.n_curves = 0.0, 0
-        self.shares, self.n_each, self.targets = 0.0, torch.zeros(n_classes, dtype=torch.float64), None
+        self.attention, self.n_each = 0.0, torch.zeros(n_classes, dtype=torch.float64)
+        self.targets: Tensor | None = None  # of the batch
         start = 0
         for mixer in self.mixers:
             for branch, order in (
@@ -150,7 +151,7 @@ class _BlockWatcher:
             start += mixer.n_types
 
     def _masks(self, mixer: TMamba, order: Tensor, start: int) -> Callable:
-        def note(module, given, y):  # y (B t, n, C), what the decay mask weighs
+        def record(_, __, y):  # y (B t, n, C), what the decay mask weighs
             weights = mixer.decay.weights(y).squeeze(-1).expand(y.shape[:2]).double().cpu()
             weights = weights.unflatten(0, (-1, mixer.n_types))
             places = order.cpu().view(mixer.n_types, -1)
@@ -159,30 +160,32 @@ class _BlockWatcher:
             self.passes[start : start + mixer.n_types].scatter_add_(1, places, counts)
             self.curve, self.n_curves = self.curve + weights.sum((0, 1)), self.n_curves + weights[..., 0].numel()
 
-        return note
+        return record
 
     def _attention(self, mixer: TMamba) -> Callable:
-        def note(module, given, y):  # y (B, t, L, C), in scan order
-            shares = mixer.learner.shares(y).flatten(1, 2).index_select(1, mixer.raster_order)
-            shares = shares.unflatten(1, (mixer.n_types, -1)).sum(1).double().cpu()  # (B, L, S)
+        def record(_, __, y):  # y (B, t, L, C), in scan order
+            attention = mixer.learner.token_attention(y).flatten(1, 2).index_select(1, mixer.raster_order)
+            attention = attention.unflatten(1, (mixer.n_types, -1)).sum(1).double().cpu()  # (B, L, S)
+            assert self.targets is not None
             targets = self.targets.cpu()
-            sums = shares.new_zeros(self.n_classes, *shares.shape[1:]).index_add_(0, targets, shares)
-            self.shares = self.shares + sums
+            sums = attention.new_zeros(self.n_classes, *attention.shape[1:]).index_add_(0, targets, attention)
+            self.attention = self.attention + sums
             if mixer is self.mixers[0]:
                 self.n_each += torch.bincount(targets, minlength=self.n_classes)
 
-        return note
+        return record
 
-    def inside(self, name: str) -> BlockInside:
+    def activations(self, name: str) -> BlockActivations:
+        """The means over all patches so far."""
         mixer, side = self.mixers[0], round(self.length**0.5)
         k, mask = self.block.fusion.k, mixer.decay
-        side_out = round(len(mixer.pool.shares) ** 0.5)
+        side_out = round(len(mixer.pool.pool_weights) ** 0.5)
         masked = side > 1 and (mask.by_feature or bool((mask.index_weight < 1).any()))
         attention = None
         if mixer.learned:
-            mean = self.shares / (self.types * self.n_each.view(-1, 1, 1))  # NaN without patches
+            mean = self.attention / (self.types * self.n_each.view(-1, 1, 1))  # NaN without patches
             attention = mean.transpose(1, 2).unflatten(-1, (side, side)).numpy()
-        return BlockInside(
+        return BlockActivations(
             f"{name}, {side} x {side} to {side_out} x {side_out}",
             None if k is None else k.detach().double().softmax(0).cpu().numpy(),
             mask.index_weight.squeeze(-1).double().cpu().numpy() if masked else None,
@@ -194,20 +197,20 @@ class _BlockWatcher:
 
 
 def scan_paths(patch_size: int, scan_types: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Give the way of each scan type over the patch, (P * P, 2) rows and columns in scan order, by type."""
+    """Give the path of each scan type over the patch, (P * P, 2) rows and columns in scan order, by type."""
     orders = cross_scan_orders(patch_size)[[scan_type - 1 for scan_type in scan_types]].numpy()
     return {t: np.stack(np.divmod(order, patch_size), 1) for t, order in zip(scan_types, orders, strict=True)}
 
 
 def place_features(features: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """Lay features out in the plane by t-SNE.
+    """Embed features in the plane by t-SNE.
 
     Args:
         features: (n, dim), n at least 4.
-        seed: of the start where it is random; the same seed gives the same picture.
+        seed: of the initial embedding if it is random; the same seed gives the same picture.
     Returns:
-        Places, (n, 2), and the perplexity that was used: PERPLEXITY, or less where there are few.
-    Source: van der Maaten and Hinton 2008, as scikit-learn has it.
+        Places, (n, 2), and the perplexity that was used: PERPLEXITY, or less if there are few features.
+    Source: van der Maaten and Hinton 2008, as implemented in scikit-learn.
     """
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     spread = np.linalg.matrix_rank(features - features.mean(0)) >= 2
@@ -215,8 +218,8 @@ def place_features(features: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     return tsne.fit_transform(features), perplexity
 
 
-def draw_insides(run: Run, cube: np.ndarray, valid: np.ndarray | None, device: torch.device, seed: int) -> Path:
-    """Draw the inside of a finished run's network into RUN/figures.
+def draw_interpretation(run: Run, cube: np.ndarray, valid: np.ndarray | None, device: torch.device, seed: int) -> Path:
+    """Draw the activations of a finished run's network into RUN/figures.
 
     Args:
         run: the run.
@@ -235,16 +238,16 @@ def draw_insides(run: Run, cube: np.ndarray, valid: np.ndarray | None, device: t
     if valid is not None:
         cube[~valid] = 0
     pixels, targets = draw_pixels(run.maps["test"], N_PIXELS, np.random.default_rng(seed))
-    insides = look_inside(model, torch.from_numpy(cube).to(device), pixels, targets)
+    activations = record_activations(model, torch.from_numpy(cube).to(device), pixels, targets)
     home = run.folder / "figures"
     home.mkdir(exist_ok=True)
     where = f"{run.model} on {run.scene}"
     of = f"{where}, mean of {len(pixels):,} test pixels"
-    classes, blocks, left_out = (run.class_names, run.palette), insides.blocks, {}
+    classes, blocks, left_out = (run.class_names, run.palette), activations.blocks, {}
     if len(pixels) < 4:
         left_out["features"] = "there are fewer than four test pixels"
     else:
-        places, perplexity = place_features(insides.features, seed)
+        places, perplexity = place_features(activations.features, seed)
         network.save_features(home / "features", places, targets, *classes, perplexity, f"{where}: features")
     if blocks:
         paths, halves = scan_paths(model.patch_size, model.options.scan_types), model.options.scan == "halves"

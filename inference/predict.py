@@ -133,7 +133,7 @@ def map_new_scene(
     if probabilities:
         parts["shares"] = ((len(grid), model.n_classes), np.float32)
     if ranks.machines > 1:
-        raise InputError("--predict is shared by the processes of one machine; start torchrun with --nnodes=1")
+        raise InputError("a scene is mapped by the processes of one machine; start torchrun with --nnodes=1")
     batch = predict_batch(model.patch_size, device)
     progress = Progress.open(output / "predict" / name, job, parts, ranks)
     folder, mine = progress.folder, share_of(progress.done, len(grid), batch, ranks)

@@ -11,8 +11,8 @@ from models.options import ModelOptions
 class PatchClassifier(nn.Module):
     """Base class: `embed` works per pixel, `encode` on an embedded patch.
 
-    A network that has no per-pixel part overrides `forward` alone; one that has it overrides `embed` and `encode`,
-    so that a whole scene is embedded once and cropped. Either way `forward_scales` and `forward` agree.
+    A network without a per-pixel part overrides `forward` only; one with it overrides `embed` and `encode`, so that a
+    whole scene is embedded once and cropped. Either way `forward_scales` and `forward` agree.
 
     Args:
         n_bands, n_classes, patch_size: the task's sizes, kept as attributes.

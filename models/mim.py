@@ -73,6 +73,6 @@ class MiM(PatchClassifier):
         used = features[-len(self.heads) :]
         return torch.stack([self.classify(head, x) for head, x in zip(self.heads, used, strict=True)])
 
-    def classify(self, head: nn.Linear, feature: Tensor) -> Tensor:
+    def classify(self, head: nn.Module, feature: Tensor) -> Tensor:
         """Dropout, then one linear layer."""
         return head(F.dropout(feature, self.options.dropout, self.training))

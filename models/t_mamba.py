@@ -1,5 +1,26 @@
-"""T-Mamba, and the block and the stage that are built of it."""
+"""T-Mamba, and the block and the stage that are built from it.
 
+The paper's symbols and the names here (Zhou et al. 2025; u, delta, A, B, C, D keep their letters in `models.ssm` and
+`selective_scan`):
+
+    symbol             name                        meaning
+    C1, K              n_bands, n_classes          channels of a patch; classes
+    p, p_i             patch_size, grid, grid_out  side of the patch; of a stage's token grid before and after it
+    L, S               length, n_tokens            tokens of a grid before and after: grid^2, grid_out^2
+    C, N               dim, d_state                width of the tokens; states per channel of the scan
+    n, z               normed, z                   tokens after the norm; the gate: pool(silu(z_proj(n)))
+    S6_f, S6_b         forward_branch, backward_branch     a branch per direction: convolution, SiLU, S6
+    y_f, y_b, y        y_f, y_b, y                 scanned forward and backward; merged
+    MCS                cross_scan_orders           Mamba-cross-scan: the four scan orders, "types"
+    GDM; w_idx, w_fea  GaussianDecay; index_weight, by_feature     Gaussian decay mask and its two factors
+    T                  centre                      index of the centre pixel's token in a sequence
+    STL; U1, U2, u     TokenLearner; score, value  semantic token learner and its two matrices; its tokens
+    STF; P             TokenFuser; mix             semantic token fuser and its mixing of the S tokens
+    WMF; k             WeightedFusion; k           weighted MCS fusion and its weights before the softmax
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -18,7 +39,7 @@ from selective_scan import can_cross_scan, cross_scan
 class TMamba(nn.Module):
     """Scan a token grid along some scan types and reduce each scan to S = grid_out^2 tokens.
 
-    All types share the parameters and are worked through as one batch; what does not depend on the type is done once.
+    All types share the parameters and are computed as one batch; what does not depend on the type is computed once.
 
     Args:
         grid, grid_out: sides of the token grid before and after.
@@ -27,6 +48,10 @@ class TMamba(nn.Module):
     Source: Zhou et al. 2025, T-Mamba.
     """
 
+    forward_order: Tensor  # (types * scanned,), raster indices, type by type
+    backward_order: Tensor
+    raster_order: Tensor  # (types * L,), indices of the merged sequences, type by type
+
     def __init__(self, grid: int, grid_out: int, scan_types: tuple[int, ...], options: MiMOptions):
         super().__init__()
         length, n_tokens = grid * grid, grid_out * grid_out
@@ -34,6 +59,7 @@ class TMamba(nn.Module):
         orders = cross_scan_orders(grid)[[scan_type - 1 for scan_type in scan_types]]
         self.n_types = len(scan_types)
         self.halves, self.scan_backend = options.scan == "halves", options.scan_backend
+        self.fused = True  # one operator where there is one; `as_modules` changes it
         scanned = (length + 1) // 2 if self.halves else length
         centre = scanned - 1 if self.halves else length // 2
 
@@ -63,8 +89,8 @@ class TMamba(nn.Module):
         normed = self.norm(x)
         tokens, z = self.in_proj(normed), self.pool(F.silu(self.z_proj(normed)))
         skip = self.res_proj(self.pool(x))  # (B, S, dim)
-        if can_cross_scan(tokens, self.scan_backend) and not has_hook(self):
-            return self._in_one(tokens, z, skip)
+        if self.fused and can_cross_scan(tokens, self.scan_backend):
+            return self._fused(tokens, z, skip)
         y = self.merge_norm(self.scan(tokens))  # (B, types, L, d_inner), in scan order
         if self.learned:
             fused = self.fuser(self.dropout(self.learner(y)), z)
@@ -72,10 +98,10 @@ class TMamba(nn.Module):
             fused = self.dropout(self.pool(self._to_raster(y))) * z.unsqueeze(1)
         return self.out_proj(fused) + skip.unsqueeze(1)
 
-    def _in_one(self, tokens: Tensor, z: Tensor, skip: Tensor) -> Tensor:
+    def _fused(self, tokens: Tensor, z: Tensor, skip: Tensor) -> Tensor:
         """The rest of `forward` with one operator from the tokens to what is merged, normed and averaged.
 
-        The parts are not called as modules here; where somebody listens to one with a hook, this is not taken.
+        The parts are not called as modules here, so their hooks do not run; see `as_modules`.
         """
         y = cross_scan(
             tokens,
@@ -122,10 +148,18 @@ class TMamba(nn.Module):
         return rearrange(flat, "b (t n) c -> b t n c", t=self.n_types)
 
 
-def has_hook(module: nn.Module) -> bool:
-    """Whether somebody listens to a part of a module, which must then be called as such."""
-    parts = module._modules.values()  # at every call, and several times as fast as module.modules()
-    return any(part._forward_hooks or part._forward_pre_hooks or has_hook(part) for part in parts)
+@contextmanager
+def as_modules(model: nn.Module) -> Iterator[None]:
+    """Call every part of a model's T-Mambas as a module, so that its hooks run, instead of one fused operator."""
+    mixers = [module for module in model.modules() if isinstance(module, TMamba)]
+    before = [mixer.fused for mixer in mixers]
+    try:
+        for mixer in mixers:
+            mixer.fused = False
+        yield
+    finally:
+        for mixer, fused in zip(mixers, before, strict=True):
+            mixer.fused = fused
 
 
 class MiMBlock(nn.Module):

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class GaussianDecay(nn.Module):
-    """Gaussian decay mask (GDM): weigh every token by its nearness to the centre token.
+    """Gaussian decay mask (GDM): weigh every token by its distance from the centre token.
 
         w_t = w_idx(t) w_fea(t),  w_idx = exp(-(t - T)^2 / 2 s_idx^2),  w_fea = exp(-|y_t - y_T|^2 / 2 s_fea^2)
 
-    s_idx and s_fea are the mean distances |t - T| and |y_t - y_T|; where one is 0 its factor is 1.
+    s_idx and s_fea are the mean distances |t - T| and |y_t - y_T|; if one is 0, its factor is 1.
 
     Args:
         length: L, tokens of the sequence.
@@ -18,6 +18,8 @@ class GaussianDecay(nn.Module):
         decay: which factors to use, one of `models.options.DECAYS`.
     Source: Zhou et al. 2025, Gaussian decay mask.
     """
+
+    index_weight: Tensor  # w_idx, (L, 1)
 
     def __init__(self, length: int, centre: int, decay: str):
         super().__init__()
@@ -32,7 +34,7 @@ class GaussianDecay(nn.Module):
         return y * self.weights(y)
 
     def weights(self, y: Tensor) -> Tensor:
-        """The mask, in (0, 1] and 1 at the centre: (L, 1), or (..., L, 1) where it depends on the features."""
+        """The mask, in (0, 1] and 1 at the centre: (L, 1), or (..., L, 1) if it depends on the features."""
         if not self.by_feature:
             return self.index_weight
         difference = y - y[..., self.centre : self.centre + 1, :]
@@ -40,7 +42,7 @@ class GaussianDecay(nn.Module):
 
 
 def _gaussian(distance: Tensor) -> Tensor:
-    """exp(-d^2 / 2 s^2) along the last axis, s the mean of d there; 1 where s is 0."""
+    """exp(-d^2 / 2 s^2) along the last axis, s the mean of d there; 1 if s is 0."""
     scale = distance.mean(-1, keepdim=True)
     return torch.exp(-0.5 * (distance / scale.where(scale > 0, 1)) ** 2)
 
@@ -48,16 +50,18 @@ def _gaussian(distance: Tensor) -> Tensor:
 class GridPool(nn.Module):
     """2-D adaptive average of a token grid, grid x grid to grid_out x grid_out, both in raster order."""
 
+    pool_weights: Tensor  # of each token of the grid in each pooled token, (S, L)
+
     def __init__(self, grid: int, grid_out: int):
         super().__init__()
         one_hot = torch.eye(grid * grid).view(grid * grid, grid, grid)
-        shares = F.adaptive_avg_pool2d(one_hot, grid_out)  # (L, grid_out, grid_out)
+        averages = F.adaptive_avg_pool2d(one_hot, grid_out)  # (L, grid_out, grid_out)
         self.is_identity = grid == grid_out
-        self.register_buffer("shares", shares.flatten(1).T.contiguous(), persistent=False)  # (S, L)
+        self.register_buffer("pool_weights", averages.flatten(1).T.contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., L, channels) to (..., S, channels)."""
-        return x if self.is_identity else self.shares @ x
+        return x if self.is_identity else self.pool_weights @ x
 
 
 class SequenceAttention(nn.Module):
@@ -97,11 +101,11 @@ class TokenLearner(nn.Module):
         return self.value(self.averages(self.attention(y)))  # U2 after the average: the same, on S tokens instead of L
 
     def averages(self, y: Tensor) -> Tensor:
-        """The averages before U2, from what the attention gives."""
-        return self.shares(y).transpose(-2, -1) @ y
+        """The averages before U2, from the output of the sequence attention."""
+        return self.token_attention(y).transpose(-2, -1) @ y
 
-    def shares(self, y: Tensor) -> Tensor:
-        """How much of each position is in each token, from what the attention gives: (..., L, S), 1 in sum over L."""
+    def token_attention(self, y: Tensor) -> Tensor:
+        """Weights of the positions in each token, from the output of the sequence attention: (..., L, S), sum 1 over L."""
         return self.score(y).softmax(dim=-2)
 
 

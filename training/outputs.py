@@ -17,7 +17,7 @@ from splits.leakage import distance_to, examine, sentences
 from training.prepare import Job
 from utils import count_flops
 
-N_SPECTRA = 8  # random spectra of each class that --with_exploration draws
+N_SPECTRA = 8  # random spectra of each class
 log = logging.getLogger("mim")
 
 

@@ -134,12 +134,12 @@ def prepare(
         restore_weights(model, config.model, config.restore)
     n_train = int((split.train > 0).sum())
     if min(config.batch_size, n_train) * config.patch_size**2 < 2:
-        raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
+        raise InputError("BatchNorm needs more than one pixel in a batch; raise batch_size or patch_size")
     ranks = ranks or Ranks()
     if n_train // -(-n_train // config.batch_size) < ranks.world:
         raise InputError(
-            f"a batch of {n_train:,} training pixels and --batch_size {config.batch_size} has fewer patches than "
-            f"--data_parallel has processes, {ranks.world}; start fewer, or raise --batch_size"
+            f"a batch of {n_train:,} training pixels and batch_size {config.batch_size} has fewer patches than "
+            f"there are processes to share it, {ranks.world}; start fewer, or raise batch_size"
         )
     weights = None
     if config.class_balancing:

@@ -78,8 +78,8 @@ def train_runs(configs: list[RunConfig], ranks: Ranks, *, rerun: bool = False) -
     first = configs[0]
     if first.data_parallel and ranks.alone:
         raise InputError(
-            "--data_parallel splits the batches over the processes of torchrun; "
-            "start it with torchrun --nproc_per_node=N main.py and the same flags"
+            "data_parallel splits the batches over the processes of torchrun; "
+            "start it with `torchrun --nproc_per_node=N main.py` and the same flags"
         )
     shared = first.data_parallel and ranks.world > 1
     configs = [replace(config, data_parallel=shared) for config in configs]
@@ -129,7 +129,7 @@ def _do(config: RunConfig, cache: SceneCache, *, only: bool, rerun: bool) -> Pat
     for folder in earlier:
         if (folder / "metrics.json").exists():
             name = f"{config.model} on {scene.spec.name}, patch {config.patch_size}, seed {config.seed}"
-            log.info("%s is done already: %s (--rerun trains it again)", name, folder)
+            log.info("%s is done already: %s (`--rerun` trains it again)", name, folder)
             return folder
     cache.announce(job)
     for folder in earlier:

@@ -1,4 +1,4 @@
-"""Drawings of a network's inside: features, scan orders and weights, decay masks, token attention."""
+"""Figures of a network's activations: features, scan orders and weights, decay masks, token attention."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reporting.figures.style import CM, COLUMN, OKABE_ITO, PAGE, SMALL, class_label, plain_axes, sheet, wrapped
 
-MARKERS = "osD^v<>P"  # so that classes of like colours can be told apart
+MARKERS = "osD^v<>P"  # to distinguish classes of similar colours
 SCAN_NAMES = {
     1: "1: rows from the top left",
     2: "2: columns from the top left",
@@ -28,7 +28,7 @@ def save_features(
     perplexity: float,
     title: str,
 ) -> None:
-    """Draw features laid out in the plane, a mark per pixel in its class's colour.
+    """Draw features embedded in the plane, a mark per pixel in its class's colour.
 
     Args:
         path: see `figures.sheet`.
@@ -58,7 +58,7 @@ def save_features(
 
 
 def save_scan_orders(path: Path, paths: dict[int, np.ndarray], halves: bool, title: str) -> None:
-    """Draw scan orders as ways over the patch.
+    """Draw scan orders as paths over the patch.
 
     Args:
         path: see `figures.sheet`.
@@ -70,16 +70,16 @@ def save_scan_orders(path: Path, paths: dict[int, np.ndarray], halves: bool, tit
     width = COLUMN if len(paths) <= 2 else PAGE
     with sheet(path, width, width / len(paths) + 1.6 * CM, "constrained") as figure:
         figure.suptitle(wrapped(f"{title}: scan orders", width))
-        for axes, (scan_type, way) in zip(np.ravel(figure.subplots(1, len(paths))), paths.items(), strict=True):
-            middle = len(way) // 2
-            legs = (way[: middle + 1], way[middle:][::-1]) if halves else (way,)
+        for axes, (scan_type, scan_path) in zip(np.ravel(figure.subplots(1, len(paths))), paths.items(), strict=True):
+            middle = len(scan_path) // 2
+            legs = (scan_path[: middle + 1], scan_path[middle:][::-1]) if halves else (scan_path,)
             for leg, colour in zip(legs, OKABE_ITO, strict=False):
                 (rows, columns), (down, right) = leg[:-1].T, np.diff(leg, axis=0).T
                 axes.quiver(
                     columns, rows, right, down, color=colour, angles="xy", scale_units="xy", scale=1, **_arrow(side)
                 )
                 axes.plot(leg[0, 1], leg[0, 0], "o", color=colour, markersize=3.5)
-            axes.plot(way[middle, 1], way[middle, 0], "*", color="black", markersize=6)
+            axes.plot(scan_path[middle, 1], scan_path[middle, 0], "*", color="black", markersize=6)
             _grid(axes, side)
             axes.set_title(SCAN_NAMES[scan_type], fontsize=SMALL)
         names = ("first half", "second half") if halves else ("the whole order, also run backwards",)
@@ -92,7 +92,7 @@ def save_scan_orders(path: Path, paths: dict[int, np.ndarray], halves: bool, tit
 
 
 def save_scan_weights(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title: str) -> None:
-    """Draw the learned weights of the scan types, block by block (see `insides.BlockInside`)."""
+    """Draw the learned weights of the scan types, block by block (see `interpret.BlockActivations`)."""
     shown = [block for block in blocks if block.scan_weights is not None]
     width = COLUMN if len(shown) <= 5 else PAGE
     with sheet(path, width, 6.5 * CM, "constrained") as figure:
@@ -111,7 +111,7 @@ def save_scan_weights(path: Path, blocks: Sequence, scan_types: tuple[int, ...],
 
 
 def save_decay(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title: str) -> None:
-    """Draw the decay masks along the sequence and on the token grid, a row per block (see `insides.BlockInside`)."""
+    """Draw the decay masks along the sequence and on the grid, a row per block (see `interpret.BlockActivations`)."""
     shown = [block for block in blocks if block.decay is not None]
     tall = min(3.6 * CM, TALLEST / len(shown))
     with sheet(path, PAGE, tall * len(shown) + 2.4 * CM, "constrained") as figure:
@@ -141,12 +141,12 @@ def save_decay(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title:
 
 
 def save_attention(path: Path, blocks: Sequence, weights: np.ndarray, title: str) -> None:
-    """Draw which positions each learned token takes, a mosaic per block with a tile per token.
+    """Draw the attention of each learned token to the positions, a mosaic per block with a tile per token.
 
     Args:
         path: see `figures.sheet`.
-        blocks: see `insides.BlockInside`.
-        weights: of the classes, (K,), 1 in sum.
+        blocks: see `interpret.BlockActivations`.
+        weights: of the classes, (K,), with sum 1.
         title: above the drawing.
     """
     shown = [block for block in blocks if block.attention is not None]
@@ -155,7 +155,7 @@ def save_attention(path: Path, blocks: Sequence, weights: np.ndarray, title: str
     width = PAGE if n_columns > 1 else COLUMN
     tall = min(width / n_columns + 0.9 * CM, TALLEST / n_rows)
     with sheet(path, width, n_rows * tall + 1.2 * CM, "constrained") as figure:
-        figure.suptitle(wrapped(f"{title}: share of the positions in each token", width))
+        figure.suptitle(wrapped(f"{title}: attention of each token to the positions", width))
         places = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for axes in places[len(shown) :]:
             axes.set_axis_off()
@@ -165,11 +165,11 @@ def save_attention(path: Path, blocks: Sequence, weights: np.ndarray, title: str
             axes.set_title(f"{block.name}: {len(mean)} token{'s' * (len(mean) > 1)}", fontsize=SMALL)
             axes.set_axis_off()
             bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.05, pad=0.02, aspect=30)
-            bar.set_label("share in multiples of an equal one", fontsize=SMALL)
+            bar.set_label("attention, in multiples of a uniform one", fontsize=SMALL)
 
 
 def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str, ...], title: str) -> None:
-    """Draw which positions the tokens take from the patches of each class, the mean of all tokens, a row per block."""
+    """Draw the attention to the positions for the patches of each class, the mean of all tokens, a row per block."""
     shown = [block for block in blocks if block.attention is not None]
     present = np.flatnonzero(np.isfinite(shown[0].attention).all((1, 2, 3)))
     cell = min(1.6 * CM, (PAGE - 4 * CM) / len(present))
@@ -177,7 +177,7 @@ def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str
     names = [class_label(k, class_names[k]) for k in present]
     deep = 0.13 * CM * max(len(line) for name in names for line in name.split("\n"))
     with sheet(path, width, cell * len(shown) * 1.05 + deep + 1 * CM, "constrained") as figure:
-        figure.suptitle(wrapped(f"{title}: positions in the tokens, in multiples of an equal share", width))
+        figure.suptitle(wrapped(f"{title}: attention to the positions, in multiples of a uniform one", width))
         rows = figure.subplots(len(shown), len(present), squeeze=False)
         for line, block in zip(rows, shown, strict=True):
             means = block.attention[present].mean(1)  # (classes, grid, grid)

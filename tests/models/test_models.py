@@ -88,8 +88,8 @@ def with_exact_constants(model):
             place = np.zeros((len(module.index_weight), 1))
             constant, exact = module.index_weight, np.array(naive_weights(place, module.centre, "index"))[:, None]
         elif isinstance(module, GridPool):
-            n_out, n_in = module.shares.shape
-            constant, exact = module.shares, naive_pool(np.eye(n_in), math.isqrt(n_in), math.isqrt(n_out))
+            n_out, n_in = module.pool_weights.shape
+            constant, exact = module.pool_weights, naive_pool(np.eye(n_in), math.isqrt(n_in), math.isqrt(n_out))
         else:
             continue
         torch.testing.assert_close(constant, torch.tensor(exact), rtol=3e-7, atol=0)
@@ -512,7 +512,7 @@ def test_an_even_patch_is_refused(name, patch_size):
 
 def test_a_patch_of_one_pixel_is_refused_by_mim_and_taken_by_the_cnn():
     for name in MIM:
-        with pytest.raises(ValueError, match="at least 3 for MiM-v[123], not 1"):
+        with pytest.raises(ValueError, match=r"at least 3 for MiM-v[123], not 1"):
             make(name, patch_size=1)
     assert make("CNN", patch_size=1)(patches(2, 1).float()).shape == (2, N_CLASSES)
 
@@ -526,14 +526,14 @@ def test_scales_that_do_not_fit_are_refused(name, scales):
 
 @pytest.mark.parametrize("types", [(), (1, 1), (0,), (5,), (1, 2, 3, 4, 5)])
 def test_scan_types_that_do_not_exist_or_repeat_are_refused(types):
-    with pytest.raises(ValueError, match="^scan_types must be different numbers from 1 to 4"):
+    with pytest.raises(ValueError, match=r"^scan_types must be different numbers from 1 to 4"):
         make(scan_types=types)
 
 
 @every_model
 @pytest.mark.parametrize("dropout", [1, 1.5, -0.1, float("nan")])
 def test_a_dropout_that_leaves_nothing_is_refused(name, dropout):
-    with pytest.raises(ValueError, match="^dropout must be at least 0 and below 1"):
+    with pytest.raises(ValueError, match=r"^dropout must be at least 0 and below 1"):
         make(name, dropout=dropout)
 
 

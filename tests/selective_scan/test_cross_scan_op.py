@@ -1,5 +1,7 @@
 """A T-Mamba's scans in one operator, against the modules one after another and their loops in float64."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models.t_mamba
 from models.options import MiMOptions
-from models.t_mamba import TMamba
+from models.t_mamba import TMamba, as_modules
 from selective_scan import available_backends
 from selective_scan.cross_scan_op import backward, operator
 
@@ -34,10 +36,8 @@ def draw(module, rows=3, seed=1):
     return torch.randn(rows, length, parameter.shape[1], generator=random, dtype=torch.float64).to(parameter.dtype)
 
 
-def value_and_gradients(module, x, monkeypatch=None):
-    """What comes out, and the gradients of x and all parameters, by name; with a monkeypatch by the modules."""
-    if monkeypatch is not None:
-        monkeypatch.setattr(models.t_mamba, "can_cross_scan", lambda *_: False)
+def value_and_gradients(module, x):
+    """What comes out, and the gradients of x and all parameters, by name."""
     x = x.detach().requires_grad_()
     y = module(x)
     weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape)
@@ -49,8 +49,8 @@ def value_and_gradients(module, x, monkeypatch=None):
 def check(module, x, rounding):
     """That the operator gives what the modules give in float64, to rounding."""
     found = value_and_gradients(module, x)
-    with pytest.MonkeyPatch.context() as patch:
-        expected = value_and_gradients(module.double(), x.double(), patch)
+    with as_modules(module):
+        expected = value_and_gradients(module.double(), x.double())
     largest = max(float(value.norm()) for name, value in expected.items() if name != "y")
     for name, value in expected.items():
         size = value.norm() if name == "y" else value.norm() + 1e-3 * largest  # some are 0 but for rounding
@@ -173,18 +173,15 @@ def test_under_autocast_it_is_in_float32():
 def test_its_operations_are_counted_as_the_modules_are(tokens):
     module = t_mamba(dtype=torch.float32, tokens=tokens, d_state=16)
     counts = []
-    for by_modules in (False, True):
-        with pytest.MonkeyPatch.context() as patch:
-            if by_modules:
-                patch.setattr(models.t_mamba, "can_cross_scan", lambda *_: False)
-            with FlopCounterMode(display=False) as counter:
-                module(draw(module)).sum().backward()
+    for way in (nullcontext(), as_modules(module)):
+        with way, FlopCounterMode(display=False) as counter:
+            module(draw(module)).sum().backward()
         counts.append(counter.get_total_flops())
     assert counts[0] == pytest.approx(counts[1], rel=0.1)  # some products are done again or in another order
 
 
 @every_mim
-def test_hooks_of_the_parts_are_called_and_change_nothing(name):
+def test_as_modules_calls_every_part_changes_nothing_and_ends(name):
     model = shaken(small(name))
     with torch.no_grad():
         expected = model(patches(2))
@@ -192,7 +189,12 @@ def test_hooks_of_the_parts_are_called_and_change_nothing(name):
             modules = [module for key, module in model.named_modules() if key.endswith(f".{part}")]
             called = []
             hooks = [module.register_forward_hook(lambda *x, called=called: called.append(x)) for module in modules]
-            torch.testing.assert_close(model(patches(2)), expected, rtol=1e-6, atol=1e-6)
+            with as_modules(model):
+                torch.testing.assert_close(model(patches(2)), expected, rtol=1e-6, atol=1e-6)
+            assert len(called) >= len(modules)
+            called.clear()
+            assert torch.equal(model(patches(2)), expected)
+            if "cpu" in available_backends():
+                assert not called  # one operator again
             for hook in hooks:
                 hook.remove()
-            assert len(called) >= len(modules)

@@ -351,7 +351,7 @@ def test_a_batch_smaller_than_the_processes_is_refused(field):
     scene, cpu = load_scene(str(field), field), torch.device("cpu")
     prepare(config, scene, cpu, ranks=Ranks(0, 3))
     for n in (4, 5):  # 87 training pixels are 22 batches, of which some have three
-        with pytest.raises(InputError, match=f"fewer patches than --data_parallel has processes, {n}"):
+        with pytest.raises(InputError, match=f"fewer patches than there are processes to share it, {n}"):
             prepare(config, scene, cpu, ranks=Ranks(0, n))
 
 

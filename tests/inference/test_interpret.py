@@ -1,4 +1,4 @@
-"""What is drawn of a network's inside is what goes on in it."""
+"""What is drawn of a network's activations is what the network computes."""
 
 import json
 import math
@@ -14,7 +14,7 @@ import main
 from inference import interpret
 from models import MODELS, create_model
 from models.scan_order import cross_scan_orders
-from models.t_mamba import TMamba
+from models.t_mamba import TMamba, as_modules
 from reporting.figures import network
 
 SIZES = {"dim": 8, "d_inner": 8, "d_state": 4}
@@ -61,11 +61,12 @@ def mixers_of(model):
 
 
 @contextmanager
-def inputs_of(modules):
-    """What modules are called with, call by call."""
+def inputs_of(model, modules):
+    """What some modules of a model are called with, call by call."""
     given = {module: [] for module in modules}
     handles = [m.register_forward_pre_hook(lambda m, inputs: given[m].append(inputs[0].clone())) for m in modules]
-    yield given
+    with as_modules(model):
+        yield given
     for handle in handles:
         handle.remove()
 
@@ -89,7 +90,7 @@ def test_pixels_are_drawn_evenly_over_the_classes():
 def test_the_features_are_the_input_of_the_last_head_and_give_the_models_logits(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = interpret.look_inside(model, cube, pixels, targets)
+    seen = interpret.record_activations(model, cube, pixels, targets)
     head = interpret.last_head(model)
     again = seen.features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(again, seen.logits, atol=1e-5)
@@ -101,7 +102,7 @@ def test_the_features_are_the_input_of_the_last_head_and_give_the_models_logits(
 def test_the_network_is_left_as_it_was_found(scene):
     model = make("MiM-v1", {}).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    interpret.look_inside(model, *scene)
+    interpret.record_activations(model, *scene)
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -148,9 +149,9 @@ def test_the_arrows_follow_the_scan_from_its_start_to_the_centre_or_the_end(monk
 def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = interpret.look_inside(model, cube, pixels, targets)
+    seen = interpret.record_activations(model, cube, pixels, targets)
     mixers = mixers_of(model)
-    with inputs_of([mixer.decay for mixer in mixers]) as given, torch.no_grad():
+    with inputs_of(model, [mixer.decay for mixer in mixers]) as given, torch.no_grad():
         model.eval().forward_scales(patches_of(cube, pixels))
     halves, rank = model.options.scan == "halves", 0
     for block, inside in zip([b for stage in model.stages for b in stage.blocks], seen.blocks, strict=True):
@@ -201,7 +202,7 @@ def reference_mask(sequence, centre, decay):
 @pytest.mark.parametrize("scan", ["halves", "whole"])
 def test_decay_by_index_alone_is_the_same_on_both_sides_of_the_centre_and_known_beforehand(scene, scan):
     model = make("MiM-v1", {"decay": "index", "scan": scan})
-    block = interpret.look_inside(model, *scene).blocks[0]
+    block = interpret.record_activations(model, *scene).blocks[0]
     np.testing.assert_allclose(block.decay, block.decay[:, ::-1, ::-1], atol=1e-12)
     np.testing.assert_allclose(block.decay[1], block.decay[0].T, atol=1e-12)  # columns for rows
     np.testing.assert_allclose(block.decay_curve, block.index_factor, atol=1e-12)
@@ -211,15 +212,15 @@ def test_decay_by_index_alone_is_the_same_on_both_sides_of_the_centre_and_known_
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
-def test_the_shares_of_the_tokens_are_laid_back_onto_the_grid_class_by_class(scene, name, options):
+def test_the_attention_of_the_tokens_is_laid_back_onto_the_grid_class_by_class(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = interpret.look_inside(model, cube, pixels, targets)
+    seen = interpret.record_activations(model, cube, pixels, targets)
     if model.options.tokens == "pooled":
         assert all(block.attention is None for block in seen.blocks)
         return
     mixers = mixers_of(model)
-    with inputs_of([mixer.learner for mixer in mixers]) as given, torch.no_grad():
+    with inputs_of(model, [mixer.learner for mixer in mixers]) as given, torch.no_grad():
         model.eval().forward_scales(patches_of(cube, pixels))
     for block, inside in zip([b for stage in model.stages for b in stage.blocks], seen.blocks, strict=True):
         n_tokens, side = inside.attention.shape[1:3]
@@ -243,15 +244,15 @@ def test_the_shares_of_the_tokens_are_laid_back_onto_the_grid_class_by_class(sce
 
 def test_the_weights_of_the_scan_types_are_the_softmax_of_k(scene):
     model = make("MiM-v1", {"scan_types": (1, 3)})
-    for stage, inside in zip(model.stages, interpret.look_inside(model, *scene).blocks, strict=True):
+    for stage, inside in zip(model.stages, interpret.record_activations(model, *scene).blocks, strict=True):
         a, b = map(math.exp, stage.blocks[0].fusion.k.tolist())
         np.testing.assert_allclose(inside.scan_weights, [a / (a + b), b / (a + b)], rtol=1e-6)
-    assert interpret.look_inside(make("MiM-v1", {"fusion": "mean"}), *scene).blocks[0].scan_weights is None
+    assert interpret.record_activations(make("MiM-v1", {"fusion": "mean"}), *scene).blocks[0].scan_weights is None
 
 
 def test_what_a_network_has_not_is_none(scene):
-    assert interpret.look_inside(make("CNN", {}), *scene).blocks == ()
-    block = interpret.look_inside(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
+    assert interpret.record_activations(make("CNN", {}), *scene).blocks == ()
+    block = interpret.record_activations(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
     assert block.decay is None and block.index_factor is None and block.attention is not None
 
 
