@@ -13,11 +13,12 @@ class Bands:
     """How a file's bands become the network's: taken as they are, or interpolated between neighbours.
 
     Attributes:
-        lower, share: per band of the network the file's band below it and the share of the next one; None as they are.
+        lower, weight: per band of the network the file's band below it, and the weight of the next one; None if the bands are
+            taken as they are.
     """
 
     lower: np.ndarray | None = None
-    share: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """(..., n_bands of the file) to (..., n_bands of the network) float32."""
@@ -25,7 +26,7 @@ class Bands:
         if self.lower is None:
             return values
         below, above = values[..., self.lower], values[..., np.minimum(self.lower + 1, values.shape[-1] - 1)]
-        return below + self.share * (above - below)
+        return below + self.weight * (above - below)
 
 
 def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | None, *, resample: bool) -> Bands:
@@ -56,12 +57,12 @@ def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | N
         lower = np.clip(np.searchsorted(given, wanted, side="right") - 1, 0, max(len(given) - 2, 0))
         upper = np.minimum(lower + 1, len(given) - 1)
         width = np.where(upper > lower, given[upper] - given[lower], 1)
-        share = ((wanted - given[lower]) / width).clip(0, 1).astype(np.float32)
+        weight = ((wanted - given[lower]) / width).clip(0, 1).astype(np.float32)
         if (order != np.arange(len(order))).any():
             raise InputError(f"{raster.path}: resampling needs bands in the order of their wavelengths; sort them")
-        return Bands(lower, share)
+        return Bands(lower, weight)
     if raster.shape[2] != n_bands:
-        hint = "; resampling interpolates them" if wavelengths and theirs else ""
+        hint = "; `--resample` interpolates them" if wavelengths and theirs else ""
         raise InputError(
             f"{raster.path} has another number of bands, {raster.shape[2]}, than the network was trained on, "
             f"{n_bands}{hint}"
@@ -73,6 +74,6 @@ def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | N
             band = int(apart.argmax())
             raise InputError(
                 f"{raster.path}: its band {band} (from 0) lies at {theirs[band]:g} nm, the network's at "
-                f"{wavelengths[band]:g} nm; resampling interpolates them"
+                f"{wavelengths[band]:g} nm; `--resample` interpolates them"
             )
     return Bands()

@@ -132,7 +132,7 @@ def test_bands_are_interpolated_at_the_wavelengths_of_the_network():
     ("theirs", "n_bands", "ours", "resample", "message"),
     [
         (None, 5, None, False, "another number of bands, 4, than the network was trained on, 5"),
-        ((1.0, 2, 3, 4), 5, (1.0, 2, 3, 4, 5), False, "resampling interpolates them"),
+        ((1.0, 2, 3, 4), 5, (1.0, 2, 3, 4, 5), False, "`--resample` interpolates them"),
         ((400.0, 500, 600, 700), 4, (400.0, 500, 600, 760), False, "band 3 .* 700 nm, the network's at 760 nm"),
         (None, 4, (1.0, 2, 3, 4), True, "scene has none; leave it out"),
         ((1.0, 2, 3, 4), 4, None, True, "the network's training scene has none"),
