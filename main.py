@@ -24,7 +24,7 @@ from reporting import results
 from reporting.comparison.runs import compare
 from reporting.comparison.tables import render
 from reporting.run_folder import Run
-from reporting.run_report import show
+from reporting.run_report import write_pictures_and_page
 from scenes.catalogue import find_scene
 from scenes.rasters import ARRAYS, GEOTIFF, open_raster
 from training.distributed import Ranks
@@ -125,7 +125,7 @@ def show_machine(args: Namespace) -> int:
 def report(args: Namespace) -> None:
     """Draw the pictures and write the page of finished runs again."""
     for run in [Run.read(folder) for folder in args.report]:  # all are read before a file is written
-        show(run)
+        write_pictures_and_page(run)
         log.info("%s is written again", run.folder / "report.html")
 
 

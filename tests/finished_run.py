@@ -64,6 +64,7 @@ def write_run(
     confusion = confusion_matrix(masks["test"][tested].astype(int) - 1, prediction[tested].astype(int) - 1, n_classes)
     result = scores(confusion)
     n_train, n_test = int((masks["train"] > 0).sum()), int(tested.sum())
+    options = {"dim": 64, "scales": [2 * i + 1 for i in reversed(range(n_scales))]}
     protocol = {
         "scene": scene,
         "fingerprints": {"cube": "c0" * 32, "ground_truth": "91" * 32, "masks": "3a" * 32, "split": "5b" * 32},
@@ -74,7 +75,7 @@ def write_run(
         "fit_on": "scene",
         "pca": 0,
         "audit": {"patch_size": 7, "train_pixel_in_window": 0.789, "distance_median": 2.0},
-        "model": {"name": "MiM-v1", "n_bands": 200, "n_classes": n_classes, "patch_size": 7, "options": {"dim": 64}},
+        "model": {"name": "MiM-v1", "n_bands": 200, "n_classes": n_classes, "patch_size": 7, "options": options},
         "recipe": {"epochs": n_epochs, "lr": 0.00123, "weight_decay": 0.005, "class_weights": None},
         "augmentation": {"flip": True, "radiation": False},
         "batch_size": 64,

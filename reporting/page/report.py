@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex
 
+from reporting.colours import UNLABELLED, colour_table, rgb
 from reporting.page.html_tables import (
     class_table,
     confusion_table,
@@ -96,7 +97,7 @@ def page(run: Run) -> bytes:
         "repeats": " From class 25 on they come again." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
         "confusion": confusion_table(run),
-        "epoch_table": epoch_table(run.records),
+        "epoch_table": epoch_table(run.records, run.scale_names),
         "distance_table": distance_table(metrics["accuracy_by_distance"]),
         "patch_size": number(run.protocol["model"]["patch_size"]),
         "protocol": protocol_sections(run),
@@ -123,19 +124,15 @@ def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     steps = 1 + np.rint(STEPS * maps["confidence"].astype(np.float32)).clip(0, STEPS)
     confidence = np.where(predicted > 0, steps, 0).astype(np.uint8)
     ramp = colormaps["viridis"](np.linspace(0, 1, STEPS + 1))[:, :3]
-    classes = _table("#000000", *run.palette)
+    classes = colour_table((UNLABELLED, *run.palette))
     return {
         "prediction": (predicted, classes),
         "truth": (maps["truth"], classes),
-        "errors": (errors, _table(*(colour for _, colour in ERRORS))),
+        "errors": (errors, colour_table([colour for _, colour in ERRORS])),
         "false_colour": (maps["false_colour"], None),
         "confidence": (confidence, np.vstack([np.zeros((1, 3)), np.rint(255 * ramp)]).astype(np.uint8)),
-        "split": (split, _table(*(colour for _, colour in SPLIT))),
+        "split": (split, colour_table([colour for _, colour in SPLIT])),
     }
-
-
-def _table(*colours: str) -> np.ndarray:
-    return np.rint(255 * np.array([to_rgb(colour) for colour in colours])).astype(np.uint8)
 
 
 def _data(run: Run) -> dict:
@@ -152,7 +149,10 @@ def _data(run: Run) -> dict:
             for name in ("epoch", "loss", "lr", "train_accuracy", "val_accuracy")
         }
         | {
-            "scales": [list(map(_finite, losses)) for losses in zip(*(r["scale_losses"] for r in records), strict=True)]
+            "scale_names": run.scale_names,
+            "scales": [
+                list(map(_finite, losses)) for losses in zip(*(r["scale_losses"] for r in records), strict=True)
+            ],
         },
         "distance": [
             {"label": distance_label(entry), "n": entry["n"], "accuracy": entry["accuracy"]}
@@ -213,12 +213,13 @@ def _colour_rules(run: Run) -> str:
     ]
     for name, entries in (("errors", ERRORS), ("split", SPLIT)):
         rules += [f".{name}-{i}{{background:{colour}}}" for i, (_, colour) in enumerate(entries)]
-    ramp = ",".join(_hex(colormaps["viridis"](share)) for share in np.linspace(0, 1, 9))
+    ramp = ",".join(to_hex(colormaps["viridis"](fraction)) for fraction in np.linspace(0, 1, 9))
     return "\n".join([*rules, f".ramp{{background:linear-gradient(90deg,{ramp})}}"])
 
 
-def _hex(colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in to_rgb(colour)))
+def _hex(colour: str) -> str:
+    """Write a colour of a file anew, so that nothing else can get into the style."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb(colour))
 
 
 def _sentence(text: str) -> str:

@@ -215,7 +215,7 @@ def test_keys_alone_reach_and_read_every_pixel_and_control(opened):
     browser.run("document.querySelector('.plot').focus()")
     ActionChains(browser.driver).send_keys(Keys.HOME, Keys.ARROW_RIGHT).perform()
     assert browser.run("return document.querySelector('.plot').getAttribute('aria-valuetext')") == (
-        "Epoch 2: total 1.2500 · scale 1 1.2500 · scale 2 1.4500"
+        "Epoch 2: total 1.2500 · scale 3 x 3 1.2500 · scale 1 x 1 1.4500"
     )
 
 
