@@ -148,12 +148,12 @@ def compare(command: Command) -> None:
 def report(command: Command) -> None:
     """Draw the pictures and write the page of finished runs again."""
     from reporting.run_folder import Run
-    from reporting.run_report import show
+    from reporting.run_report import write_pictures_and_page
     from training.config import RunConfig
 
     runs = [Run.read(folder) for folder in command.args.report]  # all are read before a file is written
     for run, config in [(run, RunConfig.read(run.folder)) for run in runs]:
-        show(run, config.command(run.protocol.get("processes", 1)))
+        write_pictures_and_page(run, config.command(run.protocol.get("processes", 1)))
         log.info("%s is written again", run.folder / "report.html")
 
 

@@ -13,8 +13,8 @@ class Bands:
     """How a file's bands become the network's: taken as they are, or interpolated between neighbours.
 
     Attributes:
-        lower, weight: per band of the network the file's band below it, and the weight of the next one; None if the bands are
-            taken as they are.
+        lower, weight: per band of the network, the file's band below it and the weight of the next one; None if the
+            bands are taken as they are.
     """
 
     lower: np.ndarray | None = None

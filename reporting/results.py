@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -83,6 +84,17 @@ def score_entries(result: Scores, confusion: np.ndarray, class_names: tuple[str,
         "class_support": result.support,
         "confusion": confusion,
     }
+
+
+def scale_names(scales: Sequence[int], n_heads: int) -> tuple[str, ...]:
+    """Name the heads of a network, whose losses are the rows of a record's "scale_losses".
+
+    Args:
+        scales: sides of the token grids after the stages; () for a network without scales.
+        n_heads: heads; there may be one for each scale, one for the last scale alone, and one for the sum of all.
+    """
+    names = tuple(f"scale {side} x {side}" for side in scales[max(0, len(scales) - n_heads) :])
+    return names + ("all scales",) * (n_heads - len(names))
 
 
 def append_result(path: Path, row: dict) -> None:

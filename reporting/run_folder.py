@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reporting.results import read_json
+from reporting.results import read_json, scale_names
 from utils import InputError, write_atomically
 
 MAPS = ("truth", "train", "validation", "test", "confidence", "false_colour")
@@ -67,11 +67,9 @@ class Run:
 
     @property
     def scale_names(self) -> tuple[str, ...]:
-        """What the rows of a record's "scale_losses" are: heads on grids of tokens, the last perhaps on their sum."""
-        n_rows = len(self.records[-1]["scale_losses"])
-        scales = self.protocol["model"]["options"].get("scales", ())
-        names = tuple(f"scale {side} x {side}" for side in scales[-n_rows:])
-        return names + ("all scales",) * (n_rows - len(names))
+        """Names of the rows of a record's "scale_losses", see `results.scale_names`."""
+        n_rows = len(self.records[-1]["scale_losses"]) if self.records else 0
+        return scale_names(self.protocol["model"]["options"].get("scales", ()), n_rows)
 
     @cached_property
     def records(self) -> list[dict]:

@@ -8,21 +8,10 @@ from metrics import accuracy_by_distance, confusion_matrix, scores
 from reporting import results
 from reporting.run_folder import Run, write_maps
 from scenes.catalogue import PALETTE
+from training.config import RunConfig
 
-ARGUMENTS = {
-    "model": "MiM-v1",
-    "dataset": "Tiny",
-    "folder": "Datasets",
-    "sampling_mode": None,
-    "normalize": "zscore",
-    "pca": 0,
-    "fit_on": "scene",
-    "flip_augmentation": True,
-    "class_balancing": False,
-    "runs": 3,
-    "output": "runs",
-    "visdom": "off",
-}
+CONFIG = RunConfig(dataset="Tiny", seed=4, visdom="off", model_options={"dim": 64})
+COMMAND = CONFIG.command()
 
 
 def write_run(
@@ -64,6 +53,7 @@ def write_run(
     confusion = confusion_matrix(masks["test"][tested].astype(int) - 1, prediction[tested].astype(int) - 1, n_classes)
     result = scores(confusion)
     n_train, n_test = int((masks["train"] > 0).sum()), int(tested.sum())
+    options = {"dim": 64, "scales": [2 * i + 1 for i in reversed(range(n_scales))]}
     protocol = {
         "scene": scene,
         "fingerprints": {"cube": "c0" * 32, "ground_truth": "91" * 32, "masks": "3a" * 32, "split": "5b" * 32},
@@ -74,7 +64,7 @@ def write_run(
         "fit_on": "scene",
         "pca": 0,
         "audit": {"patch_size": 7, "train_pixel_in_window": 0.789, "distance_median": 2.0},
-        "model": {"name": "MiM-v1", "n_bands": 200, "n_classes": n_classes, "patch_size": 7, "options": {"dim": 64}},
+        "model": {"name": "MiM-v1", "n_bands": 200, "n_classes": n_classes, "patch_size": 7, "options": options},
         "recipe": {"epochs": n_epochs, "lr": 0.00123, "weight_decay": 0.005, "class_weights": None},
         "augmentation": {"flip": True, "radiation": False},
         "batch_size": 64,
@@ -113,6 +103,6 @@ def write_run(
     write_maps(folder, truth=truth, **masks, confidence=confidence, false_colour=colours)
     results.write_json(folder / "audit.json", {"sentences": sentences})
     results.write_json(folder / "metrics.json", metrics)
-    results.write_json(folder / "config.json", {"arguments": ARGUMENTS, "options": {"dim": 64}, "seed": 4})
+    results.write_json(folder / "config.json", {"config": CONFIG.as_json(), "protocol": protocol})
     (folder / "log.jsonl").write_text("".join(f"{results.json.dumps(record)}\n" for record in records))
     return Run.read(folder)

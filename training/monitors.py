@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mapping import map_scene
-from reporting.figures import maps
+from reporting.colours import false_colour
 from reporting.live import panes
 from reporting.live.client import environment_name
 from reporting.live.monitor import JsonLog, Monitors, ProgressBar
@@ -50,7 +50,7 @@ def _subject(job: Job, folder: Path) -> Subject:
     where = () if config.output.name == USUAL_OUTPUT else (config.output.name,)
     masks = {"train": split.train, "validation": split.validation, "test": split.test}
     masks = {title: mask for title, mask in masks.items() if mask is not None}
-    pictures = {"false colour": partial(maps.false_colour, job.raw_cube, spec.rgb_bands)}
+    pictures = {"false colour": partial(false_colour, job.raw_cube, spec.rgb_bands)}
     pictures |= {"ground truth": lambda: split.labelled}
     pictures |= {f"{title} pixels": lambda mask=mask: mask for title, mask in masks.items()}
     parts = "".join(f" {name}={value}" for name, value in config.model_options.items() if name != "scan_backend")
@@ -63,6 +63,7 @@ def _subject(job: Job, folder: Path) -> Subject:
             f"{name} {settings[name]}" for name in ("epochs", "batch size", "learning rate", "normalisation")
         ),
         n_epochs=config.epoch,
+        scales=job.protocol["model"]["options"].get("scales", ()),
         n_train=int((split.train > 0).sum()),
         shape=split.train.shape,
         class_names=split.class_names,

@@ -9,9 +9,10 @@ import numpy as np
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from reporting import results
-from reporting.figures import curves, maps
+from reporting.colours import false_colour
+from reporting.figures import curves
 from reporting.run_folder import Run, write_maps
-from reporting.run_report import show
+from reporting.run_report import write_pictures_and_page
 from reporting.spectra import class_spectra, random_spectra
 from splits.leakage import distance_to, examine, sentences
 from training.prepare import Job
@@ -66,10 +67,10 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         folder,
         **{name: mask.astype(label_type(split.n_classes)) for name, mask in masks.items()},
         confidence=confidence.astype(np.float16),
-        false_colour=maps.false_colour(job.raw_cube, job.scene.spec.rgb_bands),
+        false_colour=false_colour(job.raw_cube, job.scene.spec.rgb_bands),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
-    show(Run(folder, results.as_json(metrics)))
+    write_pictures_and_page(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
     results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
     results.append_result(config.output / "results.csv", _row(job, folder, metrics))
     print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")

@@ -1,11 +1,10 @@
 """Whether two results differ by more than chance: McNemar between two runs, Wilcoxon with Holm between methods."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike
 
 from reporting.run_folder import Run
 from utils import InputError
@@ -52,6 +51,8 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
         first_right, second_right: (n,) bool.
     Source: McNemar, Psychometrika 12 (1947); the correction is Edwards' (1948).
     """
+    from scipy import stats  # slow to import, and needed for the tests alone
+
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     discordant = only_first + only_second
@@ -78,7 +79,7 @@ def mcnemar_of_runs(first: Run, second: Run) -> McNemar:
     return mcnemar(*(run.prediction[tested] == test[tested] for run in (first, second)))
 
 
-def wilcoxon(differences: Sequence[float]) -> Wilcoxon:
+def wilcoxon(differences: ArrayLike) -> Wilcoxon:
     """Test whether paired differences are symmetric about zero; pairs without a difference are left out.
 
     The distribution over all signs is built up rank by rank, so that p is exact with ties too (where SciPy's is an
@@ -86,10 +87,12 @@ def wilcoxon(differences: Sequence[float]) -> Wilcoxon:
 
     Source: Wilcoxon, Biometrics Bulletin 1 (1945).
     """
-    differences = np.round(np.asarray(differences, dtype=np.float64), 12)  # k/n - j/n ties as k - j does
-    differences = differences[differences != 0]
-    twice = np.round(2 * stats.rankdata(np.abs(differences))).astype(np.int64)  # ranks of ties end in one half
-    below, above = twice[differences < 0].sum(), twice[differences > 0].sum()
+    from scipy import stats
+
+    values = np.round(np.asarray(differences, dtype=np.float64), 12)  # k/n - j/n ties as k - j does
+    values = values[values != 0]
+    twice = np.round(2 * stats.rankdata(np.abs(values))).astype(np.int64)  # ranks of ties end in one half
+    below, above = twice[values < 0].sum(), twice[values > 0].sum()
     chance = np.zeros(int(twice.sum()) + 1)  # of each sum of the ranks with a positive sign
     chance[0] = 1
     for rank in twice:
@@ -97,19 +100,19 @@ def wilcoxon(differences: Sequence[float]) -> Wilcoxon:
         shifted[rank:] = chance[: len(chance) - rank]
         chance = (chance + shifted) / 2
     smaller = int(min(below, above))
-    return Wilcoxon(len(differences), smaller / 2, min(1.0, 2 * float(chance[: smaller + 1].sum())))
+    return Wilcoxon(len(values), smaller / 2, min(1.0, 2 * float(chance[: smaller + 1].sum())))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Adjust p values for having tested them all, so that the chance of one false finding stays below the level.
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p_values[order]))
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
     return adjusted
 
 

@@ -26,6 +26,7 @@ from reporting.figures.style import (
 from reporting.results import distance_label
 
 TRAINED, EMPTY = "#d62728", "#eeeeee"  # on the audit's map: training pixels, pixels out of the split
+LEGEND_COLUMNS = 3  # entries side by side in a column of a journal
 STEPS = (1, 2, 3, 4, 6, 9, 13, 21, 41)  # distances at which its colour changes
 
 
@@ -68,8 +69,10 @@ def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], t
         lower.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         for axes in (upper, middle, lower):
             plain_axes(axes)
-        upper.legend(loc="upper right", ncols=1 + len(scale_names) // 4)
-        middle.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)  # above: no curve is there
+        for axes in (upper, middle):  # the legend above the axes, where it covers no curve
+            n_entries = len(axes.lines)
+            n_columns = math.ceil(n_entries / math.ceil(n_entries / LEGEND_COLUMNS))
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=n_columns, borderaxespad=0.2)
         figure.align_ylabels()
 
 

@@ -1,15 +1,16 @@
-"""Maps as figures for print: labels, errors, and false colour."""
+"""Maps as figures for print: labels and errors."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+from reporting.colours import UNLABELLED, colour_map, colour_table
 from reporting.figures.style import (
     CM,
     COLUMN,
@@ -33,18 +34,6 @@ RASTER = 4_000_000  # pixels; a small map is embedded with its pixels repeated u
 RIGHT, WRONG, TRAINED, VALIDATED, OUTSIDE = "#56B4E9", "#D55E00", "#000000", "#8C8C8C", "#F2F2F2"
 
 
-def colour_map(labels: np.ndarray, palette: tuple[str, ...]) -> np.ndarray:
-    """Colour a label map: (H, W) labels 0..K to (H, W, 3) uint8, 0 black."""
-    return _coloured(labels, ("#000000", *palette))
-
-
-def false_colour(cube: np.ndarray, bands: tuple[int, int, int]) -> np.ndarray:
-    """Show three bands of a cube, (H, W, n_bands) to (H, W, 3) uint8, stretched from the 2nd to the 98th percentile."""
-    image = cube[:, :, list(bands)].astype(np.float64)
-    low, high = np.percentile(image, (2, 98), axis=(0, 1))
-    return (255 * ((image - low) / np.maximum(high - low, 1e-12)).clip(0, 1)).round().astype(np.uint8)
-
-
 def save_label_map(
     path: Path,
     labels: np.ndarray,
@@ -52,21 +41,28 @@ def save_label_map(
     palette: tuple[str, ...],
     title: str,
     pixel_size: float | None = None,
+    *,
+    other_titles: Sequence[str] = (),
 ) -> None:
-    """Draw a label map with a legend of the classes in it and a scale bar.
+    """Draw a label map with a scale bar and a legend of all classes.
+
+    The legend doesn't depend on the labels, so that all maps of a scene have the same legend and the same size.
 
     Args:
-        path: see `figures.sheet`.
+        path: see `style.sheet`.
         labels: (H, W) 0..K; 0 is black, "unlabelled" in the legend.
         class_names, palette: K each.
         title: above the map.
         pixel_size: metres across a pixel; None for a bar that counts pixels.
+        other_titles: of the maps that are shown beside this one; the longest of all titles sets the height.
     """
-    drawn = _thinned(labels)
-    present = np.unique(drawn)
-    entries = [Patch(facecolor="black", label="unlabelled")] if 0 in present else []
-    entries += [Patch(facecolor=palette[i - 1], label=class_label(i - 1, class_names[i - 1])) for i in present if i]
-    _save_map(path, colour_map(drawn, palette), labels.shape, entries, title, pixel_size)
+    entries = [Patch(facecolor=UNLABELLED, label="unlabelled")]
+    entries += [
+        Patch(facecolor=colour, label=class_label(i, name))
+        for i, (name, colour) in enumerate(zip(class_names, palette, strict=True))
+    ]
+    image = colour_map(_thinned(labels), palette)
+    _save_map(path, image, labels.shape, entries, title, pixel_size, other_titles)
 
 
 def error_map(prediction: np.ndarray, train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -99,7 +95,7 @@ def save_errors(path: Path, errors: np.ndarray, title: str, pixel_size: float | 
         for i in (1, 2, 3, 4, 0)
         if n_each[i] or i in (1, 2)
     ]
-    _save_map(path, _coloured(_thinned(errors), colours), errors.shape, entries, title, pixel_size)
+    _save_map(path, colour_table(colours)[_thinned(errors)], errors.shape, entries, title, pixel_size)
 
 
 def scale_bar(width: int, pixel_size: float | None) -> tuple[float, str]:
@@ -177,22 +173,19 @@ def _on_dot(length: float) -> float:
     return math.ceil(length * DPI) / DPI
 
 
-def _coloured(values: np.ndarray, colours) -> np.ndarray:
-    table = np.array([to_rgb(colour) for colour in colours])
-    return (255 * table).round().astype(np.uint8)[values]
-
-
 def _thinned(values: np.ndarray) -> np.ndarray:
     thin = -(-max(values.shape) // LONGEST_SIDE)
     return np.array(values[::thin, ::thin])
 
 
-def _save_map(path, image, shape, entries, title, pixel_size) -> None:
+def _save_map(path, image, shape, entries, title, pixel_size, other_titles=()) -> None:
     height, width = shape
     with sheet(path) as figure:
         sizes = legend_sizes(figure, entries)
-        title = wrapped(title, PAGE if width > 2 * height else COLUMN)
-        head = _on_dot(0.15 * CM + 1.25 * TITLE / 72 * (title.count("\n") + 1))
+        page = PAGE if width > 2 * height else COLUMN
+        title, *others = (wrapped(each, page) for each in (title, *other_titles))
+        n_lines = 1 + max(each.count("\n") for each in (title, *others))
+        head = _on_dot(0.15 * CM + 1.25 * TITLE / 72 * n_lines)
         n_columns, place = place_map(shape, head, sizes)
         figure.set_size_inches(place.width, place.height)
         figure.text(0.5, 1 - 0.1 * CM / place.height, title, ha="center", va="top", fontsize=TITLE)

@@ -9,11 +9,11 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from PIL import Image
 
 from metrics import Scores
-from reporting.figures.maps import colour_map
+from reporting.colours import colour_map, rgb
+from reporting.results import scale_names
 
 SMALL, WIDE = (434, 320), (656, 420)  # of panes: three or two side by side on a screen of 1400 pixels
 MAP_SIDE = 440  # small scenes are scaled up to about so many pixels
@@ -25,13 +25,18 @@ TABLE = "border-collapse:collapse;font:12px sans-serif;color:#222;margin:6px 10p
 CELL = "padding:1px 7px 1px 0;font-weight:normal;white-space:nowrap"
 
 
-def loss(records: Sequence[dict]) -> dict:
-    """The training loss, of each scale and in total, from the records of `engine.History`."""
+def loss(records: Sequence[dict], scales: Sequence[int]) -> dict:
+    """The training loss, of each scale and in total.
+
+    Args:
+        records: one per epoch, see `engine.History`.
+        scales: see `results.scale_names`.
+    """
     epochs = [record["epoch"] for record in records]
-    scales = zip(*(record["scale_losses"] for record in records), strict=True)
+    losses = list(zip(*(record["scale_losses"] for record in records), strict=True))
     lines = [
-        _line(f"scale {i + 1}", epochs, values, color=LINES[i % len(LINES)], width=1.2)
-        for i, values in enumerate(scales)
+        _line(name, epochs, values, color=LINES[i % len(LINES)], width=1.2)
+        for i, (name, values) in enumerate(zip(scale_names(scales, len(losses)), losses, strict=True))
     ]
     total = _line("total", epochs, [record["loss"] for record in records], color="#000000", width=2)
     return _figure("training loss", [total, *(lines if len(lines) > 1 else ())], x="epoch", legend="top")
@@ -192,7 +197,7 @@ def spectra(
     traces, there = [], list(bands)
     for i in np.flatnonzero(~np.isnan(mean).any(1)).tolist():
         low, high = _short(mean[i] - std[i]), _short(mean[i] + std[i])
-        red, green, blue = (round(255 * part) for part in to_rgb(palette[i]))
+        red, green, blue = rgb(palette[i])
         group = {"legendgroup": str(i), "type": "scatter", "mode": "lines"}
         spread = {"x": there + there[::-1], "y": high + low[::-1], "fill": "toself", "line": {"width": 0}}
         spread |= {"fillcolor": f"rgba({red},{green},{blue},0.15)", "showlegend": False, "hoverinfo": "skip"}

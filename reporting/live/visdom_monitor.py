@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,6 +34,7 @@ class Subject:
         settings: what the run was started with.
         pictures: the scene by title: gives a label map (H, W) or a picture (H, W, 3) uint8.
         spectra: gives the panes of the classes' spectra, by title.
+        scales: of the network, see `results.scale_names`.
     """
 
     environment: str
@@ -49,6 +50,7 @@ class Subject:
     settings: dict[str, object]
     pictures: dict[str, Callable[[], np.ndarray]]
     spectra: dict[str, Callable[[], dict]] = field(default_factory=dict)
+    scales: Sequence[int] = ()
 
 
 class VisdomMonitor(Monitor):
@@ -127,7 +129,7 @@ class VisdomMonitor(Monitor):
 
     def _show_curves(self) -> None:
         records = tuple(self.records)
-        self._show("loss", partial(panes.loss, records))
+        self._show("loss", partial(panes.loss, records, self.subject.scales))
         self._show("accuracy", partial(panes.accuracy, records))
         self._show("learning rate", partial(panes.learning_rate, records))
         if not records:

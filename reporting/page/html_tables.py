@@ -94,10 +94,9 @@ def _cell(row: int, column: int, count: int, total: int) -> str:
     return f'<td class="{shade}"><span class="n">{count}</span><span class="p">{escape(said)}</span></td>'
 
 
-def epoch_table(records: list[dict]) -> str:
-    """The figures of every epoch."""
-    n_scales = len(records[0]["scale_losses"]) if records else 0
-    scales = [f"Loss, scale {i + 1}" for i in range(n_scales)] if n_scales > 1 else []
+def epoch_table(records: list[dict], scale_names: tuple[str, ...]) -> str:
+    """Losses, learning rate, accuracies and seconds of every epoch."""
+    scales = [f"Loss, {name}" for name in scale_names] if len(scale_names) > 1 else []
     columns = ["Epoch", "Loss", *scales, "Learning rate", "Training accuracy %", "Validation accuracy %", "Seconds"]
     rows = "".join(
         f'<tr><th scope="row">{record["epoch"]}</th>'

@@ -1,9 +1,6 @@
-"""A run's protocol in readable words, and the command that repeats the run."""
-
-import shlex
+"""A run's protocol in readable words."""
 
 from reporting.run_folder import Run
-from utils import start_command
 
 # Group, then label and key in metrics.json's protocol; what is not named here is told by its own name.
 GROUPS = {
@@ -62,6 +59,7 @@ GROUPS = {
         "Device": "machine.device",
         "Threads": "machine.threads",
         "Execution": "machine.execution",
+        "MiM": "machine.mim",
         "Python": "machine.python",
         "PyTorch": "machine.torch",
         "CUDA": "machine.cuda",
@@ -79,8 +77,6 @@ REST = {  # where an entry goes that GROUPS does not name
     "machine": "Machine and versions",
 }
 SHARES = {"audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"}
-NOT_REPEATED = {"output", "visdom", "runs"}  # where it goes, who watches, how many more
-SWITCHES_WITH_NO = {"flip_augmentation"}  # on where not given, so that "off" must be said
 
 
 def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:
@@ -102,29 +98,6 @@ def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:
         label = f"{label} augmentation" if head == "augmentation" else label
         told.setdefault(REST.get(head, "Further settings"), []).append((label, _words(key, value)))
     return {title: entries for title, entries in told.items() if entries}
-
-
-def command(config: dict) -> str:
-    """Give the command line that repeats a run, from what config.json holds, over several lines of a shell."""
-    arguments, options = config["arguments"], config["options"]
-    arguments = {"model": arguments["model"], "dataset": arguments["dataset"]} | arguments | {"seed": config["seed"]}
-    left_out = set(NOT_REPEATED)
-    if arguments["sampling_mode"] != "buffered":
-        left_out |= {"folds", "fold", "block_size"}
-    if arguments["normalize"] == "none" and not arguments["pca"]:
-        left_out |= {"fit_on"}
-    flags = [_flag(name, value) for name, value in (arguments | options).items() if name not in left_out]
-    start = start_command(config.get("protocol", {}).get("processes", 1))
-    return " \\\n    ".join([start, *filter(None, flags)])
-
-
-def _flag(name: str, value) -> str:
-    if value is None or (value is False and name not in SWITCHES_WITH_NO):
-        return ""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    values = value if isinstance(value, list | tuple) else [value]
-    return " ".join([f"--{name}", *(shlex.quote(str(each)) for each in values)])
 
 
 def _flat(facts: dict, before: str = ""):

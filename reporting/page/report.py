@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex
 
+from reporting.colours import UNLABELLED, colour_table, rgb
 from reporting.page.html_tables import (
     class_table,
     confusion_table,
@@ -22,8 +23,7 @@ from reporting.page.html_tables import (
     protocol_sections,
 )
 from reporting.page.png import encode_png
-from reporting.page.protocol import command
-from reporting.results import distance_label, read_json
+from reporting.results import distance_label
 from reporting.run_folder import Run
 from utils import write_atomically
 
@@ -55,13 +55,13 @@ TITLES = {
 }
 
 
-def write_report(run: Run) -> None:
+def write_report(run: Run, command: str) -> None:
     """Write report.html into a run's folder, whole or not at all; the same folder gives the same bytes."""
-    write_atomically(run.folder / "report.html", page(run))
+    write_atomically(run.folder / "report.html", page(run, command))
 
 
-def page(run: Run) -> bytes:
-    """Make the page of a run, UTF-8."""
+def page(run: Run, command: str) -> bytes:
+    """Make the page of a run, UTF-8, with the command line that repeats it."""
     metrics, layers = run.metrics, layers_of(run)
     style = "\n".join([*(_asset(name) for name in STYLES), _colour_rules(run)])
     script = "\n".join(["'use strict';", *(_asset(name) for name in SCRIPTS)])
@@ -96,11 +96,11 @@ def page(run: Run) -> bytes:
         "repeats": " From class 25 on they come again." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
         "confusion": confusion_table(run),
-        "epoch_table": epoch_table(run.records),
+        "epoch_table": epoch_table(run.records, run.scale_names),
         "distance_table": distance_table(metrics["accuracy_by_distance"]),
         "patch_size": number(run.protocol["model"]["patch_size"]),
         "protocol": protocol_sections(run),
-        "command": escape(command(read_json(run.folder / "config.json"))),
+        "command": escape(command),
     }
     # One pass, so that nothing in a name or a script is taken for a slot.
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report.html")).encode("utf-8", "replace")
@@ -123,19 +123,15 @@ def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     steps = 1 + np.rint(STEPS * maps["confidence"].astype(np.float32)).clip(0, STEPS)
     confidence = np.where(predicted > 0, steps, 0).astype(np.uint8)
     ramp = colormaps["viridis"](np.linspace(0, 1, STEPS + 1))[:, :3]
-    classes = _table("#000000", *run.palette)
+    classes = colour_table((UNLABELLED, *run.palette))
     return {
         "prediction": (predicted, classes),
         "truth": (maps["truth"], classes),
-        "errors": (errors, _table(*(colour for _, colour in ERRORS))),
+        "errors": (errors, colour_table([colour for _, colour in ERRORS])),
         "false_colour": (maps["false_colour"], None),
         "confidence": (confidence, np.vstack([np.zeros((1, 3)), np.rint(255 * ramp)]).astype(np.uint8)),
-        "split": (split, _table(*(colour for _, colour in SPLIT))),
+        "split": (split, colour_table([colour for _, colour in SPLIT])),
     }
-
-
-def _table(*colours: str) -> np.ndarray:
-    return np.rint(255 * np.array([to_rgb(colour) for colour in colours])).astype(np.uint8)
 
 
 def _data(run: Run) -> dict:
@@ -152,7 +148,10 @@ def _data(run: Run) -> dict:
             for name in ("epoch", "loss", "lr", "train_accuracy", "val_accuracy")
         }
         | {
-            "scales": [list(map(_finite, losses)) for losses in zip(*(r["scale_losses"] for r in records), strict=True)]
+            "scale_names": run.scale_names,
+            "scales": [
+                list(map(_finite, losses)) for losses in zip(*(r["scale_losses"] for r in records), strict=True)
+            ],
         },
         "distance": [
             {"label": distance_label(entry), "n": entry["n"], "accuracy": entry["accuracy"]}
@@ -213,12 +212,13 @@ def _colour_rules(run: Run) -> str:
     ]
     for name, entries in (("errors", ERRORS), ("split", SPLIT)):
         rules += [f".{name}-{i}{{background:{colour}}}" for i, (_, colour) in enumerate(entries)]
-    ramp = ",".join(_hex(colormaps["viridis"](share)) for share in np.linspace(0, 1, 9))
+    ramp = ",".join(to_hex(colormaps["viridis"](fraction)) for fraction in np.linspace(0, 1, 9))
     return "\n".join([*rules, f".ramp{{background:linear-gradient(90deg,{ramp})}}"])
 
 
-def _hex(colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in to_rgb(colour)))
+def _hex(colour: str) -> str:
+    """Write a colour of a file anew, so that nothing else can get into the style."""
+    return "#{:02x}{:02x}{:02x}".format(*rgb(colour))
 
 
 def _sentence(text: str) -> str:

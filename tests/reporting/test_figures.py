@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from finished_run import write_run
+from made_runs import change
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -15,8 +17,10 @@ from matplotlib.patches import Patch
 from PIL import Image
 from scipy import ndimage
 
+from reporting.colours import colour_map
 from reporting.figures import curves, maps, style
 from reporting.run_folder import Run
+from reporting.run_report import write_pictures_and_page
 from reporting.spectra import class_spectra, random_spectra
 from scenes.catalogue import PALETTE as COLOURS
 from scenes.catalogue import SCENES
@@ -24,6 +28,7 @@ from scenes.catalogue import SCENES
 NAMES = ("Corn", "Woods", "Water")
 PALETTE = ("#1f77b4", "#e13c2d", "#0f960f")
 RGB = {0: (0, 0, 0), 1: (0x1F, 0x77, 0xB4), 2: (0xE1, 0x3C, 0x2D), 3: (0x0F, 0x96, 0x0F)}
+SCALES = (*(f"scale {side} x {side}" for side in (9, 7, 5, 3, 1)), "all scales")
 INCH = 2.54
 SHAPES = [(145, 145), (610, 340), (349, 1905), (1476, 256), (512, 614), (5, 5), (3, 60), (60, 3)]
 
@@ -101,7 +106,7 @@ def test_the_text_of_a_pdf_can_be_read_and_its_map_has_each_pixel_as_a_whole_cel
     times = cells.shape[0] // 31
     assert cells.shape == (31 * times, 45 * times, 3)
     assert times > 4
-    expected = maps.colour_map(labels, PALETTE)
+    expected = colour_map(labels, PALETTE)
     np.testing.assert_array_equal(cells[::-1], expected.repeat(times, 0).repeat(times, 1))  # a PDF begins below
     poppler("pdftoppm", "-r", 300, "-png", "-singlefile", tmp_path / "map.pdf", tmp_path / "page")
     page, png = read_png(tmp_path / "page.png"), read_png(tmp_path / "map.png")
@@ -145,18 +150,6 @@ def test_a_drawing_that_fails_leaves_the_files_as_they_were(tmp_path, monkeypatc
 # Maps
 
 
-def test_a_label_map_has_exactly_its_classes_colours():
-    labels = np.array([[0, 1], [2, 3]], dtype=np.uint8)
-    expected = np.array([[RGB[0], RGB[1]], [RGB[2], RGB[3]]])
-    image = maps.colour_map(labels, PALETTE)
-    np.testing.assert_array_equal(image, expected)
-    assert image.dtype == np.uint8
-    greys = maps.colour_map(
-        np.arange(256)[None], tuple(f"#{value:02x}{value:02x}{value:02x}" for value in range(1, 256))
-    )
-    np.testing.assert_array_equal(greys[0, :, 1], np.arange(256))
-
-
 @pytest.mark.parametrize("shape", [(90, 30), (40, 40), (30, 90)], ids=["legend beside", "legend below", "two columns"])
 def test_the_picture_of_a_map_has_the_colours_in_the_maps_shares(tmp_path, shape):
     labels = np.zeros(shape, dtype=np.int64)
@@ -167,7 +160,32 @@ def test_the_picture_of_a_map_has_the_colours_in_the_maps_shares(tmp_path, shape
     assert on_map[1] / on_map[3] == pytest.approx((labels == 1).sum() / (labels == 3).sum(), rel=0.06)
     assert on_map[1] > 0.08 * image.shape[0] * image.shape[1]
     assert count(image, RGB[0]) > 0
-    assert count(image, RGB[2]) == 0  # a class that is not in the map is not in the legend
+    n_on_map = (labels == 2).sum()
+    assert n_on_map == 0 < count(image, RGB[2]) < 0.01 * image.shape[0] * image.shape[1]  # in the legend all the same
+
+
+def test_the_maps_of_a_run_have_the_same_legend_and_the_same_size_whatever_was_predicted(tmp_path, monkeypatch):
+    legends = {}
+
+    def keep(path, *arguments):
+        with sheet(path, *arguments) as figure:
+            yield figure
+        legends[path.name] = [text.get_text() for text in figure.legends[0].get_texts()]
+
+    sheet = style.sheet
+    monkeypatch.setattr(maps, "sheet", contextmanager(keep))
+    monkeypatch.setattr(style, "DPI", 60)
+    write_run(tmp_path / "run")
+    change(tmp_path / "run", protocol={"test_stride": 4})  # the map has the longest title, in two lines
+    prediction = np.load(tmp_path / "run" / "prediction.npy")
+    np.save(tmp_path / "run" / "prediction.npy", np.where(prediction == 3, 1, np.maximum(prediction, 1)))
+    run = Run.read(tmp_path / "run")
+    assert set(np.unique(run.prediction)) == {1, 2}
+    write_pictures_and_page(run)
+    names = ("map", "map_labelled", "ground_truth")
+    assert all(legends[name] == ["unlabelled", "1 Corn", "2 Woods", "3 Water"] for name in names)
+    sizes = {Image.open(run.folder / f"{name}.png").size for name in names}
+    assert len(sizes) == 1, sizes
 
 
 def test_the_picture_of_a_map_has_each_pixel_in_its_place_and_all_of_one_size(tmp_path):
@@ -177,7 +195,7 @@ def test_the_picture_of_a_map_has_each_pixel_in_its_place_and_all_of_one_size(tm
     image = read_png(tmp_path / "map.png")
     shown = image[box_of(image, RGB[1], RGB[2])]
     times = shown.shape[0] // 29
-    np.testing.assert_array_equal(shown, maps.colour_map(labels, PALETTE).repeat(times, 0).repeat(times, 1))
+    np.testing.assert_array_equal(shown, colour_map(labels, PALETTE).repeat(times, 0).repeat(times, 1))
 
 
 def test_a_map_larger_than_its_picture_is_thinned_out(tmp_path, monkeypatch):
@@ -231,7 +249,7 @@ def test_map_legend_and_title_find_their_places_whatever_the_shape(tmp_path, sha
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maps, "add_legend", keep)
         patch.setattr(style, "DPI", 60)
-        maps.save_label_map(tmp_path / "map", labels, names, COLOURS, "MiM-v1 on a scene", 3.0)
+        maps.save_label_map(tmp_path / "map", labels, names, COLOURS[: len(names)], "MiM-v1 on a scene", 3.0)
     figure = kept["figure"]
     renderer = figure.canvas.get_renderer()
     page = figure.bbox
@@ -294,17 +312,6 @@ def test_the_picture_of_the_errors_counts_them_and_has_colours_that_the_colour_b
     assert min(np.diff(levels)) > 25  # apart in grey too
 
 
-def test_a_false_colour_picture_stretches_each_band_and_bears_a_constant_one():
-    ramp = np.linspace(100, 300, 10_000, dtype=np.float32).reshape(100, 100)
-    cube = np.stack([ramp, np.full_like(ramp, 7), 1000 - ramp], axis=-1)
-    image = maps.false_colour(cube, (2, 0, 1))
-    assert image.shape == (100, 100, 3)
-    assert image.dtype == np.uint8
-    assert (image[0, 0].tolist(), image[-1, -1].tolist()) == ([255, 0, 0], [0, 255, 0])
-    assert abs(int(image[50, 0, 1]) - 128) <= 1
-    assert (image[..., 1] == 0).mean() == pytest.approx(0.02, abs=0.005)
-
-
 # Curves and tables
 
 
@@ -334,25 +341,37 @@ def test_the_curves_are_those_of_the_records(drawn, tmp_path):
     assert [line.get_label() for line in drawn.axes[1].lines] == ["training"]
 
 
+@pytest.mark.parametrize("n_epochs", [1, 2, 3, 6, 40])
+@pytest.mark.parametrize("names", [("scale 1 x 1",), ("scale 5 x 5", "scale 3 x 3", "scale 1 x 1"), SCALES], ids=len)
+def test_no_legend_of_the_curves_covers_them_or_the_title_or_is_cut_off(tmp_path, monkeypatch, n_epochs, names):
+    drawn = []
+
+    def keep(*arguments):
+        with sheet(*arguments) as figure:
+            yield figure
+        drawn.append(figure)
+
+    sheet = style.sheet
+    monkeypatch.setattr(curves, "sheet", contextmanager(keep))
+    monkeypatch.setattr(style, "DPI", 60)
+    record = {"loss": 2.0, "scale_losses": [2.0] * len(names), "lr": 1e-3, "train_accuracy": 1.0, "val_accuracy": 1.0}
+    records = [record | {"epoch": epoch} for epoch in range(1, n_epochs + 1)]
+    curves.save_curves(tmp_path / "curves", records, names, "MiM-v1 on a scene " * 5)
+    (figure,) = drawn
+    title = figure.texts[0].get_window_extent()
+    for axes in figure.axes[:2]:
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y0 >= axes.bbox.y1 - 1  # all that is drawn lies within the axes
+        assert not any(other.bbox.y0 < legend.y1 and legend.y0 < other.bbox.y1 for other in figure.axes)
+        assert legend.y1 <= title.y0
+        assert legend.x0 >= 0
+        assert legend.x1 <= figure.bbox.x1
+
+
 def test_curves_of_a_single_epoch_are_drawn(tmp_path):
     record = {"epoch": 1, "loss": None, "scale_losses": [None], "lr": 1e-3, "train_accuracy": 0.5, "val_accuracy": None}
     curves.save_curves(tmp_path / "curves", [record], ("",), "diverged at once")
     assert min(read_png(tmp_path / "curves.png").shape[:2]) > 1000
-
-
-@pytest.mark.parametrize(
-    ("options", "n_rows", "names"),
-    [
-        ({"scales": [5, 3, 1]}, 3, ("scale 5 x 5", "scale 3 x 3", "scale 1 x 1")),
-        ({"scales": [7, 5, 3, 1]}, 5, ("scale 7 x 7", "scale 5 x 5", "scale 3 x 3", "scale 1 x 1", "all scales")),
-        ({"scales": [5, 3, 1]}, 1, ("scale 1 x 1",)),
-        ({"dim": 64}, 1, ("all scales",)),
-    ],
-    ids=["v1", "v2", "the last alone", "CNN"],
-)
-def test_the_losses_have_the_names_of_their_heads(tmp_path, options, n_rows, names):
-    (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1, "scale_losses": {[0.5] * n_rows}}}\n')
-    assert Run(tmp_path, {"protocol": {"model": {"options": options}}}).scale_names == names
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 16, 22])

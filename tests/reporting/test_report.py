@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished_run import write_run
+from finished_run import COMMAND, write_run
 from PIL import Image
 
 import main
@@ -38,7 +38,7 @@ class Reader(HTMLParser):
 
 def text_of(run):
     """All text that a reader may see."""
-    parser = Reader(re.sub(r"<(script|style)\b.*?</\1>", "", page(run).decode(), flags=re.DOTALL))
+    parser = Reader(re.sub(r"<(script|style)\b.*?</\1>", "", page(run, COMMAND).decode(), flags=re.DOTALL))
     return re.sub(r"\s+", " ", " ".join(parser.texts))
 
 
@@ -104,7 +104,7 @@ def test_every_figure_and_every_entry_of_the_protocol_is_told(tmp_path):
 
 def test_the_table_of_classes_holds_the_counts_and_scores_of_the_run(tmp_path):
     run = write_run(tmp_path / "run")
-    table = re.search(r'<table id="classes">.*?</table>', page(run).decode(), re.DOTALL)[0]
+    table = re.search(r'<table id="classes">.*?</table>', page(run, COMMAND).decode(), re.DOTALL)[0]
     body = re.search(r"<tbody>(.*)</tbody>", table, re.DOTALL)[1]
     rows = [
         [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row)]
@@ -127,7 +127,7 @@ def test_the_table_of_classes_holds_the_counts_and_scores_of_the_run(tmp_path):
 
 def test_the_confusion_matrix_has_the_ground_truth_in_its_rows(tmp_path):
     run = write_run(tmp_path / "run")
-    table = re.search(r'<table id="confusion">.*?</table>', page(run).decode(), re.DOTALL)[0]
+    table = re.search(r'<table id="confusion">.*?</table>', page(run, COMMAND).decode(), re.DOTALL)[0]
     counts = [
         [int(n) for n in re.findall(r'<td(?: class="\w+"><span class="n")?>(\d+)', row)]
         for row in re.findall(r"<tr>(.*?)</tr>", table.split("<tbody>")[1])
@@ -137,11 +137,11 @@ def test_the_confusion_matrix_has_the_ground_truth_in_its_rows(tmp_path):
 
 
 def test_a_fault_of_the_split_stands_at_the_top_and_apart(tmp_path):
-    text = page(write_run(tmp_path / "run", faults=("5 pixels both train and test",))).decode()
+    text = page(write_run(tmp_path / "run", faults=("5 pixels both train and test",)), COMMAND).decode()
     box = re.search(r'<p class="verdict-box">.*?</p>', text)[0]
     assert '<span class="fault"><b>FAULT:</b> 5 pixels both train and test.</span>' in box
     assert box.index("FAULT") < box.index("Verdict")
-    assert 'class="fault"' not in page(write_run(tmp_path / "sound")).decode()
+    assert 'class="fault"' not in page(write_run(tmp_path / "sound"), COMMAND).decode()
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
@@ -151,7 +151,7 @@ def test_a_score_that_is_not_defined_is_a_dash(value):
 
 def test_names_may_hold_anything_and_stay_text(tmp_path):
     run = write_run(tmp_path / "run", names=HOSTILE, scene=HOSTILE[0], faults=(HOSTILE[0],))
-    text = page(run).decode()
+    text = page(run, COMMAND).decode()
     parser = Reader(text)
     assert [tag for tag, _ in parser.tags].count("script") == 2  # the data and the page's own
     assert text.count("</script>") == 2
@@ -163,7 +163,7 @@ def test_names_may_hold_anything_and_stay_text(tmp_path):
 
 
 def test_the_page_forbids_itself_every_request_and_asks_for_none(tmp_path):
-    text = page(write_run(tmp_path / "run")).decode()
+    text = page(write_run(tmp_path / "run"), COMMAND).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -181,10 +181,10 @@ def test_the_page_forbids_itself_every_request_and_asks_for_none(tmp_path):
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
     run = write_run(tmp_path / "run")
-    write_report(run)
+    write_report(run, COMMAND)
     first = (run.folder / "report.html").read_bytes()
     time.sleep(1.1)
-    write_report(type(run).read(run.folder))
+    write_report(type(run).read(run.folder), COMMAND)
     assert (run.folder / "report.html").read_bytes() == first
 
 
@@ -197,7 +197,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        write_report(run)
+        write_report(run, COMMAND)
     assert (run.folder / "report.html").read_text() == "before"
     assert not list(run.folder.glob(".report*"))
 
@@ -205,7 +205,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
 def test_a_page_of_a_scene_like_indian_pines_is_small_and_soon_written(tmp_path):
     run = write_run(tmp_path / "run", shape=(145, 145), names=tuple(f"class {i}" for i in range(16)), n_epochs=300)
     started = time.process_time()
-    assert len(page(run)) < 600_000
+    assert len(page(run, COMMAND)) < 600_000
     assert time.process_time() - started < 1
 
 
@@ -222,13 +222,13 @@ def test_runs_of_every_kind_have_a_page(tmp_path, settings):
     run = write_run(tmp_path / "run", **settings)
     text = text_of(run)
     assert all(f"{i} {name}" in text for i, name in enumerate(run.class_names, 1))
-    assert ("validation" in page(run).decode().split("<script")[0]) == settings.get("validation", True)
+    assert ("validation" in page(run, COMMAND).decode().split("<script")[0]) == settings.get("validation", True)
 
 
 def test_a_loss_that_is_no_number_is_a_gap_and_not_broken_json(tmp_path):
     run = write_run(tmp_path / "run")
     run.records[2]["loss"] = float("nan")
-    text = page(run).decode()
+    text = page(run, COMMAND).decode()
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1]
     curves = json.loads(data, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["curves"]
     assert curves["loss"][2] is None
@@ -306,7 +306,7 @@ def test_report_writes_pictures_and_page_of_finished_runs_again(tmp_path, monkey
     runs = [write_run(tmp_path / name) for name in ("a", "b")]
     assert main.main(["--report", *(str(run.folder) for run in runs)]) == 0
     for run in runs:
-        assert (run.folder / "report.html").read_bytes() == page(run)
+        assert (run.folder / "report.html").read_bytes() == page(run, COMMAND)
         assert (run.folder / "map.png").stat().st_size > 1000
         assert str(run.folder / "report.html") in capsys.readouterr().err or run is not runs[0]
 

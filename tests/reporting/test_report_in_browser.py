@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browser import browser  # noqa: F401
 from filelock import FileLock
-from finished_run import write_run
+from finished_run import COMMAND, write_run
 
 from reporting.page.png import encode_png
 from reporting.page.report import ERRORS, SAFE_PALETTE, SPLIT, write_report
@@ -27,7 +27,7 @@ def opened(browser, tmp_path):  # noqa: F811
 
     def go(width=1280, height=900, **settings):
         run = write_run(tmp_path / "run", **settings)
-        write_report(run)
+        write_report(run, COMMAND)
         browser.go_offline()
         browser.resize(width, height)
         browser.requests(), browser.complaints()
@@ -215,7 +215,7 @@ def test_keys_alone_reach_and_read_every_pixel_and_control(opened):
     browser.run("document.querySelector('.plot').focus()")
     ActionChains(browser.driver).send_keys(Keys.HOME, Keys.ARROW_RIGHT).perform()
     assert browser.run("return document.querySelector('.plot').getAttribute('aria-valuetext')") == (
-        "Epoch 2: total 1.2500 · scale 1 1.2500 · scale 2 1.4500"
+        "Epoch 2: total 1.2500 · scale 3 x 3 1.2500 · scale 1 x 1 1.4500"
     )
 
 
@@ -378,7 +378,7 @@ def test_printed_the_page_shows_every_map_and_cuts_nothing(opened):
 
 def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_path):  # noqa: F811
     run = write_run(tmp_path / "run")
-    write_report(run)
+    write_report(run, COMMAND)
     browser.go_offline()
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.driver.get((run.folder / "report.html").as_uri())

@@ -168,7 +168,7 @@ def test_a_real_browser_shows_every_pane_of_a_run(train, server, browser, script
     for words in ("MiM-v1", "patch size", folder.name, f"{100 * metrics['overall_accuracy']:.2f}"):
         assert words in text
     legends = browser.run("return [...document.querySelectorAll('.legendtext')].map(e => e.textContent)")
-    assert {"total", "scale 1", "scale 2", "train", "validation", "1 Land", "2 Water", "3 Roof"} <= set(legends)
+    assert {"total", "scale 3 x 3", "scale 1 x 1", "train", "validation", "1 Land", "2 Water", "3 Roof"} <= set(legends)
 
     # Colours, scale and orientation of the maps, pixel by pixel.
     table = np.array([(0, 0, 0), (0x1F, 0x77, 0xB4), (0xE1, 0x3C, 0x2D), (0x0F, 0x96, 0x0F)], dtype=np.uint8)

@@ -103,7 +103,7 @@ function startCharts({ curves, distance }) {
   const fixed = (digits) => (value) => (value === null ? "none" : value.toFixed(digits));
   const training = { labels: curves.epoch, about: "epoch", label: (epoch) => `Epoch ${epoch}` };
   const total = { name: "total", values: curves.loss };
-  const scales = curves.scales.map((values, i) => ({ name: `scale ${i + 1}`, values }));
+  const scales = curves.scales.map((values, i) => ({ name: curves.scale_names[i], values }));
   const lines = { loss: scales.length > 1 ? [total, ...scales] : [{ ...total, name: "loss" }] };
   lines.accuracy = [{ name: "training", values: curves.train_accuracy.map(share) }];
   if (curves.val_accuracy.some((value) => value !== null)) {
