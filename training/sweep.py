@@ -16,7 +16,7 @@ from reporting.comparison.tables import render
 from reporting.live.monitor import Monitor
 from splits.choose import draws_split
 from training.checkpoint import CHECKPOINT
-from training.data_parallel import folders_to_help, together
+from training.data_parallel import announced_runs, process_group
 from training.distributed import Ranks
 from training.prepare import Job, announce, prepare, write_config
 from training.run import run, train
@@ -84,17 +84,17 @@ def train_runs(args: Namespace, options: dict, ranks: Ranks) -> None:
     args.data_parallel = args.data_parallel and ranks.world > 1
     queue, team = (Ranks(), ranks) if args.data_parallel else (ranks, Ranks())
     desk = Desk(choose_device(args.cuda, ranks.local_rank), team)
-    with together(team, desk.device):
+    with process_group(team, desk.device):
         if team.first:
             _do_all(args, options, desk, queue)
         else:
-            _help(args, options, desk)
+            _train_announced_runs(args, options, desk)
 
 
 def _do_all(args: Namespace, options: dict, desk: Desk, ranks: Ranks) -> None:
     runs = [(each, seed) for each in args.sweep for seed in range(args.seed, args.seed + args.runs)]
     folders, failures = {}, []
-    while (number := ranks.next("run")) < len(runs):
+    while (number := ranks.next_number("run")) < len(runs):
         each, seed = runs[number]
         own = Namespace(**vars(args) | each)
         try:
@@ -110,9 +110,9 @@ def _do_all(args: Namespace, options: dict, desk: Desk, ranks: Ranks) -> None:
 def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
     """Whoever comes last shows all results together."""
     mine = [f"{number:09} {folder}" for number, folder in folders.items() if folder]
-    ranks.tell(f"folders/{ranks.rank}", "\n".join(mine))
-    if ranks.next("finished") == ranks.world - 1 and n_runs > 1:
-        told = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world))
+    ranks.publish(f"folders/{ranks.rank}", "\n".join(mine))
+    if ranks.next_number("finished") == ranks.world - 1 and n_runs > 1:
+        told = "\n".join(ranks.wait_for(f"folders/{rank}") for rank in range(ranks.world))
         done = [Path(line.split(" ", 1)[1]) for line in sorted(told.splitlines()) if line]  # as the command has them
         if done:
             print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
@@ -166,9 +166,9 @@ def resume(args: Namespace, options: dict, ranks: Ranks) -> None:
     team = ranks if processes > 1 else Ranks()
     cuda = config["arguments"].get("cuda") if args.cuda is None else args.cuda
     desk = Desk(choose_device(cuda, team.local_rank), team)
-    with together(team, desk.device):
+    with process_group(team, desk.device):
         if not team.first:
-            return _help(args, options, desk)
+            return _train_announced_runs(args, options, desk)
         announce(job := _job_of(folder, args, options, desk))
         try:
             go_on(job, folder)
@@ -176,9 +176,9 @@ def resume(args: Namespace, options: dict, ranks: Ranks) -> None:
             raise InputError(f"another process is at work in {folder}; let it end, or end it, and try again") from error
 
 
-def _help(args: Namespace, options: dict, desk: Desk) -> None:
+def _train_announced_runs(args: Namespace, options: dict, desk: Desk) -> None:
     """Train what the first process trains, until it is done with everything."""
-    for folder in folders_to_help(desk.team):
+    for folder in announced_runs(desk.team):
         job = _job_of(folder, args, options, desk)
         with contextlib.suppress(FloatingPointError):  # the first process has it too, and tells it
             train(job, Monitor(), _state_of(folder))
