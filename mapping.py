@@ -1,4 +1,4 @@
-"""Map a scene with a trained network: one that is in memory at once, or any, block by block."""
+"""Map a scene with a trained network: a scene in memory at once, or one of any size block by block."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ import engine
 from models.base import PatchClassifier
 from patches import Windows, check_patch_size
 
-BLOCK_BYTES = 2**24  # of a block's rows, as read or as embedded, whichever is more
+BLOCK_BYTES = 2**24  # size of a block of rows, as read or as embedded, whichever is larger
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The pixels to predict, numbered row by row, and how the others follow from them.
+    """Select the pixels to predict, numbered row by row, and fill the others from them.
 
     Attributes:
         shape: (H, W).
-        rows, columns: ascending indices; a pixel is predicted where one of each crosses.
+        rows, columns: ascending indices; the pixels at their crossings are predicted.
         margin: pixels nearer than this to the scene's edge are not predicted and stay 0.
     """
 
@@ -32,22 +32,23 @@ class Grid:
 
     @classmethod
     def of(cls, shape: tuple[int, int], patch_size: int, *, stride: int = 1, border: str = "mirror") -> "Grid":
-        """Every stride-th row and column; with border "skip" only those whose window lies inside the scene."""
+        """Take every stride-th row and column; with border "skip" only those whose window lies inside the scene."""
         check_patch_size(patch_size, *shape)
         margin = patch_size // 2 if border == "skip" else 0
         inside = (np.arange(margin, size - margin) for size in shape)
-        return cls(shape, *(indices[(len(indices) - 1) % stride // 2 :: stride] for indices in inside), margin)
+        rows, columns = (indices[(len(indices) - 1) % stride // 2 :: stride] for indices in inside)
+        return cls(shape, rows, columns, margin)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
     def pixels(self, first: int, last: int) -> np.ndarray:
-        """(last - first, 2) rows and columns of the pixels with these numbers."""
+        """Return rows and columns, (last - first, 2), of the pixels numbered first to last - 1."""
         row, column = np.divmod(np.arange(first, last), len(self.columns))
         return np.stack([self.rows[row], self.columns[column]], 1)
 
     def spread(self, values: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Values by number, (len(self), ...), over the scene's rows start to stop; a pixel takes its nearest one's."""
+        """Spread values by number, (len(self), ...), over the rows start to stop, each to the nearest pixels."""
         values = values.reshape(len(self.rows), len(self.columns), *values.shape[1:])
         row, column = (_nearest(*pair) for pair in ((self.rows, self.shape[0]), (self.columns, self.shape[1])))
         spread = values[row[start:stop]][:, column]
@@ -59,7 +60,7 @@ class Grid:
 
 
 def _nearest(chosen: np.ndarray, size: int) -> np.ndarray:
-    """For every index below size the position of the nearest of the chosen."""
+    """Return for every index below size the position of the nearest chosen one."""
     after = np.searchsorted(chosen, np.arange(size)).clip(max=len(chosen) - 1)
     before = (after - 1).clip(min=0)
     closer = np.abs(chosen[before] - np.arange(size)) <= np.abs(chosen[after] - np.arange(size))
@@ -73,46 +74,49 @@ def map_scene(
     stride: int = 1,
     border: str = "mirror",
     also: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
     precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predict the label map of a scene, and how sure the network is.
+    """Predict the label map of a scene and the probability of each label.
 
     Args:
-        model: the network; left as it was found.
+        model: the network; its modes are kept.
         cube: normalised scene, (H, W, n_bands), on the network's device.
-        stride: predict every stride-th row and column; the rest takes the label of the nearest predicted of these.
+        stride: predict every stride-th row and column; the other pixels take the label of the nearest of these.
         border: "mirror", or "skip" to leave the pixels 0 whose window would cross the scene's edge.
-        also: (H, W) bool, pixels to predict whatever the stride.
+        also: pixels to predict regardless of the stride, (H, W) bool.
+        valid: pixels with data, (H, W) bool; the others stay 0. None if all pixels have data.
         precision: a key of `engine.PRECISIONS`.
         progress: called with the number of pixels just predicted and the number of all.
     Returns:
-        Labels 1..K, (H, W) uint8, or uint16 from 256 classes on; and their probabilities, (H, W) float32. Both are 0
-        where nothing is predicted.
+        Labels 1..K, (H, W) uint8, or uint16 from 256 classes on; and their probabilities, (H, W) float32. Pixels
+        without a prediction are 0 in both.
     """
-    grid = Grid.of(tuple(cube.shape[:2]), model.patch_size, stride=stride, border=border)
+    height, width, _ = cube.shape
+    grid = Grid.of((height, width), model.patch_size, stride=stride, border=border)
     inside = np.zeros(grid.shape, dtype=bool)
     inside[grid.margin : grid.shape[0] - grid.margin, grid.margin : grid.shape[1] - grid.margin] = True
     wanted = np.zeros_like(inside) if also is None else also & inside
     wanted[np.ix_(grid.rows, grid.columns)] = True
     pixels = torch.from_numpy(np.argwhere(wanted))
     report = None if progress is None else lambda n: progress(n, len(pixels))
-    shares = engine.predict(
-        model, cube, pixels=pixels, probabilities=True, precision=precision, progress=report
-    ).numpy()
+    probabilities = engine.predict(model, cube, pixels, precision=precision, progress=report).numpy()
     labels = np.zeros(grid.shape, dtype=label_type(model.n_classes))
-    labels[wanted] = shares.argmax(1) + 1
+    labels[wanted] = probabilities.argmax(1) + 1
     confidence = np.zeros(grid.shape, dtype=np.float32)
-    confidence[wanted] = shares.max(1)
+    confidence[wanted] = probabilities.max(1)
     crossings = np.ix_(grid.rows, grid.columns)
-    return tuple(
-        np.where(wanted, values, grid.spread(values[crossings].reshape(-1), 0, grid.shape[0]))
-        for values in (labels, confidence)
-    )
+    for values in (labels, confidence):
+        spread = grid.spread(values[crossings].reshape(-1), 0, height)
+        values[~wanted] = spread[~wanted]
+        if valid is not None:
+            values[~valid] = 0
+    return labels, confidence
 
 
 def label_type(n_classes: int) -> type:
-    """The smallest type of a map of labels 1..K."""
+    """Return the smallest type that holds labels 1..K."""
     return np.uint8 if n_classes < 256 else np.uint16
 
 
@@ -127,25 +131,25 @@ def map_blocks(
     block_rows: int | None = None,
     precision: str = "float32",
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Predict a scene of any size with the memory of some rows.
+    """Predict a scene of any size while holding only some of its rows in memory.
 
-    A pixel's result does not depend on the blocks: rows are embedded one by one, and the batches are cut by the pixels'
-    numbers, all of one size.
+    The result of a pixel does not depend on the blocks: rows are embedded one by one, and the batches are cut by the
+    numbers of the pixels, all of one size.
 
     Args:
-        model: the network, on the device; left as it was found after each block.
-        read_rows: gives the normalised rows start to stop, (stop - start, W, n_bands) float32.
+        model: the network, on the device; its modes are kept after each block.
+        read_rows: returns the normalised rows start to stop, (stop - start, W, n_bands) float32.
         grid: the pixels to predict.
-        start, stop: numbers of the first pixel and of the one after the last, by default all; a call may go on where
-            another ended.
-        block_rows: rows at a time, about; None for as many as BLOCK_BYTES hold.
+        start, stop: numbers of the first pixel and of the one after the last, by default all; a call may start at the
+            number at which another stopped.
+        block_rows: approximate number of rows at a time; None for as many as fit into BLOCK_BYTES.
         precision: a key of `engine.PRECISIONS`.
     Yields:
         Number of the block's first pixel, and its pixels' probabilities, (n, K) float32.
     """
     height, width = grid.shape
     batch, margin = engine.predict_batch(model.patch_size, device), model.patch_size // 2
-    embedded: dict[int, Tensor] = {}  # (C, W + 2 margin) by row, as long as windows need it
+    embedded: dict[int, Tensor] = {}  # (C, W + 2 margin) by row, kept while windows need it
     if block_rows is None:
         block_rows = max(1, BLOCK_BYTES // (4 * width * max(model.n_bands, model.options.dim)))
     block = max(1, round(block_rows * len(grid) / height / batch)) * batch
@@ -164,8 +168,8 @@ def map_blocks(
             windows = Windows(image, model.patch_size)
             corners = torch.from_numpy(pixels - (low + margin, 0)).to(device)
             batches = (windows.gather(_filled(part, batch)) for part in corners.split(batch))
-            shares = [engine.class_shares(model, patches).cpu() for patches in batches]
-        yield first, torch.cat(shares)[: last - first].numpy()
+            probabilities = [model.class_probabilities(model.encode(patches)).cpu() for patches in batches]
+        yield first, torch.cat(probabilities)[: last - first].numpy()
         first = last
 
 
@@ -175,7 +179,7 @@ def _mirrored(rows: np.ndarray, height: int) -> np.ndarray:
 
 
 def _embed(model, read_rows, missing, at_once, embedded, device) -> None:
-    """Embed rows, each by itself, so that its bits do not depend on the others; neighbours are read together."""
+    """Embed rows one by one, so that the bits of a row do not depend on the others; neighbours are read together."""
     margin = model.patch_size // 2
     while missing:
         n = next((i for i in range(1, len(missing)) if missing[i] != missing[0] + i), len(missing))

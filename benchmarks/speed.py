@@ -99,7 +99,7 @@ class Subject:
             if self.loader_peer:
                 engine.evaluate(self.model, self._loader(n, engine.PREDICT_BATCH, train=False))
             else:
-                engine.predict(self.model, self.cube, pixels=self.pixels[:n], precision=self.precision)
+                engine.predict(self.model, self.cube, self.pixels[:n], precision=self.precision)
             return (time.perf_counter() - started) / n
 
 

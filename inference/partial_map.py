@@ -1,4 +1,4 @@
-"""How far a mapping has come: its folder, the arrays in it, and the parts that are done; kept through a restart."""
+"""A map that is not complete yet: its folder, its arrays, and which pixels are done, so that it can be resumed."""
 
 import json
 import os
@@ -13,17 +13,17 @@ from training.distributed import Ranks
 from utils import InputError
 
 PROGRESS, LOCK = "progress.json", "in-use.lock"
-Interval = tuple[int, int]  # numbers of the first and after the last
+Interval = tuple[int, int]  # number of the first pixel, and of the one after the last
 
 
 @dataclass
-class Progress:
-    """A mapping's folder and what of it is done.
+class PartialMap:
+    """Keep the folder of a mapping and which of its pixels are done.
 
     Attributes:
-        folder: where the parts lie.
-        job: what is mapped with what; the same job goes on in the folder.
-        done: numbers of the pixels that were done when this process came.
+        folder: holds the arrays.
+        job: what is mapped with which network; only the same job resumes in the folder.
+        done: numbers of the pixels that were done when this process started.
         lock: held by the first of the processes.
     """
 
@@ -33,24 +33,24 @@ class Progress:
     lock: FileLock | None
 
     @classmethod
-    def open(cls, home: Path, job: dict, parts: dict, ranks: Ranks) -> "Progress":
-        """Open the newest folder in `home` where this very job was cut off, or a new one.
+    def open(cls, home: Path, job: dict, parts: dict, ranks: Ranks) -> "PartialMap":
+        """Open the newest folder in `home` in which this job was interrupted, or a new one.
 
         Args:
-            home: where the folders of all mappings of the scene lie.
+            home: holds the folders of all mappings of the scene.
             job: plain values.
             parts: shape and type of each array, by name.
-            ranks: the first opens the folder, the others follow.
+            ranks: the first process chooses the folder, the others use the same.
         """
         if not ranks.first:
-            told = json.loads(ranks.hear("mapping"))
-            return cls(Path(told["folder"]), job, [tuple(each) for each in told["done"]], None)
-        progress = cls._cut_off(home, job, parts) or cls._new(home, job)
-        ranks.tell("mapping", json.dumps({"folder": str(progress.folder), "done": progress.done}))
-        return progress
+            opened = json.loads(ranks.wait_for("mapping"))
+            return cls(Path(opened["folder"]), job, [(first, last) for first, last in opened["done"]], None)
+        partial = cls._interrupted(home, job, parts) or cls._new(home, job)
+        ranks.publish("mapping", json.dumps({"folder": str(partial.folder), "done": partial.done}))
+        return partial
 
     @classmethod
-    def _cut_off(cls, home, job, parts) -> "Progress | None":
+    def _interrupted(cls, home, job, parts) -> "PartialMap | None":
         for path in sorted(home.glob(f"*/{PROGRESS}"), reverse=True):
             lock = FileLock(path.parent / LOCK, timeout=0)
             try:
@@ -66,12 +66,12 @@ class Progress:
                 lock.release()
             except Timeout:  # another process is mapping there
                 continue
-            except (InputError, KeyError, TypeError, ValueError):  # not ours, or damaged
+            except (InputError, KeyError, TypeError, ValueError):  # of another program, or damaged
                 lock.release()
         return None
 
     @classmethod
-    def _new(cls, home, job) -> "Progress":
+    def _new(cls, home, job) -> "PartialMap":
         folder = results.make_folder(home)
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
@@ -79,22 +79,22 @@ class Progress:
         return cls(folder, job, [], lock)
 
     def note(self, done: list[Interval], rank: int) -> None:
-        """Write down what this process has done."""
+        """Write which pixels this process has done."""
         if rank == 0:
             results.write_json(self.folder / PROGRESS, {"job": self.job, "done": merged([*self.done, *done])})
         else:
             results.write_json(self.folder / f"progress-{rank}.json", {"job": self.job, "done": done})
 
     def finish(self) -> None:
-        """Take away all that only a restart needs."""
-        (self.folder / PROGRESS).unlink()  # first: from here on nothing goes on in this folder
+        """Delete the files that are needed only to resume."""
+        (self.folder / PROGRESS).unlink()  # first: without it no mapping resumes in this folder
         for pattern in ("progress-*.json", "*.part", "*.full"):
             for file in self.folder.glob(pattern):
                 file.unlink()
 
 
 def merged(intervals: list[Interval]) -> list[Interval]:
-    """The same numbers in as few intervals as there can be, ascending."""
+    """Return the same numbers in as few intervals as possible, ascending."""
     out: list[Interval] = []
     for first, last in sorted(intervals):
         if out and first <= out[-1][1]:
@@ -104,14 +104,14 @@ def merged(intervals: list[Interval]) -> list[Interval]:
     return out
 
 
-def share_of(done: list[Interval], total: int, step: int, ranks: Ranks) -> list[Interval]:
-    """What is left for one of several processes.
+def work_of_rank(done: list[Interval], total: int, step: int, ranks: Ranks) -> list[Interval]:
+    """Return the numbers that are left for this process.
 
     Args:
         done: numbers that are done, see `merged`.
-        total: how many there are.
-        step: intervals begin and end at its multiples, or at the total.
-        ranks: this process and the others; each gets as many steps as the others, or one more.
+        total: number of all.
+        step: intervals begin and end at multiples of this, or at the total.
+        ranks: this process and the others; the processes differ by one step at most.
     """
     undone, begin = [], 0
     for first, last in [*done, (total, total)]:
@@ -122,7 +122,7 @@ def share_of(done: list[Interval], total: int, step: int, ranks: Ranks) -> list[
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype) -> np.memmap:
-    """An array in a file, gone on with if it is there; its room on the disk is taken at once."""
+    """Open an array in a file, or create it if the file does not exist; its disk space is allocated at once."""
     if not _is_of_size(path, shape, dtype):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with path.open("wb") as file:

@@ -12,7 +12,7 @@ import torch
 from datasets import load_scene
 from engine import predict_batch
 from inference.bands import Bands, match_bands
-from inference.partial_map import LOCK, Progress, merged, open_array, share_of
+from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
 from mapping import Grid, label_type, map_blocks
 from preprocessing import Preprocessing
 from reporting import results
@@ -135,17 +135,17 @@ def map_new_scene(
     if ranks.machines > 1:
         raise InputError("a scene is mapped by the processes of one machine; start torchrun with --nnodes=1")
     batch = predict_batch(model.patch_size, device)
-    progress = Progress.open(output / "predict" / name, job, parts, ranks)
-    folder, mine = progress.folder, share_of(progress.done, len(grid), batch, ranks)
+    progress = PartialMap.open(output / "predict" / name, job, parts, ranks)
+    folder, mine = progress.folder, work_of_rank(progress.done, len(grid), batch, ranks)
     if progress.done:
         n_done = sum(last - first for first, last in progress.done)
         log.info("going on in %s after %s of %s pixels", folder, f"{n_done:,}", f"{len(grid):,}")
     bar, done = Bar("mapping", "px"), []
     try:
         if not ranks.first:
-            ranks.hear("made")
+            ranks.wait_for("made")
         arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
-        ranks.tell("made", "")  # to the others, who would else make the files anew
+        ranks.publish("made", "")  # to the others, who would else make the files anew
         read = RowReader(raster, bands, preprocessing, arrays["known"])
         for start, stop in mine:
             options = {"start": start, "stop": stop, "block_rows": block_rows, "precision": precision}

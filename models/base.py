@@ -39,7 +39,12 @@ class PatchClassifier(nn.Module):
         """Patches (B, n_bands, P, P) to log-probabilities (B, K): the log of the mean over scales of the softmax."""
         return combine_scales(self.forward_scales(patch))
 
+    @staticmethod
+    def class_probabilities(logits: Tensor) -> Tensor:
+        """Mean over scales of the softmax: logits (S, B, K) to class probabilities (B, K), float32."""
+        return logits.float().softmax(-1).mean(0)
+
 
 def combine_scales(logits: Tensor) -> Tensor:
-    """Log of the mean over scales of the softmax: (S, B, K) logits to (B, K)."""
+    """Log of `PatchClassifier.class_probabilities`, computed without leaving logarithms: (S, B, K) to (B, K)."""
     return torch.logsumexp(logits.float().log_softmax(-1), dim=0) - math.log(len(logits))

@@ -20,7 +20,7 @@ def torchrun(n, *arguments, program=ROOT / "main.py", wait=True):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         cwd=ROOT,
         start_new_session=True,
     )

@@ -12,6 +12,7 @@ from reporting.live.monitor import Monitor
 from utils import seed_everything
 
 N_CLASSES, N_BANDS, PATCH = 3, 5, 5
+EVERY_PIXEL = torch.cartesian_prod(torch.arange(12), torch.arange(15))
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_evaluation_and_prediction_leave_the_model_and_the_random_state_as_they_
     modes = [module.training for module in model.modules()]
     bits, random_state = _bits(model), torch.get_rng_state()
     engine.evaluate(model, _loader(scene, train=False))
-    engine.predict(model, scene[0])
+    engine.predict(model, scene[0], EVERY_PIXEL)
     assert [module.training for module in model.modules()] == modes
     assert _same(bits, _bits(model))
     assert torch.equal(random_state, torch.get_rng_state())
@@ -106,9 +107,19 @@ def test_validation_counts_pixels_of_every_class_by_their_target(scene):
 
 
 def test_augmentation_is_not_applied_in_evaluation(scene):
-    first = torch.cat([patches for patches, _ in _loader(scene, train=False)])
-    second = torch.cat([patches for patches, _ in _loader(scene, train=False)])
-    assert torch.equal(first, second)
+    model, evaluated = _model(), []
+
+    def note(network, inputs):
+        if not network.training:
+            evaluated.append(inputs[0])
+
+    model.register_forward_pre_hook(note)
+    training = _loader(scene)
+    engine.train(model, training, _loader(scene, train=False), engine.TrainConfig(1), Monitor())
+    padded = np.pad(scene[0].numpy(), ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (PATCH, PATCH), (0, 1))  # (12, 15, n_bands, P, P)
+    assert torch.equal(torch.cat(evaluated), torch.from_numpy(windows.reshape(-1, N_BANDS, PATCH, PATCH).copy()))
+    assert not torch.equal(torch.cat([patches for patches, _ in training]).sort(0)[0], torch.cat(evaluated).sort(0)[0])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(scene):
@@ -130,7 +141,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(scene):
     expected = engine.train(whole, _loader(scene), None, config, Monitor())
 
     class Interrupt(Monitor):
-        def epoch(self, record, model):
+        def epoch(self, record, _):
             if record["epoch"] == 2:
                 raise KeyboardInterrupt
 
@@ -162,7 +173,7 @@ def _through_file(state):
 def test_the_best_weights_are_those_of_the_best_validation_epoch(scene, monkeypatch):
     accuracies = iter([0.2, 0.8, 0.5])
 
-    def confusion(model, loader, precision):
+    def confusion(*_, **__):
         hits = round(100 * next(accuracies))
         return np.array([[hits, 100 - hits], [0, 0]])
 
@@ -198,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(scene):
     model = _model()
     with torch.no_grad():
         model.head.weight[0, 0] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"epoch 1.*--lr"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1.*learning rate \(lr\)"):
         engine.train(model, _loader(scene), None, engine.TrainConfig(2), Monitor())
 
 
@@ -222,41 +233,41 @@ def test_class_weights_change_the_loss(scene):
 def test_every_pixel_of_the_scene_is_predicted_as_from_its_own_mirrored_patch(scene, name):
     cube, _ = scene
     model = _model(name).eval()
-    labels = engine.predict(model, cube, batch_size=7)
-    assert labels.shape == (12, 15) and int(labels.min()) >= 1 and int(labels.max()) <= N_CLASSES
+    found, in_sevens = (engine.predict(model, cube, EVERY_PIXEL, batch_size=size) for size in (None, 7))
+    assert found.shape == in_sevens.shape == (180, N_CLASSES)
     padded = np.pad(cube.numpy(), ((2, 2), (2, 2), (0, 0)), mode="reflect")
-    shares = engine.predict(model, cube, probabilities=True)
     for row, column in [(0, 0), (0, 14), (11, 0), (11, 14), (5, 7), (3, 0)]:
         patch = torch.tensor(padded[row : row + PATCH, column : column + PATCH]).permute(2, 0, 1)[None]
         with torch.no_grad():
             expected = model(patch)[0].exp()
-        torch.testing.assert_close(shares[row, column], expected, rtol=1e-4, atol=1e-5)
-        assert int(labels[row, column]) == int(expected.argmax()) + 1
+        torch.testing.assert_close(found[15 * row + column], expected, rtol=1e-4, atol=1e-5)
+        assert int(in_sevens[15 * row + column].argmax()) == int(expected.argmax())
 
 
 def test_chosen_pixels_are_predicted_as_in_the_whole_map(scene):
     cube, _ = scene
     model = _model()
     pixels = torch.tensor([[0, 0], [11, 14], [4, 9]])
-    whole = engine.predict(model, cube)
-    assert engine.predict(model, cube, pixels=pixels).tolist() == [int(whole[r, c]) for r, c in pixels.tolist()]
-    assert engine.predict(model, cube, pixels=pixels[:0]).shape == (0,)
+    whole = engine.predict(model, cube, EVERY_PIXEL)
+    numbers = 15 * pixels[:, 0] + pixels[:, 1]
+    assert engine.predict(model, cube, pixels).argmax(1).tolist() == whole[numbers].argmax(1).tolist()
+    assert engine.predict(model, cube, pixels[:0]).shape == (0, N_CLASSES)
 
 
 def test_probabilities_do_not_depend_on_the_batch_size(scene):
     cube, _ = scene
     model = _model("MiM-v1")
-    first, second = (engine.predict(model, cube, batch_size=size, probabilities=True) for size in (11, 180))
+    first, second = (engine.predict(model, cube, EVERY_PIXEL, batch_size=size) for size in (11, 180))
     torch.testing.assert_close(first, second, rtol=0, atol=5e-6)  # matrix products round by their sizes
-    torch.testing.assert_close(first.sum(-1), torch.ones(12, 15))
+    torch.testing.assert_close(first.sum(-1), torch.ones(180))
 
 
 def test_bfloat16_trains_and_stays_near_float32(scene):
     cube, _ = scene
     model = _model("MiM-v1")
     engine.train(model, _loader(scene), None, engine.TrainConfig(2, precision="bfloat16"), Monitor())
-    exact = engine.predict(model, cube, probabilities=True)
-    rough = engine.predict(model, cube, probabilities=True, precision="bfloat16")
+    exact = engine.predict(model, cube, EVERY_PIXEL)
+    rough = engine.predict(model, cube, EVERY_PIXEL, precision="bfloat16")
     assert 0 < (exact - rough).abs().max() < 0.1
 
 

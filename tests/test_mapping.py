@@ -69,7 +69,7 @@ def test_blocks_agree_with_the_whole_scene_at_once(name, stride, border):
     labels = grid.spread(shares.argmax(1) + 1, 0, len(cube))
     assert np.array_equal(labels, map_scene(model, torch.from_numpy(cube), stride=stride, border=border)[0])
     pixels = torch.from_numpy(grid.pixels(0, len(grid)))
-    expected = engine.predict(model, torch.from_numpy(cube), pixels=pixels, probabilities=True)
+    expected = engine.predict(model, torch.from_numpy(cube), pixels)
     torch.testing.assert_close(torch.from_numpy(shares), expected, rtol=0, atol=5e-6)
 
 
@@ -231,7 +231,7 @@ def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, s
 
 
 def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "_write_outputs", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(predict_module, "_write_outputs", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert predict(scene_file, trained, tmp_path)[0] == 130
     monkeypatch.undo()
     rc, folders = predict(scene_file, trained, tmp_path, "--probabilities")

@@ -1,4 +1,4 @@
-"""One run by several processes: each trains on its part of every batch, and what they must know together is summed."""
+"""Train one network in several processes: each computes its part of every batch, and the gradients are summed."""
 
 import contextlib
 import inspect
@@ -7,91 +7,107 @@ from collections.abc import Iterator
 from functools import reduce
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import GradBucket, Store  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.parallel import DistributedDataParallel
 
-from engine import Alone
+from engine import SingleProcess
+from models import PatchClassifier
 from training.distributed import LONGEST_WAIT, Ranks
 from utils import InputError
 
 TRAINING = "training"
-SYNC_BUFFERS = "forward_sync_buffers"  # its name from PyTorch 2.13 on
+SYNC_BUFFERS = "forward_sync_buffers"  # the name since PyTorch 2.13
 if SYNC_BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
     SYNC_BUFFERS = "broadcast_buffers"
 
 
 @contextlib.contextmanager
-def together(ranks: Ranks, device: torch.device):
-    """The processes can sum inside; when the first one leaves, `folders_to_help` ends for the others."""
+def process_group(ranks: Ranks, device: torch.device):
+    """Let the processes sum tensors inside; when the first process leaves, `announced_runs` ends for the others.
+
+    Args:
+        ranks: this process and the others; with one process nothing is set up.
+        device: of this process.
+    Raises:
+        InputError: a GPU that is not the one with the process's own number.
+    """
     if ranks.world == 1:
         yield
         return
     if device.type == "cuda" and device.index != ranks.local_rank:
         raise InputError(
-            f"--data_parallel takes the GPU of each process's own number, not {device} for process {ranks.local_rank}; "
-            "leave --cuda out and start no more processes than GPUs, or give --cuda -1 for the CPU"
+            f"data_parallel takes the GPU of each process's own number, not {device} for process {ranks.local_rank}; "
+            "leave cuda out and start no more processes than GPUs, or set cuda to -1 for the CPU"
         )
-    sizes = {"rank": ranks.rank, "world_size": ranks.world, "timeout": LONGEST_WAIT}
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=ranks.store, **sizes)
+    assert isinstance(ranks.store, Store)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=ranks.store,
+        rank=ranks.rank,
+        world_size=ranks.world,
+        timeout=LONGEST_WAIT,
+    )
     try:
         yield
     finally:
         if ranks.first:
-            call_for_help(ranks, "")
+            announce_run(ranks, "")
     dist.destroy_process_group()
 
 
-def call_for_help(ranks: Ranks, folder: Path | str) -> None:
-    """Tell the other processes which run to train now; none where it is empty."""
+def announce_run(ranks: Ranks, folder: Path | str) -> None:
+    """Announce to the other processes the folder of the run that is trained next; "" if there is no further run."""
     if ranks.world > 1:
-        ranks.tell(f"{TRAINING}/{ranks.next(TRAINING)}", str(folder))
+        ranks.publish(f"{TRAINING}/{ranks.next_number(TRAINING)}", str(folder))
 
 
-def folders_to_help(ranks: Ranks) -> Iterator[Path]:
-    """The folders that the first process names, as it comes to them."""
+def announced_runs(ranks: Ranks) -> Iterator[Path]:
+    """Wait for each run that the first process announces and yield its folder."""
     for number in count():
-        folder = ranks.hear(f"{TRAINING}/{number}")
+        folder = ranks.wait_for(f"{TRAINING}/{number}")
         if not folder:
             return
         yield Path(folder)
 
 
-class Share(Alone):
-    """What `engine.train` takes as its `share`: this process's part of each batch, with the gradients of all.
+class DataParallel(SingleProcess):
+    """Train on this process's part of each batch with the gradients of all; the `parallel` of `engine.train`.
 
-    Every process draws the same batches with the same augmentation; each drops out on its own, by a seed made of the
-    run's, the epoch and the rank, so that a resumed run repeats to the bit.
+    Every process draws the same batches with the same augmentation. The dropout of each process has a seed of its own,
+    made of the run's seed, the epoch and the rank, so that a resumed run repeats to the bit.
 
     Args:
-        model: a PatchClassifier; its BatchNorm becomes one over the whole batch, its weights the first process's.
+        model: its BatchNorm becomes one over the whole batch; it gets the weights of the first process.
         seed: of the run.
-        ranks: this process and the others, `together`.
+        ranks: this process and the others, inside `process_group`.
     """
 
-    def __init__(self, model: nn.Module, seed: int, ranks: Ranks):
+    def __init__(self, model: PatchClassifier, seed: int, ranks: Ranks):
+        super().__init__(model)
         self.seed, self.ranks = seed, ranks
         for module in model.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNorm  # the same parameters and buffers, summed differently
         warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions; the values are right
-        self.replica = DistributedDataParallel(_Scales(model), **{SYNC_BUFFERS: False})
+        options: dict[str, Any] = {SYNC_BUFFERS: False}
+        self.replica = DistributedDataParallel(_Scales(model), **options)
         self.replica.register_comm_hook(None, _sum_gradients)
 
-    def begin(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         seed = np.random.SeedSequence((self.seed, epoch, self.ranks.rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
 
-    def part(self, patches: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | float]:
-        patches, mine = (whole.tensor_split(self.ranks.world)[self.ranks.rank] for whole in (patches, targets))
-        if weights is None:
-            return patches, mine, len(mine) / len(targets)
-        return patches, mine, weights[mine].sum() / weights[targets].sum()
+    def part(self, patches: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        n, rank = self.ranks.world, self.ranks.rank
+        return patches.tensor_split(n)[rank], targets.tensor_split(n)[rank]
 
-    def forward(self, model: nn.Module, patches: Tensor) -> Tensor:
+    def forward_scales(self, patches: Tensor) -> Tensor:
         return self.replica(patches)
 
     def total(self, value: Tensor) -> Tensor:
@@ -99,9 +115,11 @@ class Share(Alone):
 
 
 class _Scales(nn.Module):
-    """A PatchClassifier whose forward gives the logits of every scale, which is what the replicas share."""
+    """Wrap a PatchClassifier so that its forward returns the logits of every scale, which DDP needs."""
 
-    def __init__(self, model: nn.Module):
+    model: PatchClassifier
+
+    def __init__(self, model: PatchClassifier):
         super().__init__()
         self.model = model
 
@@ -110,13 +128,15 @@ class _Scales(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d that in training takes mean and variance over the patches of all processes."""
+    """Compute the mean and variance of a BatchNorm2d in training over the patches of all processes."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x)
-        exact = x.float()
-        n = x.new_tensor([x.numel() // x.shape[1]], dtype=torch.float32)
+            return super().forward(input)
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.running_mean is not None and self.running_var is not None
+        exact = input.float()
+        n = input.new_tensor([input.numel() // input.shape[1]], dtype=torch.float32)
         sums = _Sum.apply(torch.cat([exact.sum((0, 2, 3)), n]))
         n = sums[-1].detach()
         mean = sums[:-1] / n
@@ -127,35 +147,36 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes; what follows it on any of them counts in the gradient."""
+    """Sum over the processes; the gradient is summed over them too."""
 
     @staticmethod
-    def forward(ctx, value: Tensor) -> Tensor:
+    def forward(_ctx, value: Tensor) -> Tensor:
         return add_up(value)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return add_up(gradient)
+    def backward(_ctx, *gradients: Tensor) -> Tensor:
+        return add_up(gradients[0])
 
 
 def add_up(value: Tensor) -> Tensor:
-    """Sum over the processes, the same bits on each."""
+    """Sum over the processes; each gets the same bits."""
     total = value.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
 
-def _sum_gradients(state, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """Add gradients up in the order of the ranks.
+def _sum_gradients(_state, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Sum gradients in the order of the ranks.
 
-    DistributedDataParallel fills its buckets differently after the first step, and an all-reduce adds up in an order
-    that depends on the place in the bucket: a resumed run would not be to the bit what it would have been.
+    DistributedDataParallel fills its buckets differently after the first step, and the order of an all-reduce depends
+    on the place in the bucket: a resumed run would not repeat to the bit.
     """
     gradients = bucket.buffer()
     parts = [torch.empty_like(gradients) for _ in range(dist.get_world_size())]
     work = dist.all_gather(parts, gradients, async_op=True)
+    assert work is not None
     return work.get_future().then(lambda _: reduce(torch.add, parts))

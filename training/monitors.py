@@ -39,9 +39,8 @@ def _draw(job: Job, model, n_pixels: int) -> tuple[np.ndarray, int]:
     """Label map from about n_pixels predicted pixels, at most, and how many they were."""
     height, width = job.split.train.shape
     stride = math.ceil(math.sqrt(height * width / n_pixels))
-    labels, _ = map_scene(model, job.cube, stride=stride, border=job.config.border, precision=job.config.precision)
-    if job.scene.valid is not None:
-        labels[~job.scene.valid] = 0
+    settings = {"border": job.config.border, "precision": job.config.precision}
+    labels, _ = map_scene(model, job.cube, stride=stride, valid=job.scene.valid, **settings)
     return labels, max(1, height // stride) * max(1, width // stride)
 
 

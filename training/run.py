@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import engine
@@ -13,7 +12,7 @@ from mapping import map_scene
 from metrics import Scores
 from reporting.live.monitor import Monitor
 from training.checkpoint import Checkpoint, model_facts
-from training.data_parallel import Share, call_for_help
+from training.data_parallel import DataParallel, announce_run
 from training.monitors import watch
 from training.outputs import explore, score, write_outcome
 from training.prepare import Job
@@ -29,7 +28,7 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
         explore(job, folder)
     monitor = watch(job, folder, [] if state is None else state["history"]["records"])
     try:
-        call_for_help(job.ranks, folder)
+        announce_run(job.ranks, folder)
         history = train(job, monitor, state, _saver(job, folder))
         if config.eval_weights == "best":
             model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
@@ -41,11 +40,10 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
             stride=config.test_stride,
             border=config.border,
             also=split.test > 0,
+            valid=job.scene.valid,
             precision=config.precision,
             progress=monitor.mapping,
         )
-        if job.scene.valid is not None:
-            labels, confidence = (np.where(job.scene.valid, m, m.dtype.type(0)) for m in (labels, confidence))
         seconds = {"train": float(sum(record["seconds"] for record in history.records))}
         seconds["predict"] = time.perf_counter() - started
         monitor.result(labels, score(job, labels)[1])
@@ -63,8 +61,8 @@ def train(job: Job, monitor: Monitor, state: dict | None, save: Callable | None 
     generator = torch.Generator().manual_seed(job.config.seed)
     loader = job.loader(split.train, generator=generator, augment=job.augmentation)
     val_loader = None if split.validation is None else job.loader(split.validation)
-    share = Share(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
-    return engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save, share=share)
+    parallel = DataParallel(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
+    return engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save, parallel=parallel)
 
 
 def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:

@@ -17,7 +17,7 @@ from reporting.live.monitor import Monitor
 from splits.choose import draws_split
 from training.checkpoint import Checkpoint
 from training.config import RunConfig
-from training.data_parallel import folders_to_help, together
+from training.data_parallel import announced_runs, process_group
 from training.distributed import Ranks
 from training.prepare import Job, announce, prepare, write_config
 from training.run import run, train
@@ -85,16 +85,16 @@ def train_runs(configs: list[RunConfig], ranks: Ranks, *, rerun: bool = False) -
     configs = [replace(config, data_parallel=shared) for config in configs]
     queue, team = (Ranks(), ranks) if shared else (ranks, Ranks())
     cache = SceneCache(choose_device(first.cuda, ranks.local_rank), team)
-    with together(team, cache.device):
+    with process_group(team, cache.device):
         if team.first:
             _do_all(configs, cache, queue, rerun=rerun)
         else:
-            _help(cache)
+            _train_announced_runs(cache)
 
 
 def _do_all(configs: list[RunConfig], cache: SceneCache, ranks: Ranks, *, rerun: bool) -> None:
     folders, failures = {}, []
-    while (number := ranks.next("run")) < len(configs):
+    while (number := ranks.next_number("run")) < len(configs):
         config = configs[number]
         try:
             folders[number] = _do(config, cache, only=len(configs) == 1, rerun=rerun)
@@ -110,9 +110,9 @@ def _do_all(configs: list[RunConfig], cache: SceneCache, ranks: Ranks, *, rerun:
 def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
     """Let the process that finishes last show all results together."""
     mine = [f"{number:09} {folder}" for number, folder in folders.items() if folder]
-    ranks.tell(f"folders/{ranks.rank}", "\n".join(mine))
-    if ranks.next("finished") == ranks.world - 1 and n_runs > 1:
-        lines = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world)).splitlines()
+    ranks.publish(f"folders/{ranks.rank}", "\n".join(mine))
+    if ranks.next_number("finished") == ranks.world - 1 and n_runs > 1:
+        lines = "\n".join(ranks.wait_for(f"folders/{rank}") for rank in range(ranks.world)).splitlines()
         done = [Path(line.split(" ", 1)[1]) for line in sorted(lines) if line]  # in the order of the command
         if done:
             print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
@@ -167,9 +167,9 @@ def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, 
     replaced = {"cuda": cuda, "visdom": visdom, "scan_backend": scan_backend}
     replaced = {name: value for name, value in replaced.items() if value is not None}
     cache = SceneCache(choose_device(config.cuda if cuda is None else cuda, team.local_rank), team)
-    with together(team, cache.device):
+    with process_group(team, cache.device):
         if not team.first:
-            return _help(cache, replaced)
+            return _train_announced_runs(cache, replaced)
         announce(job := _job_of(folder, cache, replaced))
         try:
             continue_run(job, folder)
@@ -177,9 +177,9 @@ def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, 
             raise InputError(f"another process works in {folder}; wait for it or end it, and try again") from error
 
 
-def _help(cache: SceneCache, replaced: dict | None = None) -> None:
+def _train_announced_runs(cache: SceneCache, replaced: dict | None = None) -> None:
     """Train what the first process trains, until it has finished all runs."""
-    for folder in folders_to_help(cache.team):
+    for folder in announced_runs(cache.team):
         job = _job_of(folder, cache, replaced or {})
         with contextlib.suppress(FloatingPointError):  # the first process has it too, and reports it
             train(job, Monitor(), _state_of(folder))

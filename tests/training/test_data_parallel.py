@@ -22,7 +22,7 @@ from datasets import load_scene
 from models import create_model
 from patches import Augmentation, PatchLoader, labelled_pixels
 from reporting.live.monitor import Monitor
-from training.data_parallel import BatchNorm, Share, together
+from training.data_parallel import BatchNorm, DataParallel, process_group
 from training.distributed import Ranks
 from training.prepare import prepare
 from utils import InputError, seed_everything
@@ -58,29 +58,29 @@ def make_loader(value=None):
     return PatchLoader(cube.permute(2, 0, 1), *labelled_pixels(torch.tensor(gt)), **sizes, augment=Augmentation())
 
 
-def fit(model, config, share=None, **more):
-    return engine.train(model, make_loader(), None, config, Monitor(), share=share, **more)
+def fit(model, config, parallel=None, **more):
+    return engine.train(model, make_loader(), None, config, Monitor(), parallel=parallel, **more)
 
 
-def train_case(case, share_of=lambda model: None):
+def train_case(case, make_parallel=lambda _: None):
     """Records of the epochs, and the state_dict after them."""
     name, options, weights, smoothing = CASES[case]
     model = make_model(name, options)
     config = engine.TrainConfig(EPOCHS, lr=3e-3, class_weights=weights, label_smoothing=smoothing)
-    return fit(model, config, share_of(model)).records, model.state_dict()
+    return fit(model, config, make_parallel(model)).records, model.state_dict()
 
 
-def cut_and_whole(share_of):
+def cut_and_whole(make_parallel):
     """A network with dropout, trained in one go and with an end and a new beginning after two epochs."""
     states, results = [], []
     config = engine.TrainConfig(EPOCHS, lr=3e-3)
     for turn in ("whole", "cut"):
         torch.manual_seed(77)  # what the random state was before must not matter
         model = make_model("CNN", {"dim": 8, "dropout": 0.4})
-        share = share_of(model)
+        parallel = make_parallel(model)
         torch.manual_seed(len(turn))
-        keep = None if turn == "cut" else lambda name, state: states.append(json_of(state))
-        history = fit(model, config, share, save=keep, state=states[1] if turn == "cut" else None)
+        keep = None if turn == "cut" else lambda _, state: states.append(json_of(state))
+        history = fit(model, config, parallel, save=keep, state=states[1] if turn == "cut" else None)
         results.append(([record["loss"] for record in history.records], model.state_dict()))
     return results
 
@@ -121,19 +121,21 @@ def work(folder):
     """What every process does."""
     ranks = Ranks.of_environment()
     torch.use_deterministic_algorithms(True)
-    with together(ranks, torch.device("cpu")):
+    with process_group(ranks, torch.device("cpu")):
 
-        def share_of(model):
-            return Share(model, 5, ranks)
+        def make_parallel(model):
+            return DataParallel(model, 5, ranks)
 
-        found = {case: train_case(case, share_of) for case in CASES}
-        found["whole"], found["cut"] = cut_and_whole(share_of)
+        found = {case: train_case(case, make_parallel) for case in CASES}
+        found["whole"], found["cut"] = cut_and_whole(make_parallel)
         x, gradient = norm_inputs()
         parts = (each.tensor_split(WORLD)[ranks.rank] for each in (x, gradient))
         found["norm"] = norm(*parts, BatchNorm)
         model = make_model("CNN", {"dim": 8})
         try:
-            engine.train(model, make_loader(np.nan), None, engine.TrainConfig(2), Monitor(), share=share_of(model))
+            engine.train(
+                model, make_loader(np.nan), None, engine.TrainConfig(2), Monitor(), parallel=make_parallel(model)
+            )
         except FloatingPointError as error:
             found["error"] = str(error)
         torch.save(found, folder / f"{ranks.rank}.pt")
@@ -202,11 +204,11 @@ def test_a_loss_that_is_not_finite_is_an_error_on_every_rank(found):
 
 @pytest.mark.parametrize("rank", range(2))
 def test_ranks_drop_out_differently_and_epochs_too(rank):
-    share = Share.__new__(Share)
+    parallel = DataParallel.__new__(DataParallel)
     drawn = set()
     for each, seed, epoch in ((0, 5, 1), (1, 5, 1), (0, 5, 2), (0, 6, 1)):
-        share.seed, share.ranks = seed, Ranks(each, 2)
-        share.begin(epoch)
+        parallel.seed, parallel.ranks = seed, Ranks(each, 2)
+        parallel.begin_epoch(epoch)
         drawn.add(float(torch.rand(1)))
     assert len(drawn) == 4
 
@@ -357,8 +359,8 @@ def test_a_batch_smaller_than_the_processes_is_refused(field):
 
 def test_a_gpu_that_is_not_the_process_s_own_is_refused():
     with (
-        pytest.raises(InputError, match="not cuda:0 for process 1; leave --cuda out"),
-        together(Ranks(1, 2, local_rank=1), torch.device("cuda:0")),
+        pytest.raises(InputError, match="not cuda:0 for process 1; leave cuda out"),
+        process_group(Ranks(1, 2, local_rank=1), torch.device("cuda:0")),
     ):
         pass
 

@@ -19,7 +19,7 @@ from processes import torchrun
 import datasets
 import engine
 import main
-from inference.partial_map import merged, share_of
+from inference.partial_map import merged, work_of_rank
 from training import outputs, prepare, sweep
 from training.distributed import Ranks
 
@@ -242,7 +242,7 @@ def test_a_run_in_which_another_process_is_at_work_is_left_to_it(call, tmp_path)
 def test_the_shares_of_the_ranks_are_what_is_left_and_nothing_twice(done, total, step, world):
     done = merged([(a, b) for a, b in done if a < b])
     steps_done = merged([(a // step * step, min(b // step * step, total)) for a, b in done] or [])
-    shares = [share_of(steps_done, total, step, Ranks(rank, world)) for rank in range(world)]
+    shares = [work_of_rank(steps_done, total, step, Ranks(rank, world)) for rank in range(world)]
     numbers = [number for share in shares for first, last in share for number in range(first, last)]
     finished = {number for first, last in steps_done for number in range(first, last)}
     assert len(numbers) == len(set(numbers))
