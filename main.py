@@ -59,7 +59,11 @@ def main(argv: list[str] | None = None) -> int:
             elif args.audit:
                 print("\n".join(audit(args)))
             elif args.augment is not None:
-                log.info("%s holds scene.toml and its masks; --dataset %s uses it", home := augment(args), home.name)
+                log.info(
+                    "%s holds scene.toml and its masks; --dataset %s uses it",
+                    home := augment(args, args.augment),
+                    home.name,
+                )
             elif args.describe is not None:
                 print("\n".join(describe(args.describe, args.folder)))
             elif args.compare is not None:

@@ -14,13 +14,7 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 COMMANDS = [
     ["main.py", "--doctor"],
-    [
-        "-m",
-        "pytest",
-        "-q",
-        "-rs",
-        *(f"tests/selective_scan/test_{name}.py" for name in ("selective_scan", "scan_op", "gpu")),
-    ],
+    ["-m", "pytest", "-q", "-rs", *(f"tests/selective_scan/test_{name}.py" for name in ("selective_scan", "scan_op", "gpu"))],
     ["-m", "benchmarks.bench_selective_scan", "--device", "cuda", "--rounds", "11"],
 ]
 
