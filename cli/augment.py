@@ -1,9 +1,8 @@
-"""Write a scene again with more training samples: Augmented_NAME, a scene.toml and two masks beside the same cube."""
+"""Write Augmented_NAME: the same scene with more training samples, as a scene.toml and two masks."""
 
 import io
 import json
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +16,32 @@ from splits.split import Split
 from utils import InputError, write_atomically
 
 
-def augment(args: Namespace) -> Path:
-    """Write the scene and split that a command line gives as a scene of their own, with --augment times the training.
+def augment(config, factor: float) -> Path:
+    """Write a scene and its split as a new scene that has more training pixels.
 
     Args:
-        args: the command line's arguments.
+        config: the settings of a run, of which scene, split, seed and patch size are used.
+        factor: how many times as many pixels train, see `enlarge`.
     Returns:
         The new folder, Augmented_NAME in the data root.
     Raises:
-        InputError: a scene without a file, a folder that is there already, or a split that cannot be drawn.
+        InputError: the scene has no file, the folder exists already, or the split cannot be drawn.
     """
-    scene = load_scene(args.dataset, args.folder, need_gt=draws_split(args))
-    spec, home = scene.spec, args.folder / f"Augmented_{scene.spec.name}"
+    folder = Path(config.folder)
+    scene = load_scene(config.dataset, folder, need_gt=draws_split(config))
+    spec, home = scene.spec, folder / f"Augmented_{scene.spec.name}"
     if spec.cube_file is None:
-        raise InputError(f"{spec.name} is in no file that another scene could share; augment one that is")
+        raise InputError(f"{spec.name} is in no file that another scene could use; augment one that is")
     if home.exists():
-        raise InputError(f"{home} is there already; remove it or rename it first")
-    rng = np.random.default_rng(args.seed)
-    split = enlarge(make_split(args, scene, args.seed, rng), args.augment, rng)
-    entries = {"cube": Path(os.path.relpath(args.folder / spec.folder / spec.cube_file, home)).as_posix()}
+        raise InputError(f"{home} exists already; remove it or rename it first")
+    rng = np.random.default_rng(config.seed)
+    split = enlarge(make_split(config, scene, config.seed, rng), factor, rng)
+    entries: dict = {"cube": Path(os.path.relpath(folder / spec.folder / spec.cube_file, home)).as_posix()}
     entries |= {"cube_key": spec.cube_key, "class_names": split.class_names, "palette": split.palette}
     entries |= {"rgb_bands": spec.rgb_bands, "wavelengths": spec.wavelengths, "nodata": spec.nodata}
     entries["pixel_size"] = spec.pixel_size
     entries |= dict(zip(("train", "test"), MASK_KEYS, strict=True))
-    entries["source"] = f"{spec.name}, {split.method}, seed {args.seed}"
+    entries["source"] = f"{spec.name}, {split.method}, seed {config.seed}"
     home.mkdir(parents=True)
     for (file, key), mask in zip(MASK_KEYS.items(), (split.train, split.test), strict=True):
         buffer = io.BytesIO()
@@ -52,11 +53,11 @@ def augment(args: Namespace) -> Path:
 
 
 def enlarge(split: Split, factor: float, rng: np.random.Generator) -> Split:
-    """Let more pixels train, drawn from the test; what is left is the test.
+    """Move randomly drawn test pixels to the training pixels.
 
     Args:
         split: with its masks.
-        factor: how many times as many pixels of each class train, above 1; at least half of a class's test stays.
+        factor: how many times as many pixels of each class train, above 1; at least half of a class's test pixels stay.
         rng: source of the draw.
     """
     train, test = split.train.copy(), split.test.copy()
@@ -65,5 +66,5 @@ def enlarge(split: Split, factor: float, rng: np.random.Generator) -> Split:
         wanted = round((factor - 1) * int((train == label).sum()))
         moved = rng.permutation(tested)[: min(wanted, len(tested) // 2)]
         train.flat[moved], test.flat[moved] = label, 0
-    method = f"{split.method}, with {factor:g} times the training pixels where half of the test allows it"
+    method = f"{split.method}, with {factor:g} times the training pixels, taken from at most half of the test pixels"
     return Split(train, test, split.class_names, split.palette, method, split.notes)

@@ -1,4 +1,4 @@
-"""What a scene or a file holds: shapes, ranges, bands, place, classes; and a scene.toml that would describe it."""
+"""Describe what a scene or a file holds: shapes, ranges, bands, place, classes; and suggest a scene.toml for it."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from datasets import load_scene
 from scenes.catalogue import find_scene, find_spec
 from scenes.cubes import find_orders
 from scenes.georeference import crs_of, transform_of
-from scenes.matfiles import read_arrays
+from scenes.matfiles import images_among, read_arrays
 from scenes.rasters import ARRAYS, GEOTIFF, Raster, open_raster
 from scenes.scene_toml import FILE
 from scenes.spec import MASK_KEYS, SceneSpec, choose_rgb
@@ -26,13 +26,13 @@ _IMAGES = (*ARRAYS, *GEOTIFF, ".hdr")
 
 @dataclass(frozen=True)
 class Values:
-    """Figures of an image's values, gathered block by block.
+    """Statistics of an image's values, gathered block by block.
 
     Attributes:
-        low, high: least and greatest finite value of each band, the no-data value left out, (n_bands,); NaN where a
-            band has none.
-        n_nan, n_infinite, n_nodata: how many values are so.
-        counts: pixels by value where the image can be a label map (one band of whole numbers from 0 on); else None.
+        low, high: least and greatest finite value of each band, without the no-data value, (n_bands,); NaN if a band
+            has none.
+        n_nan, n_infinite, n_nodata: number of such values.
+        counts: pixels by value if the image can be a label map (one band of whole numbers from 0 on); else None.
     """
 
     low: np.ndarray
@@ -44,7 +44,7 @@ class Values:
 
 
 def survey(raster: Raster) -> Values:
-    """Go through an image once, a few rows at a time."""
+    """Read an image once, a few rows at a time, and gather its statistics."""
     height, width, n_bands = raster.shape
     low, high = np.full(n_bands, np.inf), np.full(n_bands, -np.inf)
     n_nan = n_infinite = n_nodata = 0
@@ -72,7 +72,7 @@ def survey(raster: Raster) -> Values:
 
 
 def _count(counts: dict[int, int], block: np.ndarray) -> dict[int, int] | None:
-    """Add a block to the pixels by value; None once the image is no label map."""
+    """Add a block to the pixels by value; None if the image is no label map."""
     values, numbers = np.unique(block, return_counts=True)
     if len(values) > _MOST_LABELS or not np.isfinite(values).all() or (values != np.round(values)).any():
         return None
@@ -85,7 +85,7 @@ def describe(name: str, folder: Path) -> list[str]:
     """Describe a scene or a file.
 
     Args:
-        name: a scene of the catalogue, a scene of one's own, a path to a scene.toml, or a file of any format.
+        name: a scene of the catalogue or with a scene.toml, a path to a scene.toml, a file of any format, or a folder.
         folder: data root.
     Returns:
         Lines to show. For a bare file the last ones, from "# scene.toml" on, are a description that can be saved.
@@ -108,18 +108,19 @@ def describe(name: str, folder: Path) -> list[str]:
         elif not (home / file).is_file():
             lines.append(f"{title}: {home / file} is missing")
         else:
-            lines += ["", f"{title}: {home / file}", *_image_lines(_open(home / file, key), spec)]
+            lines += ["", f"{title}: {home / file}", *_image_lines(open_raster(home / file, key), spec)]
     masks = fixed_masks(spec, folder)
     lines += ["", f"fixed masks: {', '.join(map(str, masks)) if masks else 'none'}"]
     return lines + _scene_lines(spec, name, folder)
 
 
 def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
-    """Classes with their counts as a run sees them; or what keeps a run from reading the scene."""
+    """List the classes with their counts as a run sees them, or say what keeps a run from reading the scene."""
     try:
         scene = load_scene(name, folder, need_cube=False)
     except InputError as error:
         return ["", f"A run could not read it: {error}"]
+    assert scene.spec.shape is not None
     lines = [f"as read: {' x '.join(map(str, scene.spec.shape))} (rows, columns, bands)"]
     if scene.valid is not None:
         lines.append(f"pixels without data: {int((~scene.valid).sum())}")
@@ -128,16 +129,6 @@ def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
     for i, title in enumerate(spec.class_names):
         lines.append(f"{i + 1:4d}  {title}" + ("" if counts is None else f"  {int(counts[i]):,}"))
     return lines
-
-
-def _open(path: Path, key: str | None) -> Raster:
-    """Open an image; a variable that is a plain copy of a struct's field is found by the field's name."""
-    try:
-        return open_raster(path, key)
-    except InputError:
-        if key is None or "." not in key:
-            raise
-        return open_raster(path, key.split(".")[-1])
 
 
 def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
@@ -170,21 +161,18 @@ def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
 
 
 def _images(path: Path) -> list[tuple[str | None, Raster]]:
-    """The images in a file, with the variable's name where there are several."""
-    if path.suffix.lower() not in (".mat", ".npz"):
-        return [(None, open_raster(path))]
-    found = {name: array for name, array in read_arrays(path).items() if array.ndim in (2, 3) and min(array.shape) > 1}
-    if not found:
-        return [(None, open_raster(path))]  # which says what is wrong
-    return [(name, Raster.of(array, path, name)) for name, array in found.items()]
+    """Open the images in a file, with the variable's name if there can be several; InputError if there is none."""
+    images = images_among(read_arrays(path)) if path.suffix.lower() in (".mat", ".npz") else {}
+    return [(name, Raster.of(array, path, name)) for name, array in images.items()] or [(None, open_raster(path))]
 
 
 def _describe_file(path: Path) -> list[str]:
-    lines, images = [], _images(path)
-    for key, raster in images:
+    lines, images = [], [(path, *image) for image in _images(path)]
+    for _, key, raster in images:
         lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
-    siblings = [each for each in _files(path.parent) if each.resolve() != raster.path.resolve() and each != path]
-    return lines + _suggest(path.parent, [(path, *image) for image in images], siblings)
+    ours = {path.resolve(), images[0][2].path.resolve()}  # of an ENVI pair the header as well
+    siblings = [each for each in _files(path.parent) if each.resolve() not in ours]
+    return lines + _suggest(path.parent, images, siblings)
 
 
 def _describe_folder(home: Path) -> list[str]:
@@ -209,8 +197,8 @@ def _files(home: Path) -> list[Path]:
 
 
 def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
-    """A scene.toml of the largest cube, and of the label map of its size among the images or in the files beside it."""
-    cubes = own = [image for image in images if image[2].shape[2] > 1]
+    """Suggest a scene.toml of the largest cube and the label map of its size, also from the files beside the images."""
+    cubes = given = [image for image in images if image[2].shape[2] > 1]
     labels = [image for image in images if image[2].shape[2] == 1]
     if not cubes or not labels:
         for path in siblings:
@@ -218,24 +206,24 @@ def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
                 found = [(path, *image) for image in _images(path)]
             except InputError:
                 continue
-            cubes = cubes if own else cubes + [image for image in found if image[2].shape[2] > 1]
+            cubes = cubes if given else cubes + [image for image in found if image[2].shape[2] > 1]
             labels += [image for image in found if image[2].shape[2] == 1]
     if not cubes:
-        return ["No cube is here, so that no scene.toml can be suggested."]
+        return ["There is no cube here, so that no scene.toml can be suggested."]
     planes = {image[2].shape[:2] for image in labels}
     path, key, raster = max(cubes, key=lambda image: (image[2].shape[:2] in planes, math.prod(image[2].shape)))
-    truth, counts, n_bands = None, None, raster.shape[2]
+    truth, labelled, n_bands = None, {}, raster.shape[2]
     for image in labels:
         finer = [image[2].shape[axis] / raster.shape[axis] for axis in (0, 1)]
-        finer = min(finer) > 1 and all(factor.is_integer() for factor in finer)  # which a run brings to the cube's grid
+        finer = min(finer) > 1 and all(factor.is_integer() for factor in finer)  # a run brings it to the cube's grid
         orders = [(0, 1, 2)] if finer else find_orders(raster.shape, image[2].shape[:2])
         counts = survey(image[2]).counts if orders else None
         if counts and image[2].nodata is not None:
             counts = {value: number for value, number in counts.items() if value != image[2].nodata}
         if counts and max(counts) > 0 and min(counts) >= 0 and _certain(orders, path):
-            truth, n_bands = image, raster.shape[orders[0][2]]
+            truth, labelled, n_bands = image, counts, raster.shape[orders[0][2]]
             break
-    lines = ["# scene.toml", f"name = {_quoted(_own_name(home))}", f"cube = {_quoted(path.name)}"]
+    lines = ["# scene.toml", f"name = {_quoted(_new_name(home))}", f"cube = {_quoted(path.name)}"]
     lines += [f"cube_key = {_quoted(key)}"] if key else []
     if truth is None:
         lines += [
@@ -246,13 +234,13 @@ def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
     else:
         lines += [f"gt = {_quoted(truth[0].name)}", *([f"gt_key = {_quoted(truth[1])}"] if truth[1] else [])]
         names = truth[2].class_names or ()
-        names = (*names, *(f"class {i}" for i in range(len(names) + 1, max(counts) + 1)))
+        names = (*names, *(f"class {i}" for i in range(len(names) + 1, max(labelled) + 1)))
         lines.append(f"class_names = [{', '.join(map(_quoted, names))}]")
     lines.append(f"rgb_bands = {list(choose_rgb(n_bands, raster.wavelengths))}  # from 0: red, green, blue")
     if raster.wavelengths is None:
         lines.append("# wavelengths = [...]  # of the bands, in nm")
     if raster.nodata is None:
-        lines.append("# nodata = 0  # the value of pixels without data, where there is one")
+        lines.append("# nodata = 0  # the value of pixels without data, if they have one")
     return [*lines, f"# Save these lines as {home / FILE}, then: python main.py --dataset {home}"]
 
 
@@ -261,12 +249,12 @@ def _certain(orders: list, path: Path) -> bool:
     return orders[0] == (0, 1, 2) or (len(orders) == 1 and path.suffix.lower() in ARRAYS)
 
 
-def _own_name(home: Path) -> str:
-    """A name after the folder, with the letters that a name may have, and none of the catalogue's."""
+def _new_name(home: Path) -> str:
+    """Name the scene after its folder, with the letters that a name may have, and unlike any of the catalogue's."""
     name = re.sub(r"[^\w .+-]", "_", home.resolve().name).lstrip(" .+-") or "scene"
     try:
         return f"{find_scene(name).name}-own"
-    except ValueError:
+    except InputError:
         return name[:100]
 
 

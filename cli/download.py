@@ -1,4 +1,4 @@
-"""Fetch a scene's files, resume where a transfer broke off, and keep only what agrees with the catalogue."""
+"""Download a scene's files, resume an interrupted transfer, and keep only what agrees with the catalogue."""
 
 import hashlib
 import logging
@@ -10,8 +10,9 @@ import numpy as np
 import requests
 from tqdm import tqdm
 
-from scenes import catalogue
+from scenes.catalogue import find_scene
 from scenes.matfiles import read_arrays
+from scenes.spec import MASK_KEYS, SceneSpec
 from utils import write_atomically
 
 CHUNK = 1 << 14  # bytes, which is also the most that a broken transfer loses
@@ -25,18 +26,18 @@ class DownloadError(OSError):
 
 
 def download(name: str, folder: Path | str) -> list[Path]:
-    """Bring a scene's files into its subfolder; what is there already is checked and kept.
+    """Download a scene's files into its subfolder; files that exist are checked and kept.
 
     Args:
         name: scene name or alias.
         folder: data root; the files go into its subfolder for the scene.
     Returns:
-        Paths of all files of the scene, in place and complete.
+        Paths of all files of the scene.
     Raises:
-        ValueError: no scene has that name.
-        DownloadError: a file cannot be fetched, or needs a form, or is not what the catalogue describes.
+        InputError: no scene has that name.
+        DownloadError: a file cannot be downloaded, or needs a form, or is not what the catalogue describes.
     """
-    spec = catalogue.find_scene(name)
+    spec = find_scene(name)
     home = Path(folder) / spec.folder
     targets = [home / file for file in _files(spec)]
     if not targets:
@@ -51,18 +52,18 @@ def download(name: str, folder: Path | str) -> list[Path]:
     return targets
 
 
-def check(spec: catalogue.SceneSpec, path: Path) -> None:
-    """Compare a file with what the catalogue knows of it: its SHA-256, or else what it holds.
+def check(spec: SceneSpec, path: Path) -> None:
+    """Compare a file with what the catalogue knows of it: its SHA-256, or else its content.
 
     Args:
-        spec: the SceneSpec.
+        spec: the scene.
         path: a file under the name that the catalogue gives it.
     Raises:
         DownloadError: the first difference, as the end of a sentence about the file.
     """
     if path.name in spec.sums:
         if (found := _sha256(path)) != spec.sums[path.name]:
-            raise DownloadError(f"its SHA-256 is {found} where {spec.sums[path.name]} is expected")
+            raise DownloadError(f"its SHA-256 is {found}, but {spec.sums[path.name]} is expected")
         return
     key, shape, counts = _expected(spec, path.name)
     try:
@@ -72,31 +73,32 @@ def check(spec: catalogue.SceneSpec, path: Path) -> None:
     if key not in arrays:
         raise DownloadError(f"it has no variable {key!r}, only {', '.join(map(repr, arrays))}")
     if arrays[key].shape != shape:
-        raise DownloadError(f"the shape of {key!r} is {arrays[key].shape} where {shape} is expected")
+        raise DownloadError(f"the shape of {key!r} is {arrays[key].shape}, but {shape} is expected")
     if len(shape) == 2:
         _check_labels(arrays[key], counts)
 
 
-def _files(spec):
-    """Names of the scene's files, each once."""
-    masks = tuple(catalogue.MASK_KEYS) if spec.masks else ()
+def _files(spec: SceneSpec) -> list[str]:
+    """Give the names of the scene's files, each once."""
+    masks = tuple(MASK_KEYS) if spec.masks else ()
     return [file for file in dict.fromkeys((spec.cube_file, spec.gt_file, *masks)) if file]
 
 
-def _expected(spec, file):
-    """Variable, shape and pixels per class (None: not known) that a file of the scene must hold."""
-    height, width, _ = spec.shape
-    if file in catalogue.MASK_KEYS:
-        counts = {"TR": spec.masks.train_counts, "TE": spec.masks.test_counts}[catalogue.MASK_KEYS[file]]
-        return catalogue.MASK_KEYS[file], (width, height) if spec.masks.transposed else (height, width), counts
+def _expected(spec: SceneSpec, file: str) -> tuple[str | None, tuple[int, ...], tuple[int, ...] | None]:
+    """Give variable, shape and pixels per class (None: not known) that a file of the scene must hold."""
+    assert spec.shape is not None
+    height, width, n_bands = spec.shape
+    if spec.masks is not None and file in MASK_KEYS:
+        counts = {"TR": spec.masks.train_counts, "TE": spec.masks.test_counts}[MASK_KEYS[file]]
+        return MASK_KEYS[file], (width, height) if spec.masks.transposed else (height, width), counts
     if file == spec.gt_file:
         return spec.gt_key, (height, width), spec.class_counts
-    return spec.cube_key, spec.shape, None
+    return spec.cube_key, (height, width, n_bands + spec.n_dropped), None
 
 
 def _check_labels(labels, counts):
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DownloadError(f"its labels are {labels.dtype} where whole numbers are expected")
+        raise DownloadError(f"its labels are {labels.dtype}, but whole numbers are expected")
     if counts is None:
         return
     ids, found = np.unique(labels[labels > 0], return_counts=True)
@@ -104,13 +106,13 @@ def _check_labels(labels, counts):
     expected = dict(enumerate(counts, start=1))
     for k in sorted(found | expected):
         if found.get(k, 0) != expected.get(k, 0):
-            raise DownloadError(f"class {k} has {found.get(k, 0)} pixels where {expected.get(k, 0)} are expected")
+            raise DownloadError(f"class {k} has {found.get(k, 0)} pixels, but {expected.get(k, 0)} are expected")
 
 
 def _keep(spec, target):
-    """Leave a file as it is, provided that it is the right one; never replace what the user put there."""
+    """Check that a file is the right one, and leave it as it is; never replace a file of the user."""
     if target.name not in spec.urls:
-        log.info("%s is there (not checked here)", target)
+        log.info("%s exists (not checked)", target)
         return
     try:
         check(spec, target)
@@ -118,11 +120,11 @@ def _keep(spec, target):
         raise DownloadError(
             f"{target} is not the file that {spec.name} needs, {error}: move it away and repeat the command"
         ) from error
-    log.info("%s is there already", target)
+    log.info("%s exists already", target)
 
 
 def _fetch(spec, target):
-    """Fetch one file, check it in a folder beside its place, and only then move it there."""
+    """Download one file, check it in a folder beside its place, and only then move it there."""
     url = spec.urls[target.name]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -150,11 +152,11 @@ def _fetch(spec, target):
 
 
 def _transfer(url, part):
-    """Add to `part` what it lacks of the address, or bring all of it where the server cannot go on from there."""
+    """Add to `part` what it lacks, or fetch all of it if the server cannot resume."""
     held = _size(part)
     response = _request(url, held)
-    goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {held}-")
-    if response.status_code in (206, 416) and not goes_on:  # what is held is no beginning of that file
+    resumes = response.headers.get("Content-Range", "").startswith(f"bytes {held}-")
+    if response.status_code in (206, 416) and not resumes:  # `part` is no beginning of that file
         response.close()
         response = _request(url, 0)
     with response:
@@ -185,11 +187,11 @@ def _request(url, start):
 
 
 def _broken_off(url, held):
-    return DownloadError(f"the transfer of {url} broke off after {held} bytes: repeat the command to go on from there")
+    return DownloadError(f"the transfer of {url} broke off after {held} bytes: repeat the command to resume there")
 
 
 def _by_hand(spec, home, reason):
-    """One sentence on every missing file: why, where to get it, and where to put it."""
+    """Give a sentence on every missing file: why, where to get it, and where to put it."""
     missing = [file for file in _files(spec) if not (home / file).exists()]
     wanted = ", ".join(f"{file} (from {spec.urls[file]})" if file in spec.urls else file for file in missing)
     source = "" if all(file in spec.urls for file in missing) else f" (source: {spec.source})"

@@ -1,4 +1,4 @@
-"""A scene's cube and label maps as read: any format, turned to (rows, columns, bands), brought to the same grid."""
+"""Read a scene's cube and label maps: any format, turned to (rows, columns, bands), brought to the same grid."""
 
 import itertools
 import logging
@@ -23,18 +23,18 @@ def read_cube(
     """Read a scene's cube.
 
     A pixel whose bands all hold the no-data value (or are NaN) is empty. It gets the spectrum of the nearest pixel with
-    data, as if the scene were mirrored there: no value of no meaning enters a window, and whoever fits a normalisation
-    leaves these pixels out.
+    data, as if the scene were mirrored there, so that no meaningless value enters a patch. Normalisation and PCA are
+    fitted without these pixels.
 
     Args:
         path: its file.
-        spec: the scene; its shape, where it is known, decides the order of the axes.
-        plane: (H, W) of the ground truth, which decides where the shape is not known; or None.
-        notes: gets a sentence on whatever was mended, which is logged as well.
+        spec: the scene; its shape, if it is known, decides the order of the axes.
+        plane: (H, W) of the ground truth, which decides if the shape is not known; or None.
+        notes: list to which a sentence on each correction is appended; it is logged as well.
     Returns:
-        The cube (H, W, n_bands) float32; which pixels have data, (H, W) bool, or None where all have; its raster.
+        The cube (H, W, n_bands) float32; which pixels have data, (H, W) bool, or None if all have; its raster.
     Raises:
-        InputError: a file that cannot be read, axes or bands that do not fit, NaN in pixels that have data.
+        InputError: the file cannot be read, axes or bands do not fit, or pixels that have data hold NaN.
     """
     arrays, raster = read_file(path)
     cube = choose_array(arrays, spec.cube_key if raster is None else None, path, "the cube", (3,))
@@ -68,7 +68,7 @@ def _note(notes: list[str] | None, sentence: str) -> None:
 
 
 def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None) -> SceneSpec:
-    """Add to the facts of a described scene what its cube tells: shape, wavelengths, picture's bands, pixel size."""
+    """Complete the facts of a user's scene from its cube: shape, wavelengths, bands of the picture, pixel size."""
     if spec.described is None:
         return spec
     n_bands = shape[2]
@@ -83,13 +83,13 @@ def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None
 
 
 def find_orders(shape: tuple[int, int, int], wanted: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Give the orders of the axes of `shape` that begin as `wanted` (rows, columns, perhaps bands), as it is first."""
-    orders = itertools.permutations(range(3))
+    """Find the orders of axes in which `shape` begins as `wanted` (rows, columns, perhaps bands), the present first."""
+    orders = itertools.permutations(range(3), 3)
     return [order for order in orders if tuple(shape[axis] for axis in order)[: len(wanted)] == tuple(wanted)]
 
 
 def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None, notes: list | None) -> np.ndarray:
-    """Bring the axes to rows, columns, bands where what is known of the shape leaves one way only."""
+    """Bring the axes to rows, columns, bands if the known shape leaves only one way to do so."""
     wanted = spec.shape or plane
     if cube.ndim == 2 and spec.described is not None:
         raise InputError(f"{path}: the cube has two axes, {cube.shape}; is this the label map?")
@@ -111,7 +111,7 @@ def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None, no
 def _fill(
     cube: np.ndarray, nodata: float | None, path: Path, notes: list | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """As float32, with the spectra of empty pixels replaced; and which pixels have data."""
+    """Convert to float32 and replace the spectra of empty pixels; the cube, and which pixels have data."""
     n_partly, empty = 0, np.zeros(cube.shape[:2], bool)
     if cube.dtype.kind == "f":
         empty = np.isnan(cube[..., 0])
@@ -130,14 +130,14 @@ def _fill(
         return cube, None
     from scipy.ndimage import distance_transform_edt  # here, because most scenes have data everywhere
 
-    nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    nearest = np.asarray(distance_transform_edt(empty, return_distances=False, return_indices=True))
     cube[empty] = cube[tuple(nearest[:, empty])]
     _note(notes, f"{path.name}: {int(empty.sum())} pixels have no data; they count as unlabelled")
     return cube, ~empty
 
 
 def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
-    """Read a scene's ground truth as it is stored; the array, and its raster where the format has one."""
+    """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
     arrays, raster = read_file(path)
     gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
     gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
@@ -159,15 +159,16 @@ def fit_labels(
 
     Args:
         gt, raster: as from `read_gt`.
-        like: the cube's raster, where it has one.
+        like: the cube's raster, if it has one.
         path: its file, for a message.
         spec: the scene, with its shape.
         notes: as for `read_cube`.
     Returns:
         (H, W) int64, 0 = unlabelled.
     Raises:
-        InputError: another grid, labels that the scene does not have.
+        InputError: the grid does not fit, or the scene does not have such labels.
     """
+    assert spec.shape is not None
     if gt.ndim == 2 and gt.shape != spec.shape[:2]:
         gt = _to_grid(gt, raster, like, spec, path, notes)
     if gt.shape != spec.shape[:2]:
@@ -176,23 +177,24 @@ def fit_labels(
 
 
 def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path, notes) -> np.ndarray:
-    """Take the label under each cube pixel's centre, by the map where both files have a place, else by factors."""
-    shape = spec.shape[:2]
-    from_, to = (transform_of(each.georeference if each else None) for each in (raster, like))
+    """Take the label under each cube pixel's centre, by map coordinates if both files have them, else by factors."""
+    assert spec.shape is not None
+    shape, places = spec.shape[:2], [each.georeference if each else None for each in (raster, like)]
+    from_, to = map(transform_of, places)
     rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
-    if from_ is not None and to is not None and same_system(raster.georeference, like.georeference):
+    if from_ is not None and to is not None and same_system(*places):
         (a, b, c, d, e, f), (x, y) = to, np.meshgrid(columns, rows)
         east, north = a * x + b * y + c, d * x + e * y + f
         a, b, c, d, e, f = from_
         east, north, area = east - c, north - f, a * e - b * d
-        # Centres on an edge between two pixels go to the one right of it or below, whatever the rounding.
+        # A centre on the edge between two pixels goes to the one right of it or below, whatever the rounding.
         j, i = ((e * east - b * north) / area + 1e-6, (a * north - d * east) / area + 1e-6)
         i, j = np.floor(i).astype(np.int64), np.floor(j).astype(np.int64)
         inside = (i >= 0) & (i < gt.shape[0]) & (j >= 0) & (j < gt.shape[1])
         if inside.any():
             found = np.zeros(shape, gt.dtype)
             found[inside] = gt[i[inside], j[inside]]
-            how = f"by their places on the map; {inside.mean():.1%} of the cube lies under it"
+            how = f"by map coordinates; it covers {inside.mean():.1%} of the cube"
             _note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {how}")
             return found
         raise InputError(f"{path} and the cube of {spec.name} do not overlap on the map; is it of the same place?")
@@ -205,7 +207,7 @@ def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, pa
 
 
 def check_labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
-    """Check that an array holds class ids 0..K; (H, W) int64."""
+    """Check that an array holds class ids 0..K, and give it as (H, W) int64; InputError if not."""
     if not np.isfinite(array).all() or (array != np.round(array)).any():
         raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
     if array.min() < 0 or array.max() > spec.n_classes:

@@ -1,4 +1,4 @@
-"""ENVI headers: which two files belong together, and what the header says, checked."""
+"""ENVI headers: which two files belong together, and the checked entries of a header."""
 
 import logging
 import math
@@ -6,18 +6,18 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-from spectral.io import envi
 
 from utils import InputError
 
 log = logging.getLogger(__name__)
-logging.getLogger("spectral").setLevel(logging.CRITICAL)  # what goes wrong is raised as well
 
 INTERLEAVES = ("bil", "bip", "bsq")
 DATA_SUFFIXES = ("", ".img", ".dat", ".raw", ".bin", ".hyspex", *(f".{name}" for name in INTERLEAVES))
-_TYPES = {code: np.dtype(kind) for code, kind in envi.dtype_map if np.dtype(kind).kind != "c"}
+_KINDS = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}
+_TYPES = {code: np.dtype(kind) for code, kind in _KINDS.items()}  # ENVI's codes, without those of complex numbers
 _LONGEST = 1 << 24  # bytes of a header
 _MOST = 1 << 31  # lines, samples or bands
 _TO_NM = {"nanometers": 1, "nanometres": 1, "nm": 1, "micrometers": 1000, "micrometres": 1000, "microns": 1000}
@@ -26,7 +26,7 @@ _TO_NM |= {"um": 1000, "µm": 1000, "μm": 1000, "angstroms": 0.1, "millimeters"
 
 @dataclass(frozen=True)
 class Header:
-    """What an ENVI header says of its data file; the attributes are those of `rasters.Raster`.
+    """The entries of an ENVI header; the attributes are those of `rasters.Raster`, and:
 
     Attributes:
         offset: bytes before the first value.
@@ -50,7 +50,7 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
     Args:
         path: a header (.hdr), or the data file beside one.
     Returns:
-        Header and data file; None where the path is no header and there is none beside it.
+        Header and data file; None if the path is no header and none lies beside it.
     Raises:
         InputError: a header that is missing, or without its data file.
     """
@@ -77,11 +77,11 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
 
 
 def read_header(path: Path) -> Header:
-    """Read an ENVI header and check what it says; InputError in one sentence where it cannot be used."""
+    """Read an ENVI header and check its entries; InputError if it cannot be used."""
     words = _words(path)
 
     def wrong(key, choices):
-        return InputError(f"{path}: '{key} = {str(words.get(key))[:40]}' must be {choices}; mend the header")
+        return InputError(f"{path}: '{key} = {str(words.get(key))[:40]}' must be {choices}; correct the header")
 
     def number(key, default, least, most):
         try:
@@ -94,14 +94,14 @@ def read_header(path: Path) -> Header:
 
     for key in ("samples", "lines", "bands", "data type", "interleave"):
         if key not in words:
-            raise InputError(f"{path}: the entry '{key}' is missing; mend the header")
-    shape = tuple(number(key, None, 1, _MOST) for key in ("lines", "samples", "bands"))
+            raise InputError(f"{path}: the entry '{key}' is missing; correct the header")
+    height, width, n_bands = (number(key, None, 1, _MOST) for key in ("lines", "samples", "bands"))
     if words["data type"] not in _TYPES:
         raise wrong("data type", f"one of {', '.join(_TYPES)} (complex numbers are not read)")
     dtype = _TYPES[words["data type"]]
     if "byte order" not in words and dtype.itemsize > 1:
-        raise InputError(f"{path}: the entry 'byte order' is missing; mend the header")
-    dtype = dtype.newbyteorder("<>"[number("byte order", 0, 0, 1)])
+        raise InputError(f"{path}: the entry 'byte order' is missing; correct the header")
+    dtype = dtype.newbyteorder(">" if number("byte order", 0, 0, 1) else "<")
     interleave = str(words["interleave"]).lower()
     if interleave not in INTERLEAVES:
         raise wrong("interleave", f"one of {', '.join(INTERLEAVES)}")
@@ -113,25 +113,25 @@ def read_header(path: Path) -> Header:
         if any(str(word).strip("0 ") for word in _as_list(words.get(key, "0"))):
             raise wrong(key, "0, for frame offsets are not read")
     offset = number("header offset", 0, 0, 1 << 62)
-    place = {"map info": _as_list(words["map info"])} if "map info" in words else {}
+    georeference: dict = {"map info": _as_list(words["map info"])} if "map info" in words else {}
     if "coordinate system string" in words:
-        place["coordinate system string"] = ",".join(_as_list(words["coordinate system string"]))
+        georeference["coordinate system string"] = ",".join(_as_list(words["coordinate system string"]))
     nodata = _floats(words.get("data ignore value", ""))
     names = _as_list(words["class names"])[1:] if "class names" in words else ()  # the first one is of the unlabelled
     return Header(
-        shape,
+        (height, width, n_bands),
         dtype,
         offset,
         interleave,
-        _wavelengths(words, shape[2], path),
+        _wavelengths(words, n_bands, path),
         nodata[0] if nodata else None,
-        place or None,
+        georeference or None,
         tuple(names) or None,
     )
 
 
 def data_type_code(dtype: np.dtype) -> str:
-    """Give the number by which ENVI calls a type."""
+    """Give ENVI's code of a type."""
     return next(code for code, kind in _TYPES.items() if kind == dtype)
 
 
@@ -139,11 +139,18 @@ def write_header(path: Path, facts: dict) -> None:
     """Write a header of these entries."""
     if "coordinate system string" in facts:  # braces keep the commas in it
         facts = facts | {"coordinate system string": f"{{{facts['coordinate system string']}}}"}
-    envi.write_envi_header(str(path), facts)
+    _spectral().write_envi_header(str(path), facts)
+
+
+def _spectral() -> ModuleType:
+    from spectral.io import envi  # here, because most scenes do without it
+
+    logging.getLogger("spectral").setLevel(logging.CRITICAL)  # its errors are raised as well
+    return envi
 
 
 def _words(path: Path) -> dict:
-    """The entries of a header: lower-case keys, values as text or as lists of text."""
+    """Read the entries of a header: lower-case keys, values as text or as lists of text."""
     if path.stat().st_size > _LONGEST:
         raise InputError(f"{path} is too long for an ENVI header; is it the data file?")
     content = path.read_bytes()
@@ -157,7 +164,7 @@ def _words(path: Path) -> dict:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # keys in capitals
-                return envi.read_envi_header(str(copy))
+                return _spectral().read_envi_header(str(copy))
         except Exception as error:  # a damaged header can fail in any way inside the package
             raise InputError(f"{path} is not a readable ENVI header; fetch or copy it again") from error
 
@@ -167,7 +174,7 @@ def _as_list(value) -> list[str]:
 
 
 def _floats(value) -> list[float]:
-    """The numbers of an entry; empty where one of them is none."""
+    """Give the numbers of an entry; none if one of the words is not a number."""
     try:
         return [float(word) for word in _as_list(value)]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where a raster lies on the Earth: ENVI's map info, GeoTIFF's transform, and the way from one to the other."""
+"""Georeferences of rasters: ENVI's map info, GeoTIFF's transform, and conversion between them."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ def transform_of(georeference: dict | None) -> tuple[float, ...] | None:
         georeference: as in `Raster.georeference`.
     Returns:
         (a, b, c, d, e, f): column x and row y of a pixel's upper left corner lie at (a x + b y + c, d x + e y + f);
-        None where it is not known.
+        None if it is not known.
     """
     if not georeference:
         return None
@@ -28,7 +28,7 @@ def transform_of(georeference: dict | None) -> tuple[float, ...] | None:
     except (KeyError, ValueError, TypeError):
         return None
     turn = math.radians(_rotation(info))
-    # ENVI counts the reference pixel from 1, and turns counter-clockwise round it.
+    # ENVI counts the reference pixel from 1, and rotates counter-clockwise about it.
     a, b = width * math.cos(turn), height * math.sin(turn)
     d, e = width * math.sin(turn), -height * math.cos(turn)
     column, row = column - 1, row - 1
@@ -53,7 +53,7 @@ def crs_of(georeference: dict | None) -> str | None:
 
 
 def pixel_size_of(georeference: dict | None) -> float | None:
-    """Metres across a pixel; None where that is not known, or where it is not the same in both directions."""
+    """Give the metres across a pixel; None if they are not known or differ between the two directions."""
     transform = transform_of(georeference)
     if transform is None:
         return None
@@ -65,7 +65,7 @@ def pixel_size_of(georeference: dict | None) -> float | None:
 
 
 def _metres_per_unit(georeference) -> float | None:
-    """Of the coordinates; None where they are degrees, or not known."""
+    """Give the metres per unit of the coordinates; None if these are degrees, or not known."""
     info = [str(word).strip().lower() for word in georeference.get("map info") or []]
     if info and (info[0] == "utm" or {"units=meters", "units=metres"} & set(info)):
         return 1.0
@@ -76,7 +76,7 @@ def _metres_per_unit(georeference) -> float | None:
 
         system = CRS.from_user_input(georeference["crs"])
         return system.linear_units_factor[1] if system.is_projected else None
-    except (ImportError, ValueError):  # whoever has such a georeference has read it with this package
+    except (ImportError, ValueError):  # unlikely, as this package has read the georeference
         return None
 
 
@@ -90,7 +90,7 @@ def map_info_of(georeference: dict | None) -> dict:
         return {}
     a, b, c, d, e, f = transform
     if abs(b) > 1e-9 * abs(a) or abs(d) > 1e-9 * abs(e) or a <= 0 or e >= 0:
-        log.info("the input is turned or mirrored on the map, which is not carried over into an ENVI header")
+        log.info("the input is rotated or mirrored on the map; its georeference is left out of the ENVI header")
         return {}
     entries = {"map info": ["Arbitrary", "1", "1", repr(c), repr(f), repr(a), repr(-e)]}
     if crs is not None:
@@ -100,15 +100,15 @@ def map_info_of(georeference: dict | None) -> dict:
     return entries
 
 
-def same_system(one: dict, other: dict) -> bool:
-    """Whether two rasters' coordinates may be compared; one that does not say its system has the other's."""
+def same_system(one: dict | None, other: dict | None) -> bool:
+    """Whether two rasters' coordinates may be compared; a raster without a coordinate system gets the other's."""
     first, second = crs_of(one), crs_of(other)
     if first is None or second is None or first == second:
         return True
     try:
         from rasterio.crs import CRS
         from rasterio.errors import CRSError
-    except ImportError:  # two spellings that only this package could compare
+    except ImportError:  # only this package can compare two different texts
         return False
     try:
         first, second = CRS.from_user_input(first), CRS.from_user_input(second)
@@ -125,8 +125,8 @@ def _rotation(info):
 
 
 def _projection(crs):
-    """The name of a coordinate system in ENVI's words, and what follows the pixel size."""
-    from rasterio.crs import CRS  # an extra; whoever has such a georeference has read it with this
+    """Give ENVI's name of a coordinate system, and the words that follow the pixel size."""
+    from rasterio.crs import CRS  # an optional package, which has read the georeference
 
     code = CRS.from_user_input(crs).to_epsg()
     for datum, (north, south, degrees) in _DATUMS.items():

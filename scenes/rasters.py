@@ -1,4 +1,4 @@
-"""Rasters on disk, opened without being read: ENVI, GeoTIFF, .npy, .npz, .mat; and label maps and bands written."""
+"""Open rasters without reading them: ENVI, GeoTIFF, .npy, .npz, .mat; and write label maps and bands."""
 
 import logging
 import math
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 GEOTIFF, ARRAYS = (".tif", ".tiff"), (".npy", ".npz", ".mat")
 FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), .npy, .npz, .mat"
 _BLOCK = 1 << 24  # bytes written at a time
-_SQUEEZED = 20_000  # more than any compression of a GeoTIFF that holds an image makes of it
+_SQUEEZED = 20_000  # more than the compression of any GeoTIFF that holds an image
 
 
 @dataclass(frozen=True)
 class Raster:
-    """An image on disk, of which only the rows that are asked for are read where the format allows it.
+    """An image on disk, of which only the requested rows are read if the format allows it.
 
     Attributes:
         path: the file, of an ENVI pair the header.
@@ -35,9 +35,9 @@ class Raster:
         wavelengths: of the bands in nm, in the file's order, or None.
         nodata: the value that marks pixels without data, or None.
         georeference: an ENVI header's "map info" (list of words) and "coordinate system string", or a GeoTIFF's "crs"
-            (WKT) and "transform" (six numbers, see `georeference.transform_of`); None without.
-        class_names: of a classification that names its classes, index i for value i + 1; None without.
-        key: the variable, where the file holds several.
+            (WKT) and "transform" (six numbers, see `georeference.transform_of`); None if it has none.
+        class_names: of a classification that names its classes, index i for value i + 1; else None.
+        key: the variable, if the file holds several.
     """
 
     path: Path
@@ -48,34 +48,35 @@ class Raster:
     georeference: dict | None = None
     class_names: tuple[str, ...] | None = None
     key: str | None = None
-    _read: Callable[[int, int], np.ndarray] = field(default=None, repr=False, compare=False)
+    _read: Callable[[int, int], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, array: np.ndarray, path: Path, key: str | None = None) -> "Raster":
-        """Take an array of two or three axes for an image."""
+        """Make a raster of an array of two or three axes."""
         cube = array if array.ndim == 3 else array[:, :, None]
         return cls(path, cube.shape, cube.dtype.newbyteorder("="), key=key, _read=lambda start, stop: cube[start:stop])
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Read the rows start .. stop - 1; (stop - start, W, n_bands) of `dtype`, InputError where they are damaged."""
+        """Read the rows start .. stop - 1, (stop - start, W, n_bands) of `dtype`; InputError if they are damaged."""
         if not 0 <= start <= stop <= self.shape[0]:
             raise ValueError(f"rows {start} to {stop} of {self.shape[0]}")
+        assert self._read is not None
         return np.array(self._read(start, stop), self.dtype, order="C")
 
 
 def open_raster(path: Path, key: str | None = None) -> Raster:
-    """Open an image, without reading its values where the format allows it.
+    """Open an image, without reading its values if the format allows it.
 
     Args:
         path: a file whose suffix says what it is; an ENVI header or the data file beside it.
-        key: the variable of a .mat or .npz file; the only one of three axes (else of two) where not given.
+        key: the variable of a .mat or .npz file; without it the only array of three axes, else of two, is taken.
     Raises:
         InputError: an unknown suffix, a missing file or package, a damaged file, or sizes that do not fit.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if key is not None and suffix not in ARRAYS:
-        raise InputError(f"{path} has no variables, of which {key!r} could be one; leave the key out")
+        raise InputError(f"{path} has no variables, so that {key!r} cannot be one; leave the key out")
     if suffix in GEOTIFF:
         return _open_geotiff(path)
     if suffix in ARRAYS:
@@ -94,12 +95,12 @@ def _open_envi(header: Path, data: Path) -> Raster:
         how = "cut off" if size < wanted else "longer"
         raise InputError(
             f"{data} is {how}: it has {size} bytes where {header.name} ({height} lines, {width} samples, {n_bands} "
-            f"bands, {facts.dtype}, offset {facts.offset}) asks for {wanted}; copy it again or mend the header"
+            f"bands, {facts.dtype}, offset {facts.offset}) requires {wanted}; copy it again or correct the header"
         )
     axes = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}[facts.interleave]
     stored = tuple(shape[axis] for axis in axes)
 
-    def read(start, stop):  # mapped anew each time, so that what was read leaves the memory
+    def read(start, stop):  # mapped anew each time, so that memory of rows read before is freed
         return np.memmap(data, facts.dtype, "r", facts.offset, stored).transpose(np.argsort(axes))[start:stop]
 
     return Raster(
@@ -121,7 +122,7 @@ def _rasterio(path: Path) -> ModuleType:
         raise InputError(
             f"{path}: GeoTIFF needs the package rasterio, which is not installed; `pip install rasterio` adds it"
         ) from error
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what goes wrong is raised as well
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors are raised as well
     return rasterio
 
 
@@ -136,7 +137,7 @@ def _open_geotiff(path: Path) -> Raster:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one without a place
+            warnings.simplefilter("ignore")  # a file without georeference
             image = rasterio.open(path, driver="GTiff")
         kinds = {np.dtype(kind) for kind in image.dtypes}
         placed = image.crs is not None or not image.transform.is_identity
@@ -160,7 +161,7 @@ def _open_geotiff(path: Path) -> Raster:
 
 
 def _geotiff_wavelengths(image) -> tuple[float, ...] | None:
-    """Of the bands in nm, where each band's metadata have its wavelength."""
+    """Give the bands' wavelengths in nm, or None unless each band's metadata have one."""
     found = []
     for band in range(1, image.count + 1):
         tags = image.tags(band)
@@ -203,9 +204,9 @@ def write_labels(path: Path, labels: np.ndarray, class_names, palette, like: Ras
         path: .hdr (the data go beside it into .img) or .tif; an earlier file is replaced once the new one is whole.
         labels: (H, W) uint8 or uint16, 0 = unlabelled, 1..K.
         class_names, palette: K names and "#rrggbb" each; index i is label i + 1.
-        like: the raster that it is a map of, whose place on the Earth it gets.
+        like: the mapped raster, whose georeference the file gets.
     Raises:
-        InputError: another suffix, or rasterio is needed and not installed.
+        InputError: another suffix, or rasterio is needed but not installed.
     """
     names = ("Unlabelled", *class_names)
     colours = [tuple(bytes.fromhex(colour.lstrip("#"))) for colour in ("#000000", *palette)]
@@ -225,9 +226,9 @@ def write_bands(path: Path, array: np.ndarray, names, like: Raster | None = None
         path: .hdr or .tif; an earlier file is replaced once the new one is whole.
         array: (H, W, n) float32.
         names: n names of its bands.
-        like: the raster that it belongs to, whose place on the Earth it gets.
+        like: the mapped raster, whose georeference the file gets.
     Raises:
-        InputError: another suffix, or rasterio is needed and not installed.
+        InputError: another suffix, or rasterio is needed but not installed.
     """
     if path.suffix.lower() == ".hdr":
         _write_envi(path, array, like, {"band names": names})
@@ -236,11 +237,11 @@ def write_bands(path: Path, array: np.ndarray, names, like: Raster | None = None
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, by which rasterio goes
+    return path.with_name(f".{os.getpid()}.{path.name}")  # with the suffix, from which rasterio takes the format
 
 
 def _blocks(array: np.ndarray):
-    """Row numbers of blocks of rows that are small enough to be held twice."""
+    """Give first and last row, exclusive, of blocks that are small enough to be held twice."""
     step = max(1, _BLOCK // max(1, array[:1].nbytes))
     return [(start, min(start + step, len(array))) for start in range(0, len(array), step)]
 
@@ -277,11 +278,11 @@ def _write_geotiff(path: Path, array: np.ndarray, like: Raster | None, tags, *, 
         try:
             facts["crs"] = rasterio.crs.CRS.from_user_input(crs)
         except rasterio.errors.CRSError:
-            log.info("%s: the input's coordinate system is not one that GeoTIFF knows; left out", path)
+            log.info("%s: the input's coordinate system is unknown to GeoTIFF and left out", path)
     ready = _beside(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one without a place
+            warnings.simplefilter("ignore")  # a file without georeference
             with rasterio.open(ready, "w", driver="GTiff", **facts) as image:
                 for start, stop in _blocks(array):
                     image.write(array[start:stop].transpose(2, 0, 1), window=((start, stop), (0, width)))

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from scenes.spec import MASK_KEYS, MaskSpec, SceneSpec, colours
 from utils import InputError, did_you_mean, plain_name
@@ -71,7 +72,7 @@ def read_description(path: Path, taken: Collection[str] = ()) -> SceneSpec:
     if not facts["class_names"] and (facts["gt_file"] or train):
         advice = "`python main.py --describe FILE` of the label map suggests it"
         raise entries.wrong("class_names", f"is missing; {advice}")
-    masks = (train, test) if train else None
+    masks = None if train is None else (train, test)
     return SceneSpec(**facts, folder=str(home), described=str(path.resolve()), mask_files=masks)
 
 
@@ -110,7 +111,7 @@ def read_catalogue_file(path: Path, taken: Collection[str] = ()) -> SceneSpec:
     return SceneSpec(
         **facts,
         folder=facts["name"],
-        class_counts=_counts(entries, "class_counts", len(names)),
+        class_counts=_counts(entries, "class_counts", len(names)) if "class_counts" in entries.words else None,
         shape=tuple(shape),
         n_dropped=entries.take("n_dropped", _is_whole, 0),
         aliases=tuple(entries.take("aliases", _all(_is_text), ())),
@@ -138,9 +139,10 @@ class _Entries:
         return InputError(f"{self.path}{f', line {line}' if line else ''}: {shown!r} {what}")
 
     def missing(self, key: str) -> InputError:
+        """Say that an entry is missing, and what it must be."""
         return self.wrong(key, f"is missing; it must be {self.keys[key]}")
 
-    def take(self, key: str, fits: Callable, default=None):
+    def take(self, key: str, fits: Callable, default: Any = None) -> Any:
         """Give an entry, or the default if it is absent; InputError if it does not fit."""
         if key not in self.words:
             return default
@@ -216,18 +218,17 @@ def _masks(entries: _Entries, class_names: tuple[str, ...]) -> MaskSpec | None:
     names = tuple(entries.take("names", _all(_is_text), class_names))
     if sorted(names) != sorted(class_names):
         raise entries.wrong("names", "must be the class names, each once, in the masks' order")
-    for key in ("train_counts", "test_counts"):
-        if key not in table:
-            raise entries.missing(key)
     train, test = (_counts(entries, key, len(names)) for key in ("train_counts", "test_counts"))
     return MaskSpec(names, train, test, entries.take("transposed", _is_flag, False))
 
 
-def _counts(entries: _Entries, key: str, n_classes: int) -> tuple[int, ...] | None:
+def _counts(entries: _Entries, key: str, n_classes: int) -> tuple[int, ...]:
     counts = entries.take(key, _all(_is_whole))
-    if counts is not None and len(counts) != n_classes:
+    if counts is None:
+        raise entries.missing(key)
+    if len(counts) != n_classes:
         raise entries.wrong(key, f"has {len(counts)} numbers for {n_classes} class names")
-    return None if counts is None else tuple(counts)
+    return tuple(counts)
 
 
 def _is_text(value):

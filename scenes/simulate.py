@@ -1,4 +1,4 @@
-"""A simulated hyperspectral scene: farmland with a river, roads, a few villages and greenhouses.
+"""Simulate a hyperspectral scene: farmland with a river, roads, a few villages and greenhouses.
 
 The map is drawn on a grid finer than the pixels, so that pixels at borders are mixtures. Each class is a recipe over a
 few building blocks (fresh leaf, straw, soil, ...), and what varies within a class is the recipe: from parcel to parcel,
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 SUB = 3  # sub-pixels per pixel and axis
-# Mean share of each building block in the first ten classes; what is missing to 1 is shade.
+# Mean fraction of each building block in the first ten classes; what is missing to 1 is shade.
 RECIPES = np.array(
     [  # leaf canopy straw petals soil tile bitumen water plastic
         [0.00, 0.00, 0.00, 0.00, 0.03, 0.00, 0.00, 0.95, 0.00],  # 1 water
@@ -62,7 +62,7 @@ def simulate(seed=0, *, shape=(128, 128, 64), n_classes=10):
 def _field(shape, sigma, rng):
     """Draw a random field (H, W) of zero mean and unit deviation, correlated over about `sigma` cells."""
     spectrum = ndimage.fourier_gaussian(fft.rfft2(rng.standard_normal(shape)), sigma, n=shape[1])
-    field = fft.irfft2(spectrum, s=shape)
+    field = np.asarray(fft.irfft2(spectrum, s=shape))
     return (field - field.mean()) / field.std()
 
 
@@ -123,14 +123,14 @@ def _draw_land(height, width, n_classes, land, rng):
 
 
 def _add_plots(labels, parcels, surveyed, n_classes, land, rng):
-    """Add houses along the roads and greenhouses in the fields, each a surveyed parcel of its own, in place.
+    """Add houses along the roads and greenhouses in the fields, each a surveyed parcel, in place.
 
     A class too small to be found again, as happens in a small scene, gets some plots too.
     """
     shape, scale = labels.shape, np.sqrt(labels.size) / SUB
-    to_road = ndimage.distance_transform_edt(labels != land[-1] + 1) / SUB
-    village, farm, lie = (_field(shape, share * scale * SUB, rng) for share in (0.06, 0.06, 0.2))
-    # For each class: where plots may be, their mean width and length in pixels, and the share of the scene wanted.
+    to_road = np.asarray(ndimage.distance_transform_edt(labels != land[-1] + 1)) / SUB
+    village, farm, lie = (_field(shape, extent * scale * SUB, rng) for extent in (0.06, 0.06, 0.2))
+    # For each class: where plots may be, their mean width and length in pixels, and the wanted fraction of the scene.
     plots = [(np.ones(shape, bool), 4, 4, 0.0)] * (land[-1] + 2)
     by_road = (to_road > 2) & (to_road < 9)
     plots += [(by_road & (village > 0.8), 3.5, 5, 0.01), ((to_road > 5) & (farm > 1), 4, 9, 0.012)]
@@ -138,10 +138,10 @@ def _add_plots(labels, parcels, surveyed, n_classes, land, rng):
     least = min(60, labels.size / SUB**2 / (2.5 * n_classes)) * SUB**2
     number = parcels.max()
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    for k, (where, *sides, share) in enumerate(plots[:n_classes]):
+    for k, (where, *sides, fraction) in enumerate(plots[:n_classes]):
         sites = np.flatnonzero(where) if where.any() else np.arange(where.size)
         for site in rng.permutation(sites)[:2000]:
-            if counts[k] >= max(least, share * labels.size):
+            if counts[k] >= max(least, fraction * labels.size):
                 break
             row, column = divmod(int(site), shape[1])
             half_width, half_length = np.minimum(sides, 0.25 * scale) * rng.uniform(0.7, 1.3, 2) * SUB / 2
@@ -160,9 +160,9 @@ def _add_plots(labels, parcels, surveyed, n_classes, land, rng):
 def _label(abundance, surveyed):
     """Return the ground truth (H, W) uint8: the class that covers most of a pixel, 0 where unclear or not surveyed."""
     gt = np.where(surveyed & (abundance.max(axis=0) > 0.65), abundance.argmax(axis=0) + 1, 0).astype(np.uint8)
-    for k, share in enumerate(abundance):
+    for k, cover in enumerate(abundance):
         if (gt == k + 1).sum() < 4:  # in a tiny scene; no class may be lost
-            gt.flat[np.argsort(share, axis=None)[-4:]] = k + 1
+            gt.flat[np.argsort(cover, axis=None)[-4:]] = k + 1
     return gt
 
 
@@ -172,11 +172,11 @@ def _mix(abundance, land, parcels, rng):
     others = 0.9 * rng.dirichlet(np.full(RECIPES.shape[1], 0.6), 10)
     recipes = np.vstack([np.vstack([RECIPES[:7], others])[: land[-1] + 1], RECIPES[7:]])[:n_classes]
     mixture = np.einsum("khw,kb->bhw", abundance, recipes)  # einsum: a sum in fixed order, whatever the threads
-    for share in mixture:
+    for fraction in mixture:
         by_parcel = rng.standard_normal(parcels.max() + 1)[parcels]
         variation = 0.4 * by_parcel + 0.4 * _field(shape, 5.0, rng) + 0.9 * rng.standard_normal(shape)
         # As when plants are counted, the deviation goes with the root of the mean; a little of all grows everywhere.
-        share += 0.14 * np.sqrt(share + 0.02 * (abundance[0] < 0.5)) * variation
+        fraction += 0.14 * np.sqrt(fraction + 0.02 * (abundance[0] < 0.5)) * variation
     return np.clip(mixture, 0, None, out=mixture)
 
 

@@ -95,9 +95,8 @@ def choose_rgb(n_bands: int, wavelengths: tuple[float, ...] | None) -> tuple[int
     """Choose bands for a picture: the nearest to 650, 550 and 460 nm, or evenly spread if no wavelengths are known."""
     if wavelengths is None:
         return (2 * n_bands // 3, n_bands // 3, 0)
-    red, green, blue = (
-        min(range(n_bands), key=lambda band: abs(wavelengths[band] - wanted)) for wanted in (650, 550, 460)
-    )
+    distances = ([abs(wavelength - wanted) for wavelength in wavelengths] for wanted in (650, 550, 460))
+    red, green, blue = (band.index(min(band)) for band in distances)
     return red, green, blue
 
 

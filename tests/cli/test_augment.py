@@ -56,4 +56,4 @@ def test_what_cannot_be_augmented_is_refused(tiny_scene, capsys, more, message):
 def test_a_folder_that_is_there_is_kept(tiny_scene, capsys):
     (tiny_scene.folder / "Augmented_Tiny").mkdir()
     assert main.main(["--augment", "2", "--dataset", "Tiny", "--folder", str(tiny_scene.folder)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err

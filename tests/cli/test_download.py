@@ -154,12 +154,12 @@ def test_a_part_that_is_longer_than_the_file_is_fetched_anew(server, tmp_path):
     [
         ("Tiny.mat", b"<html>Please log in</html>", "it cannot be read"),
         ("Tiny.mat", mat(other=CUBE), "no variable 'tiny', only 'other'"),
-        ("Tiny.mat", mat(tiny=CUBE[:, :, 1:]), r"shape of 'tiny' is \(8, 5, 1999\) where \(8, 5, 2000\)"),
-        ("Tiny_gt.mat", mat(tiny_gt=GT.astype(float)), "labels are float64 where whole numbers"),
-        ("Tiny_gt.mat", mat(tiny_gt=np.where(GT == 2, 1, GT)), "class 1 has 35 pixels where 15 are expected"),
-        ("Tiny_gt.mat", mat(tiny_gt=np.where(np.indices(GT.shape)[0] == 3, 3, GT)), "class 3 has 5 pixels where 0"),
-        ("TRAIN_GT.mat", mat(TR=TRAIN.T.copy()), r"shape of 'TR' is \(8, 5\) where \(5, 8\)"),
-        ("TEST_GT.mat", mat(TE=TRAIN), "class 1 has 5 pixels where 10 are expected"),
+        ("Tiny.mat", mat(tiny=CUBE[:, :, 1:]), r"shape of 'tiny' is \(8, 5, 1999\), but \(8, 5, 2000\)"),
+        ("Tiny_gt.mat", mat(tiny_gt=GT.astype(float)), "labels are float64, but whole numbers"),
+        ("Tiny_gt.mat", mat(tiny_gt=np.where(GT == 2, 1, GT)), "class 1 has 35 pixels, but 15 are expected"),
+        ("Tiny_gt.mat", mat(tiny_gt=np.where(np.indices(GT.shape)[0] == 3, 3, GT)), "class 3 has 5 pixels, but 0"),
+        ("TRAIN_GT.mat", mat(TR=TRAIN.T.copy()), r"shape of 'TR' is \(8, 5\), but \(5, 8\)"),
+        ("TEST_GT.mat", mat(TE=TRAIN), "class 1 has 5 pixels, but 10 are expected"),
     ],
 )
 def test_wrong_content_leaves_nothing_in_place(server, tmp_path, name, content, difference):
@@ -173,7 +173,7 @@ def test_wrong_content_leaves_nothing_in_place(server, tmp_path, name, content, 
 def test_a_known_sum_decides_even_where_the_content_fits(server, tmp_path, monkeypatch):
     spec = dataclasses.replace(catalogue.SCENES["Tiny"], sums={"Tiny_gt.mat": "0" * 64})
     monkeypatch.setitem(catalogue.SCENES, "Tiny", spec)
-    with pytest.raises(DownloadError, match=f"its SHA-256 is [0-9a-f]{{64}} where {'0' * 64} is expected"):
+    with pytest.raises(DownloadError, match=f"its SHA-256 is [0-9a-f]{{64}}, but {'0' * 64} is expected"):
         download("Tiny", tmp_path)
     assert "Tiny_gt.mat" not in names(tmp_path / "Tiny")
 
