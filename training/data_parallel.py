@@ -17,7 +17,7 @@ from torch.distributed import GradBucket, Store  # pyright: ignore[reportPrivate
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import SingleProcess
-from models import PatchClassifier
+from models.base import PatchClassifier
 from training.distributed import LONGEST_WAIT, Ranks
 from utils import InputError
 
