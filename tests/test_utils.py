@@ -158,7 +158,7 @@ def test_the_cpu_and_what_is_there_can_be_chosen(monkeypatch):
 def test_a_gpu_that_is_not_there_is_refused_with_what_is(monkeypatch, n_devices, answer, number):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
-    with pytest.raises(InputError, match=f"--cuda {number}: .*{answer}"):
+    with pytest.raises(InputError, match=f"cuda {number}: .*{answer}"):
         choose_device(number)
 
 

@@ -314,7 +314,7 @@ ERRORS = {
     "patch 1 for MiM": (["--model", "MiM-v1", "--patch_size", "1"], "at least 3"),
     "flag of another model": (["--model", "cnn", "--scan", "whole"], "CNN does not use --scan"),
     "bad scales": (["--model", "MiM-v1", "--patch_size", "5", "--scales", "3", "4"], "--scales 3 4"),
-    "no GPU of that number": (["--cuda", "99"], "--cuda 99"),
+    "no GPU of that number": (["--cuda", "99"], "cuda 99"),
     "one mask": (["--train_set", "TRAIN_GT.mat"], "go together"),
     "masks and sampling": (
         ["--train_set", "TRAIN_GT.mat", "--test_set", "TEST_GT.mat", "--sampling_mode", "random"],
@@ -330,7 +330,7 @@ ERRORS = {
         "fix the split; leave out --fold",
     ),
     "folds of another mode": (["--sampling_mode", "random", "--folds", "3"], "--folds is used with --sampling_mode"),
-    "fold without a mode": (["--fold", "1"], "--fold is used with --sampling_mode buffered alone"),
+    "fold without a mode": (["--fold", "1"], "--fold is used with --sampling_mode spatial alone"),
     "one fold": (["--sampling_mode", "buffered", "--folds", "1"], "--folds must be at least 2"),
     "fold too large": (["--sampling_mode", "buffered", "--fold", "5"], "--fold must lie between 0 and 4 (--folds 5)"),
     "no block": (["--sampling_mode", "buffered", "--block_size", "0"], "--block_size must be at least 1"),
@@ -372,7 +372,7 @@ def test_an_output_that_is_a_file_and_a_config_that_is_no_runs_are_refused(run, 
 def test_a_lone_fixed_mask_is_not_passed_over(run, folder):
     (folder / "Tiny" / "TEST_GT.mat").unlink()
     code, said, _ = run("--model", "cnn")
-    assert code == 2 and "TRAIN_GT.mat is there without its counterpart" in said
+    assert code == 2 and "TRAIN_GT.mat exists without its counterpart" in said
     assert run("--model", "cnn", "--sampling_mode", "random")[0] == 0
 
 
