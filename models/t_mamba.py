@@ -33,7 +33,7 @@ from models.options import MiMOptions
 from models.scan_order import cross_scan_orders, inverse_orders
 from models.ssm import ScanBranch
 from models.tokens import GaussianDecay, GridPool, TokenFuser, TokenLearner, WeightedFusion
-from selective_scan import can_cross_scan, cross_scan
+from selective_scan import CrossScanArguments, can_cross_scan, cross_scan
 
 
 class TMamba(nn.Module):
@@ -103,22 +103,25 @@ class TMamba(nn.Module):
 
         The parts are not called as modules here, so their hooks do not run; see `as_modules`.
         """
-        y = cross_scan(
-            tokens,
-            self.forward_branch.parameters_of_scan(),
-            self.backward_branch.parameters_of_scan(),
-            *(order.view(self.n_types, -1) for order in (self.forward_order, self.backward_order)),
-            index_weight=self.decay.index_weight,
+        arguments = CrossScanArguments(
+            tokens=tokens,
+            ahead=self.forward_branch.parameters_of_scan(),
+            behind=self.backward_branch.parameters_of_scan(),
             norm_weight=self.merge_norm.weight,
             norm_bias=self.merge_norm.bias,
             attention=self.learner.attention.packed() if self.learned else None,
             score=self.learner.score.weight if self.learned else None,
+            ahead_order=self.forward_order.view(self.n_types, -1),
+            behind_order=self.backward_order.view(self.n_types, -1),
+            index_weight=self.decay.index_weight,
             centre=self.decay.centre,
             by_feature=self.decay.by_feature,
             halves=self.halves,
             eps=self.merge_norm.eps,
         )
-        y = rearrange(y, "(b t) n c -> b t n c", t=self.n_types)  # in raster order, or the learner's averages
+        y = rearrange(
+            cross_scan(arguments), "(b t) n c -> b t n c", t=self.n_types
+        )  # in raster order, or the learner's averages
         if not self.learned:
             return self.out_proj(self.dropout(self.pool(y)) * z.unsqueeze(1)) + skip.unsqueeze(1)
         mix, added = self.fuser.parts(z)
