@@ -59,7 +59,7 @@ class TMamba(nn.Module):
         orders = cross_scan_orders(grid)[[scan_type - 1 for scan_type in scan_types]]
         self.n_types = len(scan_types)
         self.halves, self.scan_backend = options.scan == "halves", options.scan_backend
-        self.fused = True  # one operator where there is one; `as_modules` changes it
+        self.fused = True  # one operator if the device has it; `as_modules` changes it
         scanned = (length + 1) // 2 if self.halves else length
         centre = scanned - 1 if self.halves else length // 2
 
@@ -141,7 +141,7 @@ class TMamba(nn.Module):
         return (y_f + y_b.flip(2)) / 2
 
     def _run(self, branch: ScanBranch, tokens: Tensor, order: Tensor) -> Tensor:
-        """One direction of all types at once, decayed towards the centre; in the direction's own order."""
+        """One direction of all types at once, decayed towards the centre; in the direction's order."""
         return rearrange(
             self.decay(branch(tokens, order.view(self.n_types, -1))), "(b t) n c -> b t n c", t=self.n_types
         )

@@ -69,7 +69,7 @@ class CrossScanArguments(NamedTuple):
         return cls(flat[0], Direction(*flat[ahead:behind]), Direction(*flat[behind:rest]), *flat[rest:N_ARGUMENTS])
 
     def flat(self) -> tuple:
-        """The operators' arguments: each tensor of a direction is one of its own, as lists would cost time."""
+        """The operators' arguments: one for each tensor of a direction, as lists would cost time."""
         return (self.tokens, *self.ahead, *self.behind, *self[3:])
 
 
@@ -154,7 +154,7 @@ def _(*given):
 
 
 @backward.register_fake
-def _(grad, kept, *given):
+def _(_grad, _kept, *given):
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in _leaves(given)]
 
 
@@ -195,5 +195,5 @@ def _(*given, **__):
 
 
 @register_flop_formula(torch.ops.mim.cross_scan_backward)
-def _(grad, kept, *given, **__):
+def _(_grad, _kept, *given, **__):
     return _flops(scan_backward_flops, 3, 5, given)

@@ -34,14 +34,14 @@ def selective_scan(
         A: state matrix, diagonal, (d_inner, N), negative for a stable recurrence.
         B, C: input and output vectors, (batch, L, N).
         D: skip weight, (d_inner,), or None for no skip.
-        delta_bias: added to delta before anything else, (d_inner,).
+        delta_bias: added to delta first, (d_inner,).
         delta_softplus: pass delta (with its bias) through softplus.
         backend: a name from `available_backends()`, or "auto" for the best one.
     Returns:
-        y, (batch, L, d_inner), in u's dtype; under autocast in float32, as with PyTorch's own sums and exponentials.
+        y, (batch, L, d_inner), in u's dtype; under autocast in float32, as PyTorch's sums and exponentials are.
     Raises:
         ValueError: unknown back end (the choices are named), or shapes, devices or types that do not fit together.
-        NotImplementedError: forward-mode derivatives; there are those of first order in reverse mode.
+        NotImplementedError: forward-mode derivatives; those of first order exist in reverse mode.
     Source: Gu and Dao, arXiv 2312.00752, Algorithm 2 (with the simplified discretisation of B used there).
     """
     named = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
@@ -112,11 +112,11 @@ def _(u, *_):
 
 
 @scan_backward.register_fake
-def _(grad_y, u, delta, A, B, C, D, delta_bias, *_):
+def _(_grad_y, u, delta, A, B, C, D, delta_bias, *_):
     return [u.new_empty(0) if x is None else x.new_empty(x.shape) for x in (u, delta, A, B, C, D, delta_bias)]
 
 
-def _save_inputs(ctx, inputs, output):
+def _save_inputs(ctx, inputs, **_):
     *tensors, ctx.delta_softplus, ctx.backend = inputs
     ctx.save_for_backward(*tensors)
 
@@ -150,10 +150,10 @@ def scan_backward_flops(u_shape, A_shape) -> int:
 
 
 @register_flop_formula(torch.ops.mim.selective_scan)
-def _(u, delta, A, *_, **__):
+def _(u, _delta, A, *_, **__):
     return scan_flops(u, A)
 
 
 @register_flop_formula(torch.ops.mim.selective_scan_backward)
-def _(grad_y, u, delta, A, *_, **__):
+def _(_grad_y, u, _delta, A, *_, **__):
     return scan_backward_flops(u, A)

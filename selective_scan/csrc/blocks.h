@@ -43,7 +43,7 @@ struct Block {
   }
 };
 
-// Whether all exponents lie where exp2 need not hold them in range.
+// Whether all exponents are in the range of exp2_in_range.
 template <class T>
 bool in_range(Block<T>& s, const Vector<T>* A) {
   Vector<T> longest{}, steepest{};

@@ -1,5 +1,5 @@
-// What the CPU back end computes, as operators of PyTorch: the selective scan, and a T-Mamba's scans with all that is
-// around them. Rows of the batch go over the cores.
+// The CPU back end as operators of PyTorch: the selective scan, and a T-Mamba's scans with all that is around them.
+// Rows of the batch are distributed over the cores.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -84,7 +84,7 @@ void run_backward(const Inputs<T>& in, const T* grad_y, const Gradients<T>& out,
 
 bool is_double(const Tensor& tensor) { return tensor.scalar_type() == torch::headeronly::ScalarType::Double; }
 
-// All tensors contiguous, on the CPU, of one type, float or double; the Python side sees to it.
+// All tensors contiguous, on the CPU, of one type, float or double; as the Python side makes them.
 Tensor forward(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, std::optional<Tensor> D,
                std::optional<Tensor> bias, bool softplus) {
   Tensor y = torch::stable::empty_like(u);
@@ -103,7 +103,7 @@ Tensor zeros_like(const Tensor& tensor) {
 
 using Seven = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// Gradients of u, delta, A, B, C, D and the bias; zeros of A's first column's size where D or the bias is absent.
+// Gradients of u, delta, A, B, C, D and the bias; zeros (channels) if D or the bias is absent.
 Seven backward(Tensor grad_y, Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, std::optional<Tensor> D,
                std::optional<Tensor> bias, bool softplus) {
   Tensor grad_u = torch::stable::empty_like(u), grad_delta = torch::stable::empty_like(delta);

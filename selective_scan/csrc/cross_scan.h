@@ -21,10 +21,10 @@ struct CrossScan {
   const T* sample(int64_t b) const { return tokens + b * n.n_tokens * n.channels; }
   const int64_t* ahead(int64_t o) const { return ahead_order + o * n.length; }
   const int64_t* behind(int64_t o) const { return behind_order + o * n.length; }
-  // The tokens that come out for a sequence, and where they are: averages, or all that are merged.
+  // The number of tokens that result from a sequence, averages or all that are merged, and their place.
   int64_t n_out() const { return l.averages ? l.averages : l.length; }
   int64_t out_at(int64_t b, int64_t o) const { return (b * n.orders + o) * n_out() * n.channels; }
-  // Where a direction's scans are kept: (batch, orders, 2, length, channels).
+  // The place of a direction's scans in what is kept: (batch, orders, 2, length, channels).
   int64_t kept_at(int64_t b, int64_t o, int64_t way) const {
     return ((b * n.orders + o) * 2 + way) * n.length * n.channels;
   }
@@ -55,7 +55,7 @@ struct AllWeights {
       : ahead(c.n, ahead), behind(c.n, behind), scores(c.l, c.score) {}
 };
 
-// Samples begin to end into out, (batch, orders, tokens, channels); the scans into `kept` where it is not null.
+// Samples begin to end into out, (batch, orders, tokens, channels); the scans into `kept` if it is not null.
 template <class T>
 void scan_samples(const CrossScan<T>& c, AllWeights<T>& weights, int64_t begin, int64_t end, T* out, T* kept) {
   DirectionForward<T> ahead(c.n, weights.ahead), behind(c.n, weights.behind);

@@ -19,7 +19,7 @@ struct Sizes : Geometry<T> {
   int64_t n_projected() const { return delta_at() + round_up(rank, LANES<T>); }
   int64_t columns() const { return n_projected() / LANES<T>; }
 
-  // Where a row of x_weight, which makes delta's rank, B and C in this order, stands in what is projected.
+  // The place in what is projected of a row of x_weight, which makes delta's rank, B and C in this order.
   int64_t column(int64_t row) const {
     if (row < rank) return delta_at() + row;
     const int64_t n = row - rank;
@@ -69,7 +69,7 @@ struct Packed {
   }
 };
 
-// The parameters as the threads read them, some of them the other way round as well.
+// The parameters as the threads read them, some of them transposed as well.
 template <class T>
 struct Weights : Packed<T> {
   Vectors<T> to_projected, to_rank;  // (padded channels, columns) and (padded channels, vectors of the rank)

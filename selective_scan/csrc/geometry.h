@@ -6,7 +6,7 @@
 
 namespace mim {
 
-// States that go along the sequence together, and steps whose sums over channels are taken together: what they add to
+// States that are scanned together, and steps whose sums over channels are taken together: what they add to
 // the gradients of B and C fills as many vectors as there are lanes.
 template <class T>
 constexpr int64_t STATES = LANES<T> < 8 ? LANES<T> / 2 : 4;
@@ -32,7 +32,7 @@ struct Geometry {
   int64_t padded_states() const { return round_up(states, STATES<T>); }
   int64_t first(int64_t block) const { return block * LANES<T>; }  // the first channel of a block
   int64_t width(int64_t block) const { return std::min(LANES<T>, channels - first(block)); }  // its channels
-  // Where a number of A, (channels, states), is among the numbers of its vectors, (block, padded state).
+  // The place of a number of A, (channels, states), among the numbers of its vectors, (block, padded state).
   int64_t state_at(int64_t channel, int64_t state) const {
     return (channel / LANES<T> * padded_states() + state) * LANES<T> + channel % LANES<T>;
   }

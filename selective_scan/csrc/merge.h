@@ -15,7 +15,7 @@ struct Part {
   int64_t i, j;
 };
 
-// Memory of one thread: both directions' tokens, in their own order, and what is merged of them.
+// Memory of one thread: both directions' tokens, each in its order, and what is merged from them.
 template <class T>
 struct Merger {
   const MergeOptions<T>& m;
@@ -178,7 +178,7 @@ struct MergerBackward : Merger<T> {
     this->decay_behind.backward(this->behind, grad_behind);
   }
 
-  // 1 where the channel is the token's largest, else 0.
+  // 1 if the channel is the token's largest, else 0.
   Vector<T> is_largest(int64_t p, int64_t block) {
     const Vector<T> one = this->mask[block];
     return this->normed(p, block) == this->largest.of(p) ? one : Vector<T>{};
@@ -203,7 +203,7 @@ struct MergerBackward : Merger<T> {
     sums->attention[1] += inner * this->mean[group];
     sums->attention[2] += inner;
     for (int64_t k = 0; k < n; ++k)
-      for (int64_t block = 0; block < B; ++block)  // equal ones share what the largest gets
+      for (int64_t block = 0; block < B; ++block)  // equal ones divide the gradient of the largest
         grad[k * B + block] = grad[k * B + block] * attention[k] + to_mean[k] * this->mask[block] +
                               to_largest[k] * is_largest(first + k, block);
   }

@@ -112,13 +112,13 @@ MIM_INLINE T decay(T delta, T A_log2) {
   return Elementary<T>::exp2(delta * A_log2);
 }
 
-// h_t from h_(t-1); `input` is delta_t u_t, B a number even where the others are vectors.
+// h_t from h_(t-1); `input` is delta_t u_t, B a number even if the others are vectors.
 template <class T, class Number>
 MIM_INLINE T next_state(T h, T a, T input, Number B) {
   return a * h + input * B;
 }
 
-// What one step gives back to its parts. In: the gradient that reaches h_t from later steps. Out: the one that h_t
+// The gradients of one step. In: the gradient that reaches h_t from later steps. Out: the one that h_t
 // passes on to h_(t-1), and what this state adds to the gradients.
 template <class T>
 struct StepGradient {

@@ -12,7 +12,7 @@ struct Inputs : Geometry<T> {
   bool softplus;
 };
 
-// Memory of one thread: B and C of one row, padded, and where its block of channels is.
+// Memory of one thread: B and C of one row, padded, and the place of its block of channels.
 template <class T>
 struct Place {
   const Inputs<T>& in;

@@ -122,7 +122,9 @@ def arguments(scan, rows, dtype, *, learned=True, keep=False, **sizes):
 
 def test_the_operators_arguments_are_named_in_order_and_packed_and_unpacked_alike():
     given = CrossScanArguments.unpack(range(100))
-    assert given.flat() == tuple(range(26)) and given.behind.conv_weight == 8 and given.attention == 17
+    assert given.flat() == tuple(range(26))
+    assert given.behind.conv_weight == 8
+    assert given.attention == 17
     assert [name.split()[1] for name in SCHEMA.split(", ")][5:9] == [
         "ahead_dt_bias",
         "ahead_A",
