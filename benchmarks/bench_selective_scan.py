@@ -1,7 +1,7 @@
 """How fast the selective scan is: `python -m benchmarks.bench_selective_scan`, each figure a ratio taken in one run.
 
 Ours and the peers run in turn, several rounds, and medians are compared. Peers: the parallel scan of mambapy
-(`pip install mambapy`), a plain loop over time, on a GPU mamba-ssm where it is installed; for scale, the time that the
+(`pip install mambapy`), a plain loop over time, on a GPU mamba-ssm if it is installed; for scale, the time that
 exponentials alone take (CPU) and a copy of the tensors (GPU).
 """
 
@@ -83,7 +83,7 @@ def pscan(u, delta, A, B, C, D, delta_bias):
 
 def mamba_ssm(u, delta, A, B, C, D, delta_bias):
     """The kernel of mamba-ssm, which wants the channels before the sequence."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore[reportMissingImports]
 
     u, delta, B, C = (x.transpose(1, 2).contiguous() for x in (u, delta, B, C))
     y = selective_scan_fn(u, delta, A, B, C, D, delta_bias=delta_bias, delta_softplus=True)
@@ -150,7 +150,7 @@ def exponentials(shape, *, ours):
     """A call that takes as many exponentials as forward + backward do, 2 B L d N: our polynomial, or the compiler's."""
     compiler = next(filter(None, map(shutil.which, ("c++", "g++"))))
     flags = ["-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC"]
-    flags += ["-DOURS"] if ours else ["-ffast-math"]  # not when linking, where it changes the whole process
+    flags += ["-DOURS"] if ours else ["-ffast-math"]  # not when linking, which would change the whole process
     source = str(Path(__file__).parent / "exponentials.cpp")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([compiler, *flags, "-c", source, "-o", f"{folder}/exp.o"], check=True)
@@ -247,7 +247,7 @@ def report_shape(shape, device, rounds):
 
 
 def report_lengths(device, rounds):
-    """Print the time per token of our back ends at growing lengths: flat where the work is linear in L."""
+    """Print the time per token of our back ends at growing lengths: flat if the work is linear in L."""
     table = {name: {} for name in available_backends() if name in (device, "reference")}
     for length in LENGTHS:
         tensors = make_inputs((4, length, 64, 16), device)
@@ -277,14 +277,14 @@ def main():
     print(f"PyTorch {torch.__version__}, {args.device} ({name}), float32; back ends: {', '.join(available_backends())}")
     _, absent = contestants(args.device)
     print("absent peers:", ", ".join(absent) or "none")
-    figures = {"lengths": report_lengths(args.device, args.rounds)}
+    figures: dict[str, object] = {"lengths": report_lengths(args.device, args.rounds)}
     for shape in GPU_SHAPES if args.device == "cuda" else CPU_SHAPES:
         figures[str(shape)] = report_shape(shape, args.device, args.rounds)
     if args.device == "cpu" and "cpu" in available_backends() and Path("/proc/self/clear_refs").exists():
         for shape in CPU_SHAPES:
             large = (2048, *shape[1:])  # blocks of memory that the allocator does not keep when freed
-            figures[f"extra memory {large}"] = share = extra_memory_in_own_process(large)
-            print(f"\npeak extra memory at {large}: {share:.2f} times the size of u")
+            figures[f"extra memory {large}"] = extra = extra_memory_in_own_process(large)
+            print(f"\npeak extra memory at {large}: {extra:.2f} times the size of u")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
 

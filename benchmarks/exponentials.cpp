@@ -1,4 +1,5 @@
-// How long exponentials alone take, arguments and sums in cache: the compiler's vector library, or (OURS) our polynomial.
+// How long exponentials alone take, arguments and sums in cache: the compiler's vector library, or (OURS) our
+// polynomial.
 #include <cmath>
 #include <cstdint>
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import engine
 from models.base import PatchClassifier
+from models.options import MiMOptions
 from models.scan_order import cross_scan_orders
 from models.t_mamba import MiMBlock, TMamba, as_modules
 from patches import PatchLoader
@@ -111,11 +112,14 @@ def record_activations(model: PatchClassifier, cube: Tensor, pixels: np.ndarray,
     try:
         with as_modules(model), engine.inference(model, cube.device, "float32"):
             embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0]
-            batch_size = engine.predict_batch(model.patch_size, cube.device)
-            sizes = {"patch_size": model.patch_size, "batch_size": batch_size}
-            for patches, batch_targets in PatchLoader(
-                embedded, torch.from_numpy(pixels), torch.from_numpy(targets), **sizes
-            ):
+            loader = PatchLoader(
+                embedded,
+                torch.from_numpy(pixels),
+                torch.from_numpy(targets),
+                patch_size=model.patch_size,
+                batch_size=engine.predict_batch(model.patch_size, cube.device),
+            )
+            for patches, batch_targets in loader:
                 for recorder in recorders:
                     recorder.targets = batch_targets
                 model.encode(patches)
@@ -130,14 +134,16 @@ class _BlockRecorder:
     """Sums the decay masks and the token attention of a block over patches, batch by batch, on the token grid."""
 
     def __init__(self, block: MiMBlock, n_classes: int, handles: list):
-        self.block, self.mixers, self.n_classes = block, list(block.mixers), n_classes
+        self.block, self.n_classes = block, n_classes
+        self.mixers = [mixer for mixer in block.mixers if isinstance(mixer, TMamba)]
         first = self.mixers[0]
         self.length = first.raster_order.numel() // first.n_types
         self.types = sum(mixer.n_types for mixer in self.mixers)
         self.decay = torch.zeros(self.types, self.length, dtype=torch.float64)
         self.passes = torch.zeros(self.types, self.length, dtype=torch.float64)  # masks summed at a position
-        self.curve, self.n_curves = 0.0, 0
-        self.attention, self.n_each = 0.0, torch.zeros(n_classes, dtype=torch.float64)
+        self.curve, self.n_curves = torch.zeros((), dtype=torch.float64), 0
+        self.attention = torch.zeros((), dtype=torch.float64)
+        self.n_each = torch.zeros(n_classes, dtype=torch.float64)
         self.targets: Tensor | None = None  # of the batch
         start = 0
         for mixer in self.mixers:
@@ -232,7 +238,7 @@ def draw_interpretation(run: Run, cube: np.ndarray, valid: np.ndarray | None, de
         InputError: another scene than the run's, or a checkpoint that is missing.
     """
     if fingerprint(cube) != run.protocol["fingerprints"]["cube"]:
-        raise InputError(f"{run.folder}: the scene has changed since the run; give --folder where its scene is")
+        raise InputError(f"{run.folder}: the scene has changed since the run; name the folder with the run's scene")
     model, preprocessing = Checkpoint.load(run.folder / f"{run.protocol['weights']}.pt").network(device)
     cube = preprocessing(cube)
     if valid is not None:
@@ -249,17 +255,19 @@ def draw_interpretation(run: Run, cube: np.ndarray, valid: np.ndarray | None, de
     else:
         places, perplexity = place_features(activations.features, seed)
         network.save_features(home / "features", places, targets, *classes, perplexity, f"{where}: features")
-    if blocks:
-        paths, halves = scan_paths(model.patch_size, model.options.scan_types), model.options.scan == "halves"
-        network.save_scan_orders(home / "scan_orders", paths, halves, where)
+    options, scan_types = model.options, ()
+    if isinstance(options, MiMOptions):
+        scan_types = options.scan_types
+        paths = scan_paths(model.patch_size, scan_types)
+        network.save_scan_orders(home / "scan_orders", paths, options.scan == "halves", where)
     else:
         left_out["scan_orders"] = f"{run.model} does not scan"
     if any(block.scan_weights is not None for block in blocks):
-        network.save_scan_weights(home / "scan_weights", blocks, model.options.scan_types, where)
+        network.save_scan_weights(home / "scan_weights", blocks, scan_types, where)
     else:
         left_out["scan_weights"] = "no weights of scan types are learned"
     if any(block.decay is not None for block in blocks):
-        network.save_decay(home / "decay_masks", blocks, model.options.scan_types, of)
+        network.save_decay(home / "decay_masks", blocks, scan_types, of)
     else:
         left_out["decay_masks"] = "there is no decay mask"
     if any(block.attention is not None for block in blocks):

@@ -17,7 +17,7 @@ class ModelEntry:
     """A network's place in the table.
 
     Attributes:
-        module, class_name: where its class is.
+        module, class_name: of its class.
         options: the class of its settings, see `models.options`.
     """
 
@@ -44,7 +44,7 @@ def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **
 
     Args:
         name: a key of MODELS.
-        n_bands, n_classes: channels of a patch, and classes to tell apart.
+        n_bands, n_classes: channels of a patch, and classes.
         patch_size: side of a patch, odd.
         options: changes to the network's defaults (`MODELS[name].defaults`).
     Returns:

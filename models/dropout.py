@@ -9,7 +9,7 @@ LEVELS = 2**16  # a rate is rounded to a multiple of 1 / LEVELS
 class Dropout(nn.Dropout):
     """`nn.Dropout`, out of place, that on the CPU draws four numbers of the mask from each number of the generator.
 
-    PyTorch's own draws them one by one there, which took a tenth of a training step.
+    PyTorch's draws them one by one there, which took a tenth of a training step.
     """
 
     def forward(self, input: Tensor) -> Tensor:

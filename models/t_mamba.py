@@ -33,7 +33,7 @@ from models.options import MiMOptions
 from models.scan_order import cross_scan_orders, inverse_orders
 from models.ssm import ScanBranch
 from models.tokens import GaussianDecay, GridPool, TokenFuser, TokenLearner, WeightedFusion
-from selective_scan import can_cross_scan, cross_scan
+from selective_scan import CrossScanArguments, can_cross_scan, cross_scan
 
 
 class TMamba(nn.Module):
@@ -59,7 +59,7 @@ class TMamba(nn.Module):
         orders = cross_scan_orders(grid)[[scan_type - 1 for scan_type in scan_types]]
         self.n_types = len(scan_types)
         self.halves, self.scan_backend = options.scan == "halves", options.scan_backend
-        self.fused = True  # one operator where there is one; `as_modules` changes it
+        self.fused = True  # one operator if the device has it; `as_modules` changes it
         scanned = (length + 1) // 2 if self.halves else length
         centre = scanned - 1 if self.halves else length // 2
 
@@ -103,22 +103,25 @@ class TMamba(nn.Module):
 
         The parts are not called as modules here, so their hooks do not run; see `as_modules`.
         """
-        y = cross_scan(
-            tokens,
-            self.forward_branch.parameters_of_scan(),
-            self.backward_branch.parameters_of_scan(),
-            *(order.view(self.n_types, -1) for order in (self.forward_order, self.backward_order)),
-            index_weight=self.decay.index_weight,
+        arguments = CrossScanArguments(
+            tokens=tokens,
+            ahead=self.forward_branch.parameters_of_scan(),
+            behind=self.backward_branch.parameters_of_scan(),
             norm_weight=self.merge_norm.weight,
             norm_bias=self.merge_norm.bias,
             attention=self.learner.attention.packed() if self.learned else None,
             score=self.learner.score.weight if self.learned else None,
+            ahead_order=self.forward_order.view(self.n_types, -1),
+            behind_order=self.backward_order.view(self.n_types, -1),
+            index_weight=self.decay.index_weight,
             centre=self.decay.centre,
             by_feature=self.decay.by_feature,
             halves=self.halves,
             eps=self.merge_norm.eps,
         )
-        y = rearrange(y, "(b t) n c -> b t n c", t=self.n_types)  # in raster order, or the learner's averages
+        y = rearrange(
+            cross_scan(arguments), "(b t) n c -> b t n c", t=self.n_types
+        )  # in raster order, or the learner's averages
         if not self.learned:
             return self.out_proj(self.dropout(self.pool(y)) * z.unsqueeze(1)) + skip.unsqueeze(1)
         mix, added = self.fuser.parts(z)
@@ -138,7 +141,7 @@ class TMamba(nn.Module):
         return (y_f + y_b.flip(2)) / 2
 
     def _run(self, branch: ScanBranch, tokens: Tensor, order: Tensor) -> Tensor:
-        """One direction of all types at once, decayed towards the centre; in the direction's own order."""
+        """One direction of all types at once, decayed towards the centre; in the direction's order."""
         return rearrange(
             self.decay(branch(tokens, order.view(self.n_types, -1))), "(b t) n c -> b t n c", t=self.n_types
         )

@@ -105,7 +105,7 @@ class TokenLearner(nn.Module):
         return self.token_attention(y).transpose(-2, -1) @ y
 
     def token_attention(self, y: Tensor) -> Tensor:
-        """Weights of the positions in each token, from the output of the sequence attention: (..., L, S), sum 1 over L."""
+        """Weights of the positions in each token, from the sequence attention's output: (..., L, S), sum 1 over L."""
         return self.score(y).softmax(dim=-2)
 
 

@@ -1,12 +1,13 @@
-"""The selective scan of Mamba, `selective_scan`, what stands beside it in a layer, and the back ends behind them."""
+"""The selective scan of Mamba, the operators around it in a layer, and their back ends."""
 
 from selective_scan.backends import BACKENDS, available_backends, choose
 from selective_scan.conv_op import causal_conv
-from selective_scan.cross_scan_op import Direction, can_cross_scan, cross_scan
-from selective_scan.interface import selective_scan
+from selective_scan.cross_scan_op import CrossScanArguments, Direction, can_cross_scan, cross_scan
+from selective_scan.scan_op import selective_scan
 
 __all__ = [
     "BACKENDS",
+    "CrossScanArguments",
     "Direction",
     "available_backends",
     "can_cross_scan",

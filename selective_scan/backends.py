@@ -1,8 +1,8 @@
-"""Which back ends there are, which of them this machine can run, and which one a call gets.
+"""The back ends, which of them this machine can run, and which one a call gets.
 
 A back end is a module with `fault()`, `describe()`, `forward` and `backward`; both take contiguous tensors of one type,
-float32 or float64. `backward` takes the gradient of y first and returns those of the seven inputs, anything where D or
-the bias is absent.
+float32 or float64. `backward` takes the gradient of y first and returns those of the seven inputs, anything for D or
+the bias if it is absent.
 """
 
 import functools
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def available_backends() -> list[str]:
-    """Names that `selective_scan(backend=...)` takes on this machine, best first, "auto" left out.
+    """List the names that `selective_scan(backend=...)` takes on this machine, best first, without "auto".
 
     A back end that can be built here is built if it has not been yet.
     """
@@ -24,7 +24,7 @@ def available_backends() -> list[str]:
 
 
 def fault_on(name: str, device_type: str, n_states: int) -> str | None:
-    """Why a back end cannot scan tensors on a device with N = `n_states`, or None where it can."""
+    """Say why a back end cannot scan tensors on a device with N = `n_states`, or None if it can."""
     back_end = BACKENDS[name]
     if name != "reference" and name != device_type:
         there = back_end.fault()
@@ -36,7 +36,7 @@ def fault_on(name: str, device_type: str, n_states: int) -> str | None:
 
 @functools.cache
 def choose(backend: str, device_type: str, n_states: int) -> str:
-    """The back end's name for a call; with "auto" the best one, and a line, once, where it is not the fast one.
+    """Give the back end's name for a call; "auto" is the best one, with one warning if it is not the fast one.
 
     Raises:
         ValueError: unknown, or not usable here; the usable ones are named.

@@ -4,6 +4,8 @@ import argparse
 import functools
 import logging
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from selective_scan.cache import BuildError
 from selective_scan.compile_cpu import load_cpu
@@ -31,7 +33,7 @@ def main() -> int:
     )
     archs = parser.parse_args().cuda_arch
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    builds = {"C++": load_cpu}
+    builds: dict[str, Callable[[], Path]] = {"C++": load_cpu}
     if archs:
         builds["CUDA"] = functools.partial(compile_with_nvcc, archs)
     code = 0

@@ -1,4 +1,4 @@
-"""Where what is compiled is kept: made once, whatever runs at the same time, and made again where it is damaged."""
+"""A cache of compiled files: each is made once, even by several processes, and made again if it is damaged."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ class BuildError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """The user's cache, or $XDG_CACHE_HOME where that is an absolute path.
+    """Give the folder in the user's cache, or in $XDG_CACHE_HOME if that is an absolute path.
 
     Raises:
         BuildError: the user has no home folder.
@@ -31,13 +31,13 @@ def cache_folder() -> Path:
     return base / "mim-selective-scan"
 
 
-def build_once(path: Path, make: Callable[[Path], None], what: str) -> Path:
-    """Make a file unless it is there and whole; of several processes at once, one does.
+def build_once(path: Path, make: Callable[[Path], object], what: str) -> Path:
+    """Make a file unless it exists and is whole; one of several processes makes it.
 
     Args:
         path: the file; its checksum is kept beside it.
         make: writes it to the path that it is given, or raises BuildError.
-        what: its name, for the one line that says that it was built.
+        what: its name, for the log.
     Returns:
         `path`.
     Raises:
@@ -59,7 +59,7 @@ def build_once(path: Path, make: Callable[[Path], None], what: str) -> Path:
     return path
 
 
-def _make(path: Path, make: Callable[[Path], None], what: str) -> None:
+def _make(path: Path, make: Callable[[Path], object], what: str) -> None:
     for left in path.parent.glob(f"{path.name}.*.tmp"):  # of a process that was killed
         left.unlink(missing_ok=True)
     started, scratch = time.perf_counter(), path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -44,7 +44,7 @@ def load_cpu() -> Path:
 
 
 def build_cpu() -> Path:
-    """Compile csrc/cpu.cpp into the cache, unless it is there; with it there, no compiler is needed.
+    """Compile csrc/cpu.cpp into the cache, unless it is there already, and then no compiler is needed.
 
     Returns:
         The library's path.
@@ -57,7 +57,7 @@ def build_cpu() -> Path:
 
 
 def _compiler() -> list[str]:
-    """The command that $CXX names, flags and all, or the first compiler that is there."""
+    """The command that $CXX names, with its flags, or the first compiler found."""
     named = shlex.split(os.environ.get("CXX", ""))
     if named:
         if shutil.which(named[0]) is None:
@@ -75,20 +75,22 @@ def _compile(library: Path) -> None:
     for path in library_paths():
         torch_flags += [f"-L{path}", f"-Wl,-rpath,{path}"]
     tuned = NATIVE.get(platform.machine().lower(), [])
+    fault = ""
     for extra in dict.fromkeys((tuple(tuned), ())):  # a compiler that does not know this machine builds for any
         command = [*compiler, *FLAGS, *extra, *torch_flags, str(SOURCES / "cpu.cpp"), "-o", str(library), "-ltorch_cpu"]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode == 0:
             return
-    raise BuildError(f"{shlex.join(compiler)} failed: {failure(result)}")
+        fault = failure(result)
+    raise BuildError(f"{shlex.join(compiler)} failed: {fault}")
 
 
 def failure(result: subprocess.CompletedProcess) -> str:
     """The line of a compiler's output that says why it failed."""
     lines = [line.strip() for line in (result.stderr + result.stdout).splitlines() if line.strip()]
-    telling = [line for line in lines if "collect2" not in line and ("error" in line or "fatal" in line)]
+    errors = [line for line in lines if "collect2" not in line and ("error" in line or "fatal" in line)]
     space = [line for line in lines if "No space left" in line]
-    return next(iter((*space, *telling, *lines[-1:])), f"exit code {result.returncode}")
+    return next(iter((*space, *errors, *lines[-1:])), f"exit code {result.returncode}")
 
 
 def _key() -> str:

@@ -27,7 +27,7 @@ def cached_by_nvcc(arch: str) -> Path:
     """An image that nvcc made before, maybe on another machine, and that runs on an architecture such as "90".
 
     Raises:
-        BuildError: there is none.
+        BuildError: no image is cached.
     """
     for image in sorted(_folder().glob("nvcc-*.fatbin"), reverse=True):
         built = [int(name.removeprefix("sm_")) for name in image.stem.split("-")[2:]]
@@ -118,11 +118,14 @@ def _nvrtc() -> ctypes.CDLL:
 
 
 def _nvrtc_libraries() -> Iterator[str]:
-    """Names and paths to try: PyTorch's own, which it has loaded maybe, those of pip packages, the system's."""
+    """Names and paths to try: PyTorch's, which may be loaded already, those of pip packages, the system's."""
     if torch.version.cuda:
         yield f"libnvrtc.so.{torch.version.cuda.split('.')[0]}"
     packages = importlib.util.find_spec("nvidia")
-    folders = [Path(torch.__file__).parent / "lib", *map(Path, packages.submodule_search_locations if packages else ())]
+    folders = [
+        Path(torch.__file__).parent / "lib",
+        *map(Path, (packages and packages.submodule_search_locations) or ()),
+    ]
     for folder in folders:
         for pattern in ("libnvrtc.so*", "libnvrtc-*.so*", "nvrtc64_*_0.dll"):
             found = (path for path in folder.rglob(pattern) if "builtins" not in path.name and ".alt" not in path.name)
@@ -133,7 +136,7 @@ def _nvrtc_libraries() -> Iterator[str]:
 
 
 def _folder() -> Path:
-    """Of the images, which depend on the sources and flags; their names tell the rest."""
+    """Of the images, which depend on the sources and flags; their names say the rest."""
     digest = hashlib.sha256(" ".join(FLAGS).encode())
     for path in (SOURCE, *HEADERS):
         digest.update(path.read_bytes())

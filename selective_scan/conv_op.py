@@ -15,7 +15,7 @@ def causal_conv(tokens: Tensor, order: Tensor, weight: Tensor, bias: Tensor) -> 
 
     Args:
         tokens: (batch, n_tokens, d_inner).
-        order: (n_orders, L) int64, indices of tokens; a token may be left out or come again.
+        order: (n_orders, L) int64, indices of tokens; a token may be left out or repeated.
         weight, bias: (TAPS, d_inner) and (d_inner,); the last weight belongs to the token itself.
     Returns:
         (batch * n_orders, L, d_inner), the orders of one row of the batch together; under autocast float32.
@@ -34,8 +34,8 @@ def conv_backward(grad, tokens, order, weight, bias):
     """The gradients of tokens, weight and bias."""
     windows = _windows(tokens, order)
     z = _convolved(windows, weight, bias)
-    share = torch.sigmoid(z)
-    grad_z = grad * share * (1 + z * (1 - share))
+    sigmoid = torch.sigmoid(z)
+    grad_z = grad * sigmoid * (1 + z * (1 - sigmoid))
     after = F.pad(grad_z, (0, 0, 0, TAPS - 1)).unfold(1, order.shape[1], 1)  # (rows, TAPS, d_inner, L)
     grad_x = torch.einsum("rkdt,kd->rtd", after, weight.flip(0)).reshape(len(tokens), -1, tokens.shape[2])
     grad_tokens = torch.zeros_like(tokens).index_add_(1, order.flatten(), grad_x)
@@ -61,11 +61,11 @@ def _(tokens, order, *_):
 
 
 @conv_backward.register_fake
-def _(grad, tokens, order, weight, bias):
+def _(_grad, tokens, _order, weight, bias):
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (tokens, weight, bias)]
 
 
-def _save_inputs(ctx, inputs, output):
+def _save_inputs(ctx, inputs, **_):
     ctx.save_for_backward(*inputs)
 
 

@@ -10,7 +10,7 @@ from selective_scan.compile_cpu import load_cpu
 
 @functools.cache
 def fault() -> str | None:
-    """Why this machine cannot run it, or None where it can."""
+    """Say why this machine cannot run it, or None if it can."""
     try:
         load_cpu()
     except BuildError as error:
@@ -19,7 +19,7 @@ def fault() -> str | None:
 
 
 def describe() -> str:
-    """How it runs here, in a few words."""
+    """Say how it runs here, in a few words."""
     vectors = torch.backends.cpu.get_cpu_capability()
     return f"C++, build {load_cpu().parent.name}, {vectors}, {torch.get_num_threads()} threads"
 

@@ -49,7 +49,7 @@ def _layout(states: int, most_states: int, most_threads: int) -> _Layout:
 
 @functools.cache
 def fault() -> str | None:
-    """Why this back end cannot be used here, or None where it can; its kernels are compiled if they have not been."""
+    """Say why this back end cannot be used here, or None if it can; its kernels are compiled if they have not been."""
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA"
     if not torch.cuda.is_available():
@@ -62,7 +62,7 @@ def fault() -> str | None:
 
 
 def describe() -> str:
-    """What the kernels were compiled by and for, and where they run."""
+    """Say what compiled the kernels, for what, and which device runs them."""
     device = torch.device("cuda", torch.cuda.current_device())
     compiler, version, *archs = _module(device).image.stem.split("-")
     return f"{compiler} {version} for {', '.join(archs)}, on {torch.cuda.get_device_name(device)} ({_arch(device)})"
@@ -98,7 +98,7 @@ def forward(u, delta, A, B, C, D, delta_bias, delta_softplus) -> Tensor:
 
 
 def backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus) -> tuple[Tensor, ...]:
-    """The gradients of the seven tensors, empty ones where D or the bias is absent; as for `forward`."""
+    """The gradients of the seven tensors, empty ones if D or the bias is absent; as for `forward`."""
     batch, length, channels = u.shape
     layout = _layout(A.shape[1], 4, 256)
     groups, tiles = min(batch, MAX_GROUPS), _tiles(channels, layout)

@@ -24,7 +24,7 @@ SIGNATURES = {  # all return a code, 0 for success
 
 
 class DriverError(RuntimeError):
-    """The CUDA driver is not there or refused a call; the message says which."""
+    """The CUDA driver is missing or refused a call; the message says which."""
 
 
 @functools.cache
@@ -78,7 +78,7 @@ class Module:
 
         Args:
             grid, block: their three sizes.
-            arguments: ctypes values, of the kernel's own types in its own order.
+            arguments: ctypes values, of the kernel's types in its order.
         """
         pointers = (POINTER * len(arguments))(*map(ctypes.addressof, arguments))
         stream = torch.cuda.current_stream(self.device).cuda_stream

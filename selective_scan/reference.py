@@ -1,20 +1,20 @@
-"""The selective scan in plain PyTorch with its own backward pass: any device, no compiled part, linear in L."""
+"""The selective scan in plain PyTorch with a backward pass: any device, nothing compiled, linear in L."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# States held at a time: the batch is worked through in slices of about this many numbers, so that they stay in
-# the processor's cache and memory does not grow with the batch. Accelerators are wide and take larger slices.
+# States held at a time: the batch is processed in slices of about this many numbers, so that they stay in the
+# processor's cache and memory does not grow with the batch. Accelerators are wide and take larger slices.
 SLICE_NUMEL = {"cpu": 2**20, "other": 2**26}
 
 
 def fault() -> None:
-    """Nothing stands in its way on any machine."""
+    """Give None: it runs on any machine."""
 
 
 def describe() -> str:
-    """How it runs here, in a few words."""
+    """Say how it runs here, in a few words."""
     return f"plain PyTorch {torch.__version__}"
 
 
@@ -63,7 +63,7 @@ def backward(grad_y, u, delta, A, B, C, D, delta_bias, delta_softplus):
 
 
 def _step_size(delta, delta_bias, delta_softplus) -> tuple[Tensor, Tensor]:
-    """delta with its bias, and the step size that it stands for."""
+    """delta with its bias, and the step size that it encodes."""
     raw = delta if delta_bias is None else delta + delta_bias
     return raw, F.softplus(raw, threshold=40.0) if delta_softplus else raw  # exact in float64, which 20 is not
 

@@ -128,7 +128,7 @@ def save_decay(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title:
             curve.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
             plain_axes(curve)
             for axes, mask in zip(grids, block.decay, strict=True):
-                image = axes.imshow(mask, vmin=0, vmax=1, cmap="viridis", interpolation="none")
+                axes.imshow(mask, vmin=0, vmax=1, cmap="viridis", interpolation="none")
                 axes.plot(*[len(mask) // 2] * 2, "*", color="#d62728", markersize=4)
                 axes.set_xticks([])
                 axes.set_yticks([])
@@ -136,7 +136,7 @@ def save_decay(path: Path, blocks: Sequence, scan_types: tuple[int, ...], title:
         rows[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=SMALL)
         for axes, scan_type in zip(rows[0, 1:], scan_types, strict=True):
             axes.set_title(SCAN_NAMES[scan_type].replace(" from", "\nfrom"), fontsize=SMALL)
-        bar = figure.colorbar(image, ax=rows, location="bottom", fraction=0.03, aspect=50, shrink=0.6)
+        bar = figure.colorbar(rows[0, 1].images[0], ax=rows, location="bottom", fraction=0.03, aspect=50, shrink=0.6)
         bar.set_label("weight; the centre, which is marked, has 1")
 
 
@@ -171,7 +171,7 @@ def save_attention(path: Path, blocks: Sequence, weights: np.ndarray, title: str
 def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str, ...], title: str) -> None:
     """Draw the attention to the positions for the patches of each class, the mean of all tokens, a row per block."""
     shown = [block for block in blocks if block.attention is not None]
-    present = np.flatnonzero(np.isfinite(shown[0].attention).all((1, 2, 3)))
+    present = np.flatnonzero(np.isfinite(shown[0].attention).all((1, 2, 3))).tolist()
     cell = min(1.6 * CM, (PAGE - 4 * CM) / len(present))
     width = max(COLUMN, len(present) * cell + 4 * CM)
     names = [class_label(k, class_names[k]) for k in present]
@@ -184,12 +184,14 @@ def save_attention_by_class(path: Path, blocks: Sequence, class_names: tuple[str
             means = means * means[0].size
             low, high = means.min(), means.max()
             for axes, mean in zip(line, means, strict=True):
-                image = axes.imshow(mean, vmin=low, vmax=high, cmap="viridis", interpolation="none")
+                axes.imshow(mean, vmin=low, vmax=high, cmap="viridis", interpolation="none")
                 axes.set_xticks([])
                 axes.set_yticks([])
             words = {"rotation": 0, "ha": "right", "va": "center", "fontsize": SMALL}
             line[0].set_ylabel(block.name.replace(", ", "\n"), **words)
-            figure.colorbar(image, ax=list(line), fraction=0.05, pad=0.01, aspect=8).ax.tick_params(labelsize=5)
+            figure.colorbar(line[0].images[0], ax=list(line), fraction=0.05, pad=0.01, aspect=8).ax.tick_params(
+                labelsize=5
+            )
         for axes, name in zip(rows[-1], names, strict=True):
             axes.set_xlabel(name, rotation=90, fontsize=SMALL)
 

@@ -2,27 +2,17 @@
 // so that they stay in registers along the whole sequence.
 #pragma once
 
-#include "vectors.h"
+#include "geometry.h"
 
 namespace mim {
 
-// States that go along the sequence together, and steps whose sums over channels are taken together: their shares in
-// the gradients of B and C fill as many vectors as there are lanes.
-template <class T>
-constexpr int64_t STATES = LANES<T> < 8 ? LANES<T> / 2 : 4;
-template <class T>
-constexpr int64_t STEPS = LANES<T> / (2 * STATES<T>);
-
-inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
 // A in units of log 2 as (block, state, lane); what lies past the last channel or state is 0.
 template <class T>
-Vectors<T> pack_A(const T* A, int64_t channels, int64_t states) {
-  const int64_t padded = round_up(states, STATES<T>);
-  Vectors<T> packed(round_up(channels, LANES<T>) / LANES<T> * padded);
-  for (int64_t channel = 0; channel < channels; ++channel)
-    for (int64_t n = 0; n < states; ++n)
-      packed[channel / LANES<T> * padded + n][channel % LANES<T>] = A[channel * states + n] * T(LOG2_E);
+Vectors<T> pack_A(const Geometry<T>& n, const T* A) {
+  Vectors<T> packed(n.blocks() * n.padded_states());
+  for (int64_t channel = 0; channel < n.channels; ++channel)
+    for (int64_t state = 0; state < n.states; ++state)
+      numbers(packed)[n.state_at(channel, state)] = A[channel * n.states + state] * T(LOG2_E);
   return packed;
 }
 
@@ -30,22 +20,21 @@ Vectors<T> pack_A(const T* A, int64_t channels, int64_t states) {
 // last state and the last step there are zeros up to the next multiple of STATES and STEPS.
 template <class T>
 struct Block {
-  int64_t length, states, stride;  // states: with those that fill up
+  int64_t length, padded_length, states, stride;  // states: with those that fill up
   const T *B, *C;
   Vectors<T> u, step, input;
   Vector<T> D{};
 
-  Block(int64_t length, int64_t states, int64_t stride, const T* B, const T* C)
-      : length(length),
-        states(round_up(states, STATES<T>)),
+  Block(const Geometry<T>& n, int64_t stride, const T* B, const T* C)
+      : length(n.length),
+        padded_length(n.padded_length()),
+        states(n.padded_states()),
         stride(stride),
         B(B),
         C(C),
-        u(padded_length()),
-        step(padded_length()),
-        input(padded_length()) {}
-
-  int64_t padded_length() const { return round_up(length, STEPS<T>); }
+        u(padded_length),
+        step(padded_length),
+        input(padded_length) {}
 
   void take_step(int64_t t, Vector<T> token, Vector<T> size) {
     u[t] = token;
@@ -54,7 +43,7 @@ struct Block {
   }
 };
 
-// Whether all exponents lie where exp2 need not hold them in range.
+// Whether all exponents are in the range of exp2_in_range.
 template <class T>
 bool in_range(Block<T>& s, const Vector<T>* A) {
   Vector<T> longest{}, steepest{};
@@ -100,22 +89,22 @@ void forward_block(Block<T>& s, const Vector<T>* A, Vector<T>* y) {
   for (int64_t n = 0; n < s.states; n += STATES<T>) run(s, A, y, n);
 }
 
-// What the way back needs besides: gradients along the sequence, and the states and decays of a few states (the states
-// have one step more, the start).
+// What the backward pass needs besides: gradients along the sequence, and the states and decays of a few states (the
+// states have one step more, the start).
 template <class T>
-struct BlockBack : Block<T> {
+struct BlockBackward : Block<T> {
   T *grad_B, *grad_C;  // as B and C
   Vectors<T> grad_y, to_input, to_step, h, a;
 
-  BlockBack(int64_t length, int64_t states, int64_t stride, const T* B, const T* C, T* grad_B, T* grad_C)
-      : Block<T>(length, states, stride, B, C),
+  BlockBackward(const Geometry<T>& n, int64_t stride, const T* B, const T* C, T* grad_B, T* grad_C)
+      : Block<T>(n, stride, B, C),
         grad_B(grad_B),
         grad_C(grad_C),
-        grad_y(this->padded_length()),
-        to_input(this->padded_length()),
-        to_step(this->padded_length()),
-        h((this->padded_length() + 1) * STATES<T>),
-        a(this->padded_length() * STATES<T>) {}
+        grad_y(this->padded_length),
+        to_input(this->padded_length),
+        to_step(this->padded_length),
+        h((this->padded_length + 1) * STATES<T>),
+        a(this->padded_length * STATES<T>) {}
 
   void take_gradient(int64_t t, Vector<T> gradient) {
     grad_y[t] = gradient;
@@ -125,7 +114,7 @@ struct BlockBack : Block<T> {
 
 // States n to n + STATES of one block: forward once more, all kept, then back.
 template <bool in_range, class T>
-void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int64_t n) {
+void backward_states(BlockBackward<T>& s, const Vector<T>* A, Vector<T>* grad_A, int64_t n) {
   constexpr int64_t G = STATES<T>;
   Vector<T> An[G], h[G] = {}, later[G] = {}, sum_A[G] = {};
 #pragma GCC unroll 8
@@ -138,8 +127,8 @@ void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int
 #pragma GCC unroll 8
     for (int64_t j = 0; j < G; ++j) after[j] = h[j] = next_state(h[j], a[j], input, B[j]);
   }
-  for (int64_t last = s.padded_length() - 1; last >= 0; last -= STEPS<T>) {
-    Vector<T> shares[LANES<T>];  // of B and C, for each of the steps
+  for (int64_t last = s.padded_length - 1; last >= 0; last -= STEPS<T>) {
+    Vector<T> parts[LANES<T>];  // of the gradients of B and C, for each of the steps
 #pragma GCC unroll 2
     for (int64_t i = 0; i < STEPS<T>; ++i) {
       const int64_t t = last - i;
@@ -151,8 +140,8 @@ void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int
       for (int64_t j = 0; j < G; ++j) {
         const auto g = step_gradient(later[j], grad_y, a[j], before[j], after[j], input, B[j], C[j]);
         later[j] = g.to_previous;
-        shares[2 * i * G + j] = g.to_B;
-        shares[(2 * i + 1) * G + j] = g.to_C;
+        parts[2 * i * G + j] = g.to_B;
+        parts[(2 * i + 1) * G + j] = g.to_C;
         to_input += g.to_input;
         to_step += g.to_exponent * An[j];
         sum_A[j] += g.to_exponent * step;
@@ -160,7 +149,7 @@ void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int
       s.to_input[t] = to_input;
       s.to_step[t] = to_step;
     }
-    const Vector<T> sums = sum_lanes<T>(shares);
+    const Vector<T> sums = sum_lanes<T>(parts);
 #pragma GCC unroll 2
     for (int64_t i = 0; i < STEPS<T>; ++i) {
       T *grad_B = s.grad_B + (last - i) * s.stride + n, *grad_C = s.grad_C + (last - i) * s.stride + n;
@@ -176,7 +165,7 @@ void backward_states(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A, int
 }
 
 template <class T>
-void backward_block(BlockBack<T>& s, const Vector<T>* A, Vector<T>* grad_A) {
+void backward_block(BlockBackward<T>& s, const Vector<T>* A, Vector<T>* grad_A) {
   const auto run = in_range<T>(s, A) ? backward_states<true, T> : backward_states<false, T>;
   for (int64_t n = 0; n < s.states; n += STATES<T>) run(s, A, grad_A, n);
 }

@@ -1,4 +1,5 @@
-// A T-Mamba between its projections and its tokens, sample by sample: both directions along all orders, and their merge.
+// A T-Mamba between its projections and its tokens, sample by sample: both directions along all orders, and their
+// merge.
 #pragma once
 
 #include <memory>
@@ -14,16 +15,16 @@ struct CrossScan {
   Sizes<T> n;
   MergeOptions<T> m;
   LearnerSizes<T> l;
-  const T *tokens, *score;  // (batch, n_tokens, channels), (averages, channels)
+  const T *tokens, *score;                    // (batch, n_tokens, channels), (averages, channels)
   const int64_t *ahead_order, *behind_order;  // (orders, length)
 
   const T* sample(int64_t b) const { return tokens + b * n.n_tokens * n.channels; }
   const int64_t* ahead(int64_t o) const { return ahead_order + o * n.length; }
   const int64_t* behind(int64_t o) const { return behind_order + o * n.length; }
-  // The tokens that come out for a sequence, and where they are: averages, or all that are merged.
+  // The number of tokens that result from a sequence, averages or all that are merged, and their place.
   int64_t n_out() const { return l.averages ? l.averages : l.length; }
   int64_t out_at(int64_t b, int64_t o) const { return (b * n.orders + o) * n_out() * n.channels; }
-  // Where a direction's scans are kept: (batch, orders, 2, length, channels).
+  // The place of a direction's scans in what is kept: (batch, orders, 2, length, channels).
   int64_t kept_at(int64_t b, int64_t o, int64_t way) const {
     return ((b * n.orders + o) * 2 + way) * n.length * n.channels;
   }
@@ -31,19 +32,17 @@ struct CrossScan {
 
 // Between numbers side by side, (steps, channels), and vectors, (step, block).
 template <class T>
-void write(const Sizes<T>& n, int64_t steps, Vectors<T>& from, T* to) {
+void write(const Geometry<T>& n, int64_t steps, Vectors<T>& from, T* to) {
   for (int64_t t = 0; t < steps; ++t)
     for (int64_t block = 0; block < n.blocks(); ++block)
-      store(to + t * n.channels + block * LANES<T>, from[t * n.blocks() + block],
-            std::min(LANES<T>, n.channels - block * LANES<T>));
+      store(to + t * n.channels + n.first(block), from[t * n.blocks() + block], n.width(block));
 }
 
 template <class T>
-void read(const Sizes<T>& n, int64_t steps, const T* from, Vectors<T>& to) {
+void read(const Geometry<T>& n, int64_t steps, const T* from, Vectors<T>& to) {
   for (int64_t t = 0; t < steps; ++t)
     for (int64_t block = 0; block < n.blocks(); ++block)
-      to[t * n.blocks() + block] = load(from + t * n.channels + block * LANES<T>,
-                                        std::min(LANES<T>, n.channels - block * LANES<T>));
+      to[t * n.blocks() + block] = load(from + t * n.channels + n.first(block), n.width(block));
 }
 
 // The parameters as the threads read them.
@@ -56,16 +55,16 @@ struct AllWeights {
       : ahead(c.n, ahead), behind(c.n, behind), scores(c.l, c.score) {}
 };
 
-// Samples begin to end into out, (batch, orders, tokens, channels); the scans into `kept` where it is not null.
+// Samples begin to end into out, (batch, orders, tokens, channels); the scans into `kept` if it is not null.
 template <class T>
 void scan_samples(const CrossScan<T>& c, AllWeights<T>& weights, int64_t begin, int64_t end, T* out, T* kept) {
-  DirectionAhead<T> there(c.n, weights.ahead), back(c.n, weights.behind);
+  DirectionForward<T> ahead(c.n, weights.ahead), behind(c.n, weights.behind);
   Merger<T> merger(c.m);
   Learner<T> learner(c.l, weights.scores);
   for (int64_t b = begin; b < end; ++b)
     for (int64_t o = 0; o < c.n.orders; ++o) {
-      there.scan(c.sample(b), c.ahead(o), merger.ahead);
-      back.scan(c.sample(b), c.behind(o), merger.behind);
+      ahead.scan(c.sample(b), c.ahead(o), merger.ahead);
+      behind.scan(c.sample(b), c.behind(o), merger.behind);
       if (kept) {
         write(c.n, c.n.length, merger.ahead, kept + c.kept_at(b, o, 0));
         write(c.n, c.n.length, merger.behind, kept + c.kept_at(b, o, 1));
@@ -93,19 +92,19 @@ struct Sums {
   }
 };
 
-// Memory of one thread on the way back.
+// Memory of one thread in the backward pass.
 template <class T>
-struct BackThroughSamples {
+struct SamplesBackward {
   const CrossScan<T>& c;
-  DirectionBack<T> there, back;
-  MergerBack<T> merger;
-  LearnerBack<T> learner;
+  DirectionBackward<T> ahead, behind;
+  MergerBackward<T> merger;
+  LearnerBackward<T> learner;
   Vectors<T> grad_out, grad_merged;
 
-  BackThroughSamples(const CrossScan<T>& c, AllWeights<T>& weights)
+  SamplesBackward(const CrossScan<T>& c, AllWeights<T>& weights)
       : c(c),
-        there(c.n, weights.ahead),
-        back(c.n, weights.behind),
+        ahead(c.n, weights.ahead),
+        behind(c.n, weights.behind),
         merger(c.m),
         learner(c.l, weights.scores),
         grad_out(c.n_out() * c.n.blocks()),
@@ -113,8 +112,8 @@ struct BackThroughSamples {
 
   // Gradients of the tokens, (batch, n_tokens, channels), are added to what is there.
   void run(int64_t begin, int64_t end, const T* grad, const T* kept, T* grad_tokens, Sums<T>& sums) {
-    there.sums = &sums.ahead;
-    back.sums = &sums.behind;
+    ahead.sums = &sums.ahead;
+    behind.sums = &sums.behind;
     merger.sums = &sums.merge;
     for (int64_t b = begin; b < end; ++b)
       for (int64_t o = 0; o < c.n.orders; ++o) {
@@ -123,10 +122,10 @@ struct BackThroughSamples {
         read(c.n, c.n.length, kept + c.kept_at(b, o, 1), merger.behind);
         read(c.n, c.n_out(), grad + c.out_at(b, o), grad_out);
         merger.merge(c.ahead(o), c.behind(o));
-        if (c.l.averages) learner.back(merger.merged, grad_out, grad_merged, sums.score);
-        merger.back(c.l.averages ? grad_merged : grad_out);
-        there.back(c.sample(b), c.ahead(o), merger.grad_ahead, to);
-        back.back(c.sample(b), c.behind(o), merger.grad_behind, to);
+        if (c.l.averages) learner.backward(merger.merged, grad_out, grad_merged, sums.score);
+        merger.backward(c.l.averages ? grad_merged : grad_out);
+        ahead.backward(c.sample(b), c.ahead(o), merger.grad_ahead, to);
+        behind.backward(c.sample(b), c.behind(o), merger.grad_behind, to);
       }
   }
 };

@@ -1,27 +1,28 @@
-// The Gaussian decay of a scanned sequence towards its centre, forward and back, and sums that many tokens share.
+// The Gaussian decay of a scanned sequence towards its centre, forward and backward, and sums that many tokens share.
 #pragma once
 
 #include "blocks.h"
 
 namespace mim {
 
+// Tokens of two directions merged; halves share their last one.
+inline int64_t merged_length(int64_t length, bool halves) { return halves ? 2 * length - 1 : length; }
+
 template <class T>
-struct MergeOptions {
-  int64_t channels, length;
+struct MergeOptions : Geometry<T> {
   const T *index_weight, *norm_weight, *norm_bias;  // (length), (channels), (channels)
   const T* attention;                               // of maximum and mean, and the bias; null for none
   int64_t centre;
   bool by_feature, halves;
   T eps;
 
-  int64_t blocks() const { return round_up(channels, LANES<T>) / LANES<T>; }
-  int64_t merged_length() const { return halves ? 2 * length - 1 : length; }
+  int64_t merged_length() const { return mim::merged_length(this->length, halves); }
 };
 
 // A number for each of n tokens, in the lanes of vectors; what lies behind the last is 0 or does not matter.
 template <class T>
 struct PerToken : Vectors<T> {
-  explicit PerToken(int64_t n) : Vectors<T>(round_up(n, LANES<T>) / LANES<T>) {}
+  explicit PerToken(int64_t n) : Vectors<T>(vectors_for<T>(n)) {}
   T of(int64_t t) { return numbers<T>(*this)[t]; }
 };
 
@@ -87,7 +88,7 @@ struct Decay {
   }
 
   // grad: of what is decayed on entry, of y on return.
-  void back(Vectors<T>& y, Vectors<T>& grad) {
+  void backward(Vectors<T>& y, Vectors<T>& grad) {
     const int64_t B = m.blocks();
     Vector<T> sum{};
     each_group([&](int64_t group, int64_t first, int64_t n) {

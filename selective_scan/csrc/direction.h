@@ -1,5 +1,5 @@
-// One direction of a T-Mamba for one sequence, forward and back: tokens gathered in the scan's order, causal convolution
-// and SiLU, the projections to delta, B and C, and the scan.
+// One direction of a T-Mamba for one sequence, forward and backward: tokens gathered in the scan's order, causal
+// convolution and SiLU, the projections to delta, B and C, and the scan.
 #pragma once
 
 #include "blocks.h"
@@ -9,24 +9,21 @@ namespace mim {
 
 constexpr int64_t TAPS = 3;  // tokens that the convolution sees, the last of them the token itself
 
-// Sizes that both directions share. What x_proj makes of a token lies in `width` numbers: B, C and the low rank of delta,
-// B and C up to a multiple of STATES each, delta from `delta_at` on.
+// Sizes that both directions share. What x_proj makes of a token lies in `n_projected` numbers: B, C and the low rank
+// of delta, B and C up to a multiple of STATES each, delta from `delta_at` on.
 template <class T>
-struct Sizes {
-  int64_t batch, n_tokens, channels, states, rank, orders, length;
+struct Sizes : Geometry<T> {
+  int64_t batch, n_tokens, orders, rank;
 
-  int64_t blocks() const { return round_up(channels, LANES<T>) / LANES<T>; }
-  int64_t padded_channels() const { return blocks() * LANES<T>; }
-  int64_t padded_states() const { return round_up(states, STATES<T>); }
-  int64_t padded_length() const { return round_up(length, STEPS<T>); }
-  int64_t delta_at() const { return round_up(2 * padded_states(), LANES<T>); }
-  int64_t width() const { return delta_at() + round_up(rank, LANES<T>); }
-  int64_t columns() const { return width() / LANES<T>; }
+  int64_t delta_at() const { return round_up(2 * this->padded_states(), LANES<T>); }
+  int64_t n_projected() const { return delta_at() + round_up(rank, LANES<T>); }
+  int64_t columns() const { return n_projected() / LANES<T>; }
 
-  // Where a row of x_weight, which makes delta's rank, B and C in this order, stands in what is projected.
+  // The place in what is projected of a row of x_weight, which makes delta's rank, B and C in this order.
   int64_t column(int64_t row) const {
     if (row < rank) return delta_at() + row;
-    return row < rank + states ? row - rank : padded_states() + row - rank - states;
+    const int64_t n = row - rank;
+    return n < this->states ? n : this->padded_states() + n - this->states;
   }
 };
 
@@ -40,11 +37,12 @@ struct Parameters {
 // The parameters, or sums of their gradients, in vectors over the channels.
 template <class T>
 struct Packed {
-  Vectors<T> taps, x_weight, dt_weight, dt_bias, A, D;  // (TAPS + 1, block), (width, block), (rank, block), (block), ...
+  // (TAPS + 1, block), (n_projected, block), (rank, block), (block), (block, padded state) and (block)
+  Vectors<T> taps, x_weight, dt_weight, dt_bias, A, D;
 
   explicit Packed(const Sizes<T>& n)
       : taps((TAPS + 1) * n.blocks()),
-        x_weight(n.width() * n.blocks()),
+        x_weight(n.n_projected() * n.blocks()),
         dt_weight(n.rank * n.blocks()),
         dt_bias(n.blocks()),
         A(n.blocks() * n.padded_states()),
@@ -62,9 +60,7 @@ struct Packed {
       for (int64_t r = 0; r < n.rank; ++r) each(flat.dt_weight[c * n.rank + r], numbers(p.dt_weight)[r * P + c]);
       each(flat.dt_bias[c], numbers(p.dt_bias)[c]);
       each(flat.D[c], numbers(p.D)[c]);
-      for (int64_t s = 0; s < n.states; ++s)
-        each(flat.A[c * n.states + s],
-             numbers(p.A)[(c / LANES<T> * n.padded_states() + s) * LANES<T> + c % LANES<T>]);
+      for (int64_t s = 0; s < n.states; ++s) each(flat.A[c * n.states + s], numbers(p.A)[n.state_at(c, s)]);
     }
   }
   void add(Packed& other) {
@@ -73,7 +69,7 @@ struct Packed {
   }
 };
 
-// The parameters as the threads read them, some of them the other way round as well.
+// The parameters as the threads read them, some of them transposed as well.
 template <class T>
 struct Weights : Packed<T> {
   Vectors<T> to_projected, to_rank;  // (padded channels, columns) and (padded channels, vectors of the rank)
@@ -81,14 +77,14 @@ struct Weights : Packed<T> {
   Weights(const Sizes<T>& n, const Parameters<T>& flat)
       : Packed<T>(n),
         to_projected(n.padded_channels() * n.columns()),
-        to_rank(n.padded_channels() * (n.width() - n.delta_at()) / LANES<T>) {
+        to_rank(n.padded_channels() * (n.n_projected() - n.delta_at()) / LANES<T>) {
     Packed<T>::visit(n, *this, flat, [](T& number, T& place) { place = number; });
-    this->A = pack_A(flat.A, n.channels, n.states);
+    this->A = pack_A(n, flat.A);
     T *x = numbers(to_projected), *r = numbers(to_rank);
     for (int64_t c = 0; c < n.channels; ++c) {
       for (int64_t i = 0; i < n.rank + 2 * n.states; ++i)
-        x[c * n.width() + n.column(i)] = flat.x_weight[i * n.channels + c];
-      for (int64_t i = 0; i < n.rank; ++i) r[c * (n.width() - n.delta_at()) + i] = flat.dt_weight[c * n.rank + i];
+        x[c * n.n_projected() + n.column(i)] = flat.x_weight[i * n.channels + c];
+      for (int64_t i = 0; i < n.rank; ++i) r[c * (n.n_projected() - n.delta_at()) + i] = flat.dt_weight[c * n.rank + i];
     }
   }
 };
@@ -105,12 +101,10 @@ struct Direction {
   Direction(const Sizes<T>& n, Weights<T>& w)
       : n(n), w(w), u(n.length * n.blocks()), projected(n.padded_length() * n.columns()) {}
 
-  const T* projected_at(int64_t t) { return numbers(projected) + t * n.width(); }
+  const T* projected_at(int64_t t) { return numbers(projected) + t * n.n_projected(); }
   Scalars<T> scalars(Vectors<T>& v, int64_t row, int64_t column) { return {numbers(v), row, column}; }
-  int64_t first(int64_t block) const { return block * LANES<T>; }
-  int64_t lanes(int64_t block) const { return std::min(LANES<T>, n.channels - first(block)); }
   Vector<T> token(int64_t t, int64_t block) const {
-    return load(tokens + order[t] * n.channels + first(block), lanes(block));
+    return load(tokens + order[t] * n.channels + n.first(block), n.width(block));
   }
 
   // Up to the projections.
@@ -141,13 +135,13 @@ struct Direction {
 };
 
 template <class T>
-struct DirectionAhead : Direction<T> {
+struct DirectionForward : Direction<T> {
   Block<T> s;
   Vectors<T> y_block;
 
-  DirectionAhead(const Sizes<T>& n, Weights<T>& w)
+  DirectionForward(const Sizes<T>& n, Weights<T>& w)
       : Direction<T>(n, w),
-        s(n.length, n.states, n.width(), this->projected_at(0), this->projected_at(0) + n.padded_states()),
+        s(n, n.n_projected(), this->projected_at(0), this->projected_at(0) + n.padded_states()),
         y_block(n.length) {}
 
   // y as (step, block).
@@ -165,23 +159,23 @@ struct DirectionAhead : Direction<T> {
 };
 
 template <class T>
-struct DirectionBack : Direction<T> {
+struct DirectionBackward : Direction<T> {
   Vectors<T> grad_projected, grad_u, grad_raw, raw, z;  // raw and z of one block
-  BlockBack<T> s;
+  BlockBackward<T> s;
   Packed<T>* sums = nullptr;  // what is added to
 
-  DirectionBack(const Sizes<T>& n, Weights<T>& w)
+  DirectionBackward(const Sizes<T>& n, Weights<T>& w)
       : Direction<T>(n, w),
         grad_projected(n.padded_length() * n.columns()),
         grad_u(n.length * n.blocks()),
         grad_raw(n.length * n.blocks()),
         raw(n.length),
         z(n.length + 2),
-        s(n.length, n.states, n.width(), this->projected_at(0), this->projected_at(0) + n.padded_states(),
-          numbers(grad_projected), numbers(grad_projected) + n.padded_states()) {}
+        s(n, n.n_projected(), this->projected_at(0), this->projected_at(0) + n.padded_states(), numbers(grad_projected),
+          numbers(grad_projected) + n.padded_states()) {}
 
   // From the gradient of y, (step, block), to that of the tokens, added up, and of the parameters.
-  void back(const T* tokens, const int64_t* order, Vectors<T>& grad_y, T* grad_tokens) {
+  void backward(const T* tokens, const int64_t* order, Vectors<T>& grad_y, T* grad_tokens) {
     const auto& n = this->n;
     this->take_sequence(tokens, order);
     grad_projected.clear();
@@ -210,7 +204,7 @@ struct DirectionBack : Direction<T> {
 
   void back_through_projections() {
     const auto& n = this->n;
-    const int64_t B = n.blocks(), P = n.padded_channels(), W = n.width();
+    const int64_t B = n.blocks(), P = n.padded_channels(), W = n.n_projected();
     const Rows<T> raws{grad_raw.at(0), B}, us{this->u.at(0), B};
     const T *low = this->projected_at(0) + n.delta_at(), *grad = numbers(grad_projected);
     add_product<T>(n.length, n.channels, (W - n.delta_at()) / LANES<T>, this->scalars(grad_raw, P, 1),
@@ -229,8 +223,8 @@ struct DirectionBack : Direction<T> {
     for (int64_t t = 0; t < n.length; ++t) {
       const Vector<T> x = this->token(t, block);
       const Vector<T> at = taps[3] + taps[0] * two_before + taps[1] * before + taps[2] * x;
-      const Vector<T> share = Elementary<Vector<T>>::reciprocal(T(1) + Elementary<Vector<T>>::exp(-at));
-      const Vector<T> grad = z[t] = grad_u[t * B + block] * share * (T(1) + at * (T(1) - share));
+      const Vector<T> sigmoid = Elementary<Vector<T>>::reciprocal(T(1) + Elementary<Vector<T>>::exp(-at));
+      const Vector<T> grad = z[t] = grad_u[t * B + block] * sigmoid * (T(1) + at * (T(1) - sigmoid));
       sum[0] += grad * two_before;
       sum[1] += grad * before;
       sum[2] += grad * x;
@@ -240,9 +234,9 @@ struct DirectionBack : Direction<T> {
     }
     for (int64_t k = 0; k <= TAPS; ++k) sums->taps[k * B + block] += sum[k];
     for (int64_t t = 0; t < n.length; ++t) {  // z has two zeros behind the sequence
-      T* to = grad_tokens + this->order[t] * n.channels + this->first(block);
+      T* to = grad_tokens + this->order[t] * n.channels + n.first(block);
       const Vector<T> grad = taps[2] * z[t] + taps[1] * z[t + 1] + taps[0] * z[t + 2];
-      store(to, load(to, this->lanes(block)) + grad, this->lanes(block));
+      store(to, load(to, n.width(block)) + grad, n.width(block));
     }
   }
 };

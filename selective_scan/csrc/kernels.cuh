@@ -186,15 +186,15 @@ MIM_INLINE void backward(const Inputs<T>& in, const T* grad_y, const Gradients<T
 // At least this many threads of a multiprocessor can be busy at once, which bounds the registers of each.
 #define BUSY(T, P) (sizeof(T) == 4 && P >= 16 ? 512 : 256)
 
-#define KERNELS_OF(T, P)                                                                                              \
-  extern "C" __global__ void __launch_bounds__(mim::ForwardLayout<P>::THREADS)                                        \
-      mim_forward_##T##_##P(mim::Inputs<T> in, T* y) {                                                                \
-    mim::forward<T, P>(in, y);                                                                                        \
-  }                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(mim::BackwardLayout<P>::THREADS,                                       \
-                                               BUSY(T, P) / mim::BackwardLayout<P>::THREADS)                          \
-      mim_backward_##T##_##P(mim::Inputs<T> in, const T* grad_y, mim::Gradients<T> out, T* checkpoints) {             \
-    mim::backward<T, P>(in, grad_y, out, checkpoints);                                                                \
+#define KERNELS_OF(T, P)                                                                                  \
+  extern "C" __global__ void __launch_bounds__(mim::ForwardLayout<P>::THREADS)                            \
+      mim_forward_##T##_##P(mim::Inputs<T> in, T* y) {                                                    \
+    mim::forward<T, P>(in, y);                                                                            \
+  }                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(mim::BackwardLayout<P>::THREADS,                           \
+                                               BUSY(T, P) / mim::BackwardLayout<P>::THREADS)              \
+      mim_backward_##T##_##P(mim::Inputs<T> in, const T* grad_y, mim::Gradients<T> out, T* checkpoints) { \
+    mim::backward<T, P>(in, grad_y, out, checkpoints);                                                    \
   }
 #define KERNELS(P) KERNELS_OF(float, P) KERNELS_OF(double, P)
 

@@ -1,5 +1,5 @@
-// What a T-Mamba does with the scans of its two directions, forward and back: merge, layer norm, sequence attention.
-// One sequence at a time, which lies as (step, block) in vectors over the channels.
+// What a T-Mamba does with the scans of its two directions, forward and backward: merge, layer norm, sequence
+// attention. One sequence at a time, which lies as (step, block) in vectors over the channels.
 #pragma once
 
 #include <limits>
@@ -15,7 +15,7 @@ struct Part {
   int64_t i, j;
 };
 
-// Memory of one thread: both directions' tokens, in their own order, and what is merged of them.
+// Memory of one thread: both directions' tokens, each in its order, and what is merged from them.
 template <class T>
 struct Merger {
   const MergeOptions<T>& m;
@@ -25,7 +25,7 @@ struct Merger {
   std::vector<Part<T>> parts;
   const int64_t *to_ahead = nullptr, *to_behind = nullptr;  // the orders of the two directions
   Vectors<T> token, merged;  // (part, block), normalised but for gain and offset; (token in raster order, block)
-  PerToken<T> scale, largest, mean, share;  // of the parts
+  PerToken<T> scale, largest, mean, attention;  // of the parts
 
   explicit Merger(const MergeOptions<T>& m)
       : m(m),
@@ -42,15 +42,11 @@ struct Merger {
         scale(m.merged_length()),
         largest(m.merged_length()),
         mean(m.merged_length()),
-        share(m.merged_length()) {
-    for (int64_t channel = 0; channel < m.blocks() * LANES<T>; ++channel) {
-      const int64_t block = channel / LANES<T>, lane = channel % LANES<T>;
-      const bool inside = channel < m.channels;
-      mask[block][lane] = inside;
-      outside[block][lane] = inside ? 0 : std::numeric_limits<T>::lowest();
-      gain[block][lane] = inside ? m.norm_weight[channel] : 0;
-      offset[block][lane] = inside ? m.norm_bias[channel] : 0;
-    }
+        attention(m.merged_length()) {
+    std::fill_n(numbers(mask), m.channels, T(1));
+    std::fill(numbers(outside) + m.channels, numbers(outside) + m.padded_channels(), std::numeric_limits<T>::lowest());
+    std::copy_n(m.norm_weight, m.channels, numbers(gain));
+    std::copy_n(m.norm_bias, m.channels, numbers(offset));
     const int64_t last = m.length - 1;
     const T half = T(0.5);
     for (int64_t t = 0; t <= last; ++t) {
@@ -65,6 +61,11 @@ struct Merger {
     }
   }
 
+  // Lane k: the mean over the channels of part(k), for k below n.
+  template <class Part>
+  MIM_INLINE Vector<T> mean_each(int64_t n, Part part) const {
+    return sum_each<T>(n, part) / T(m.channels);
+  }
   Vector<T> normed(int64_t p, int64_t block) { return token[p * m.blocks() + block] * gain[block] + offset[block]; }
   int64_t place(int64_t p) const { return parts[p].a > 0 ? to_ahead[parts[p].i] : to_behind[parts[p].j]; }
 
@@ -81,15 +82,15 @@ struct Merger {
   // As many tokens as a vector has lanes: what is a sum over a token's channels is taken for all of them together.
   void merge_group(int64_t first, int64_t n) {
     const int64_t B = m.blocks(), group = first / LANES<T>;
-    const Vector<T> centre = sum_each<T>(n, [&](int64_t k) {
+    const Vector<T> centre = mean_each(n, [&](int64_t k) {
       const Part<T>& part = parts[first + k];
       const T a = part.a * decay_ahead.weight.of(part.i), b = part.b * decay_behind.weight.of(part.j);
       Vector<T> sum{};
       for (int64_t block = 0; block < B; ++block)
         sum += token[(first + k) * B + block] = a * ahead[part.i * B + block] + b * behind[part.j * B + block];
       return sum;
-    }) / T(m.channels);
-    const Vector<T> variance = sum_each<T>(n, [&](int64_t k) {
+    });
+    const Vector<T> variance = mean_each(n, [&](int64_t k) {
       Vector<T> squares{};
       for (int64_t block = 0; block < B; ++block) {
         Vector<T>& x = token[(first + k) * B + block];
@@ -97,15 +98,15 @@ struct Merger {
         squares += x * x;
       }
       return squares;
-    }) / T(m.channels);
+    });
     scale[group] = T(1) / square_root<T>(variance + m.eps);
     for (int64_t k = 0; k < n; ++k)
       for (int64_t block = 0; block < B; ++block) token[(first + k) * B + block] *= scale.of(first + k);
-    share[group] = Vector<T>{} + T(1);
+    attention[group] = Vector<T>{} + T(1);
     if (m.attention) attend(first, n);
     for (int64_t k = 0; k < n; ++k)
       for (int64_t block = 0; block < B; ++block)
-        merged[place(first + k) * B + block] = share.of(first + k) * normed(first + k, block);
+        merged[place(first + k) * B + block] = attention.of(first + k) * normed(first + k, block);
   }
 
   // Sequence attention: the logistic function of a weighting of the normed channels' maximum and mean.
@@ -113,7 +114,7 @@ struct Merger {
     const int64_t B = m.blocks(), group = first / LANES<T>;
     Vector<T> most[LANES<T>];
     for (Vector<T>& v : most) v = Vector<T>{} + std::numeric_limits<T>::lowest();
-    mean[group] = sum_each<T>(n, [&](int64_t k) {
+    mean[group] = mean_each(n, [&](int64_t k) {
       Vector<T> sum{};
       for (int64_t block = 0; block < B; ++block) {
         const Vector<T> v = normed(first + k, block);
@@ -121,11 +122,11 @@ struct Merger {
         most[k] = larger<T>(most[k], v + outside[block]);
       }
       return sum;
-    }) / T(m.channels);
+    });
     largest[group] = largest_lanes<T>(most);
     const T* w = m.attention;
     const Vector<T> score = w[0] * largest[group] + w[1] * mean[group] + w[2];
-    share[group] = Elementary<Vector<T>>::reciprocal(T(1) + Elementary<Vector<T>>::exp(-score));
+    attention[group] = Elementary<Vector<T>>::reciprocal(T(1) + Elementary<Vector<T>>::exp(-score));
   }
 };
 
@@ -144,26 +145,25 @@ struct MergeSums {
 };
 
 template <class T>
-struct MergerBack : Merger<T> {
+struct MergerBackward : Merger<T> {
   Vectors<T> grad_ahead, grad_behind, grad;  // grad: of the tokens of a group, (token, block)
   MergeSums<T>* sums = nullptr;              // what is added to
 
-  explicit MergerBack(const MergeOptions<T>& m)
+  explicit MergerBackward(const MergeOptions<T>& m)
       : Merger<T>(m),
         grad_ahead(m.length * m.blocks()),
         grad_behind(m.length * m.blocks()),
         grad(LANES<T> * m.blocks()) {}
 
   // From the gradient of `merged` to those of the two directions' tokens, after `merge`.
-  void back(Vectors<T>& grad_merged) {
+  void backward(Vectors<T>& grad_merged) {
     const auto& m = this->m;
     const int64_t B = m.blocks();
     grad_ahead.clear();
     grad_behind.clear();
     for (int64_t first = 0; first < m.merged_length(); first += LANES<T>) {
       const int64_t n = std::min(LANES<T>, m.merged_length() - first);
-      for (int64_t k = 0; k < n; ++k)
-        std::copy_n(grad_merged.at(this->place(first + k) * B), B, grad.at(k * B));
+      for (int64_t k = 0; k < n; ++k) std::copy_n(grad_merged.at(this->place(first + k) * B), B, grad.at(k * B));
       if (m.attention) back_through_attention(first, n);
       back_through_norm(first, n);
       for (int64_t k = 0; k < n; ++k) {
@@ -174,11 +174,11 @@ struct MergerBack : Merger<T> {
         }
       }
     }
-    this->decay_ahead.back(this->ahead, grad_ahead);
-    this->decay_behind.back(this->behind, grad_behind);
+    this->decay_ahead.backward(this->ahead, grad_ahead);
+    this->decay_behind.backward(this->behind, grad_behind);
   }
 
-  // 1 where the channel is the token's largest, else 0.
+  // 1 if the channel is the token's largest, else 0.
   Vector<T> is_largest(int64_t p, int64_t block) {
     const Vector<T> one = this->mask[block];
     return this->normed(p, block) == this->largest.of(p) ? one : Vector<T>{};
@@ -187,7 +187,7 @@ struct MergerBack : Merger<T> {
   void back_through_attention(int64_t first, int64_t n) {
     const auto& m = this->m;
     const int64_t B = m.blocks(), group = first / LANES<T>;
-    const Vector<T> to_share = sum_each<T>(n, [&](int64_t k) {
+    const Vector<T> to_attention = sum_each<T>(n, [&](int64_t k) {
       Vector<T> sum{};
       for (int64_t block = 0; block < B; ++block) sum += grad[k * B + block] * this->normed(first + k, block);
       return sum;
@@ -197,14 +197,14 @@ struct MergerBack : Merger<T> {
       for (int64_t block = 0; block < B; ++block) sum += is_largest(first + k, block);
       return sum;
     });
-    const Vector<T> share = this->share[group], inner = to_share * share * (T(1) - share);
+    const Vector<T> attention = this->attention[group], inner = to_attention * attention * (T(1) - attention);
     const Vector<T> to_mean = inner * m.attention[1] / T(m.channels), to_largest = inner * m.attention[0] / ties;
     sums->attention[0] += inner * this->largest[group];
     sums->attention[1] += inner * this->mean[group];
     sums->attention[2] += inner;
     for (int64_t k = 0; k < n; ++k)
-      for (int64_t block = 0; block < B; ++block)  // equal ones share what the largest gets
-        grad[k * B + block] = grad[k * B + block] * share[k] + to_mean[k] * this->mask[block] +
+      for (int64_t block = 0; block < B; ++block)  // equal ones divide the gradient of the largest
+        grad[k * B + block] = grad[k * B + block] * attention[k] + to_mean[k] * this->mask[block] +
                               to_largest[k] * is_largest(first + k, block);
   }
 
@@ -212,7 +212,7 @@ struct MergerBack : Merger<T> {
     const auto& m = this->m;
     const int64_t B = m.blocks();
     const auto x = [&](int64_t k, int64_t block) { return this->token[(first + k) * B + block]; };
-    const Vector<T> mean = sum_each<T>(n, [&](int64_t k) {
+    const Vector<T> mean = this->mean_each(n, [&](int64_t k) {
       Vector<T> sum{};
       for (int64_t block = 0; block < B; ++block) {
         Vector<T>& to_normed = grad[k * B + block];
@@ -221,12 +221,12 @@ struct MergerBack : Merger<T> {
         sum += to_normed *= this->gain[block];
       }
       return sum;
-    }) / T(m.channels);
-    const Vector<T> slope = sum_each<T>(n, [&](int64_t k) {
+    });
+    const Vector<T> slope = this->mean_each(n, [&](int64_t k) {
       Vector<T> sum{};
       for (int64_t block = 0; block < B; ++block) sum += grad[k * B + block] * x(k, block);
       return sum;
-    }) / T(m.channels);
+    });
     for (int64_t k = 0; k < n; ++k)
       for (int64_t block = 0; block < B; ++block)
         grad[k * B + block] =

@@ -49,8 +49,7 @@ void add_columns(int64_t rows, int64_t depth, Scalars<T> a, Rows<T> b, Rows<T> c
   int64_t i = 0;
   for (; i + R <= rows; i += R)
     add_tile<T, R, V>(depth, {a.from + i * a.row, a.row, a.column}, b, {c.from + i * c.row, c.row});
-  for (; i < rows; ++i)
-    add_tile<T, 1, V>(depth, {a.from + i * a.row, a.row, a.column}, b, {c.from + i * c.row, c.row});
+  for (; i < rows; ++i) add_tile<T, 1, V>(depth, {a.from + i * a.row, a.row, a.column}, b, {c.from + i * c.row, c.row});
 }
 
 // c += a b, with a (rows, depth), b (depth, columns) and c (rows, columns), the columns in vectors.

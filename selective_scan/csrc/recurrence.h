@@ -38,7 +38,7 @@ struct Elementary<float> {
   static MIM_INLINE float reciprocal(float x) { return 1 / x; }
 };
 #else
-// x, but no less than `least` and no more than `most`; what is no number stays so. And 1 / x.
+// x, but no less than `least` and no more than `most`; NaN stays NaN. And 1 / x.
 struct Portable {
   template <class Float>
   static MIM_INLINE Float between(Float least, Float x, Float most) {
@@ -55,11 +55,9 @@ struct Portable {
 template <class Float, class Int, class Machine = Portable>
 struct ElementaryByPolynomial {
   static constexpr float LEAST = -125, MOST = 127;
-  // Within 2 units in the last place, 1 at 0; from 2^-125 to 2^127. Of numbers that are none those with an empty payload,
-  // which arithmetic makes, stay so.
-  static MIM_INLINE Float exp2(Float x) {
-    return exp2_in_range(Machine::between(Float{} + LEAST, x, Float{} + MOST));
-  }
+  // Within 2 units in the last place, 1 at 0; from 2^-125 to 2^127. A NaN with an empty
+  // payload, as arithmetic makes it, stays NaN.
+  static MIM_INLINE Float exp2(Float x) { return exp2_in_range(Machine::between(Float{} + LEAST, x, Float{} + MOST)); }
   // The same for what lies between LEAST and MOST.
   static MIM_INLINE Float exp2_in_range(Float x) {
     const Float shifted = x + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number, which ends up in the low bits
@@ -114,14 +112,14 @@ MIM_INLINE T decay(T delta, T A_log2) {
   return Elementary<T>::exp2(delta * A_log2);
 }
 
-// h_t from h_(t-1); `input` is delta_t u_t, B a number even where the others are vectors.
+// h_t from h_(t-1); `input` is delta_t u_t, B a number even if the others are vectors.
 template <class T, class Number>
 MIM_INLINE T next_state(T h, T a, T input, Number B) {
   return a * h + input * B;
 }
 
-// What one step gives back to its parts. In: the gradient that reaches h_t from later steps. Out: the one that h_t passes
-// on to h_(t-1), and this state's shares in the gradients.
+// The gradients of one step. In: the gradient that reaches h_t from later steps. Out: the one that h_t
+// passes on to h_(t-1), and what this state adds to the gradients.
 template <class T>
 struct StepGradient {
   T to_previous, to_B, to_C, to_input, to_exponent;

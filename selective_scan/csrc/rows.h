@@ -6,17 +6,13 @@
 namespace mim {
 
 template <class T>
-struct Inputs {
+struct Inputs : Geometry<T> {
+  int64_t batch;
   const T *u, *delta, *A, *B, *C, *D, *bias;  // D and bias may be null
   bool softplus;
-  int64_t batch, length, channels, states;
-
-  int64_t blocks() const { return round_up(channels, LANES<T>) / LANES<T>; }
-  int64_t padded_states() const { return round_up(states, STATES<T>); }
-  int64_t padded_length() const { return round_up(length, STEPS<T>); }
 };
 
-// Memory of one thread: B and C of one row, padded, and where its block of channels is.
+// Memory of one thread: B and C of one row, padded, and the place of its block of channels.
 template <class T>
 struct Place {
   const Inputs<T>& in;
@@ -39,8 +35,8 @@ struct Place {
   }
 
   void take_block(int64_t block, Block<T>& s) {
-    first = block * LANES<T>;
-    width = std::min(LANES<T>, in.channels - first);
+    first = in.first(block);
+    width = in.width(block);
     if (in.bias) bias = load(in.bias + first, width);
     if (in.D) s.D = load(in.D + first, width);
     for (int64_t t = 0; t < in.length; ++t)
@@ -57,14 +53,14 @@ struct Gradients {
 template <class T>
 struct Group : Place<T> {
   std::vector<T> grad_B, grad_C;
-  BlockBack<T> s;
+  BlockBackward<T> s;
   Vectors<T> A, D_sum, bias_sum;
 
   explicit Group(const Inputs<T>& in)
       : Place<T>(in),
         grad_B(this->B.size()),
         grad_C(this->B.size()),
-        s(in.length, in.states, in.padded_states(), this->B.data(), this->C.data(), grad_B.data(), grad_C.data()),
+        s(in, in.padded_states(), this->B.data(), this->C.data(), grad_B.data(), grad_C.data()),
         A(in.blocks() * in.padded_states()),
         D_sum(in.blocks()),
         bias_sum(in.blocks()) {}

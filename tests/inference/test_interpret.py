@@ -83,7 +83,8 @@ def test_pixels_are_drawn_evenly_over_the_classes():
         assert not unfilled or (max(unfilled) - min(unfilled) <= 1 and max(n_each) <= max(unfilled))
     again, other = (interpret.draw_pixels(mask, 40, np.random.default_rng(seed))[0] for seed in (0, 1))
     first = interpret.draw_pixels(mask, 40, np.random.default_rng(0))[0]
-    assert (first == again).all() and not (first == other).all()
+    assert (first == again).all()
+    assert not (first == other).all()
 
 
 @pytest.mark.parametrize(("name", "options"), [*VARIANTS, ("CNN", {})], ids=str)
@@ -122,7 +123,7 @@ def test_the_arrows_follow_the_scan_from_its_start_to_the_centre_or_the_end(monk
     figure = Figure()
 
     @contextmanager
-    def sheet(*arguments):
+    def sheet(*_):
         yield figure
 
     monkeypatch.setattr(network, "sheet", sheet)
@@ -156,7 +157,8 @@ def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
     halves, rank = model.options.scan == "halves", 0
     for block, inside in zip([b for stage in model.stages for b in stage.blocks], seen.blocks, strict=True):
         if inside.name.split(", ")[1].startswith("1 x 1"):
-            assert inside.decay is None and inside.decay_curve is None  # a single token has no mask
+            assert inside.decay is None
+            assert inside.decay_curve is None  # a single token has no mask
             continue
         for mixer in block.mixers:
             side = inside.decay.shape[-1]
@@ -177,7 +179,8 @@ def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
                     inside.decay[start + t].ravel(), total / passes, rtol=1e-3, atol=1e-5, err_msg=inside.name
                 )
             rank += mixer.n_types
-        assert (inside.decay[:, side // 2, side // 2] == pytest.approx(1)) and inside.decay.max() <= 1 + 1e-6
+        assert inside.decay[:, side // 2, side // 2] == pytest.approx(1)
+        assert inside.decay.max() <= 1 + 1e-6
         assert len(inside.decay) == len(model.options.scan_types)
         if len(block.mixers) == 1:
             np.testing.assert_allclose(
@@ -253,7 +256,9 @@ def test_the_weights_of_the_scan_types_are_the_softmax_of_k(scene):
 def test_what_a_network_has_not_is_none(scene):
     assert interpret.record_activations(make("CNN", {}), *scene).blocks == ()
     block = interpret.record_activations(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
-    assert block.decay is None and block.index_factor is None and block.attention is not None
+    assert block.decay is None
+    assert block.index_factor is None
+    assert block.attention is not None
 
 
 def test_features_of_two_groups_lie_apart_and_in_the_same_places_for_the_same_seed():
@@ -318,7 +323,7 @@ def test_the_figures_of_a_run_are_those_that_its_network_has(train, capsys, mode
     assert before == {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
 
 
-def test_the_figures_of_every_part_are_drawn(train, capsys):
+def test_the_figures_of_every_part_are_drawn(train):
     run = train("--separate_types", "--depth", 2, "--scan_types", 4, 1, "--scan", "whole", "--fusion", "mean")
     assert main.main(["--figures", str(run), "--seed", "3"]) == 0
     assert {path.stem for path in (run / "figures").iterdir()} == PICTURES - {"scan_weights"}
@@ -353,8 +358,9 @@ def test_the_figures_find_a_scene_that_has_moved(train, tiny_scene, tmp_path):
     assert main.main(["--figures", str(run), "--folder", str(tmp_path / "moved")]) == 0
 
 
-def test_exploration_draws_the_training_pixels_spectra_into_the_runs_folder(train, tiny_scene):
+def test_exploration_draws_the_training_pixels_spectra_into_the_runs_folder(train):
     run = train("--model", "cnn", "--with_exploration")
-    assert (run / "spectra.png").is_file() and (run / "spectra.pdf").is_file()
+    assert (run / "spectra.png").is_file()
+    assert (run / "spectra.pdf").is_file()
     assert json.loads((run / "config.json").read_text())["arguments"]["with_exploration"] is True
     assert not (train("--model", "cnn") / "spectra.png").exists()

@@ -13,7 +13,7 @@ import models.t_mamba
 from models.options import MiMOptions
 from models.t_mamba import TMamba, as_modules
 from selective_scan import available_backends
-from selective_scan.cross_scan_op import backward, operator
+from selective_scan.cross_scan_op import SCHEMA, CrossScanArguments, backward, operator
 
 needs_cpu = pytest.mark.skipif("cpu" not in available_backends(), reason="the C++ back end cannot be built here")
 decays = pytest.mark.parametrize("decay", ["none", "index", "feature", "both"])
@@ -111,18 +111,26 @@ def test_channels_that_are_equally_large_share_the_gradient_of_the_maximum():
 
 
 def arguments(scan, rows, dtype, *, learned=True, keep=False, **sizes):
-    """What a T-Mamba hands to the operator."""
-    module = t_mamba(scan, dtype=dtype, **sizes)
-    orders = [order.view(4, -1) for order in (module.forward_order, module.backward_order)]
-    branches = (module.forward_branch, module.backward_branch)
-    parameters = [x.detach() for branch in branches for x in branch.parameters_of_scan()]
-    norm, learner = module.merge_norm, module.learner
-    constants = [module.decay.index_weight, norm.weight, norm.bias]
-    constants += [learner.attention.packed(), learner.score.weight] if learned else [None, None]
-    constants = [x if x is None else x.detach() for x in constants]
-    with torch.no_grad():
-        tokens = module.in_proj(draw(module, rows))
-    return tokens, *parameters, *orders, *constants, module.decay.centre, True, scan == "halves", norm.eps, keep
+    """What a T-Mamba hands to the operator, as the operator takes it; no tensor has a gradient yet."""
+    module, seen = t_mamba(scan, dtype=dtype, tokens="learned" if learned else "pooled", **sizes), []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        real = models.t_mamba.cross_scan
+        patch.setattr(models.t_mamba, "cross_scan", lambda given: seen.append(given) or real(given))
+        module(draw(module, rows))
+    return *(x.detach() if isinstance(x, torch.Tensor) else x for x in seen[0].flat()), keep
+
+
+def test_the_operators_arguments_are_named_in_order_and_packed_and_unpacked_alike():
+    given = CrossScanArguments.unpack(range(100))
+    assert given.flat() == tuple(range(26))
+    assert given.behind.conv_weight == 8
+    assert given.attention == 17
+    assert [name.split()[1] for name in SCHEMA.split(", ")][5:9] == [
+        "ahead_dt_bias",
+        "ahead_A",
+        "ahead_D",
+        "behind_conv_weight",
+    ]
 
 
 @needs_cpu
@@ -149,7 +157,7 @@ def test_opcheck_passes(scan, learned, dtype):
     given = arguments(scan, 2, dtype, learned=learned, keep=True)
     torch.library.opcheck(operator, given)
     torch.library.opcheck(operator, (*given[:-1], False))
-    with_gradient = (*range(15), 18)  # tokens, the directions' parameters, and the norm's weight
+    with_gradient = range(16)  # tokens, the directions' parameters, and the norm's weight
     leaves = tuple(x.clone().requires_grad_() if i in with_gradient else x for i, x in enumerate(given))
     torch.library.opcheck(operator, leaves)
     y, kept = operator(*given)
@@ -162,7 +170,7 @@ def test_under_autocast_it_is_in_float32():
     x, seen = draw(module), []
     with torch.autocast("cpu", dtype=torch.bfloat16), pytest.MonkeyPatch.context() as patch:
         real = models.t_mamba.cross_scan
-        patch.setattr(models.t_mamba, "cross_scan", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+        patch.setattr(models.t_mamba, "cross_scan", lambda given: seen.append(real(given)) or seen[-1])
         y = module(x)
     assert seen[0].dtype == torch.float32
     torch.testing.assert_close(y.float(), module(x), rtol=0.1, atol=0.1)

@@ -190,9 +190,8 @@ struct Launch<KERNEL> {
 }  // namespace emulator
 
 // extern "C" launch_NAME(grid, block, arguments, reversed): what is wrong, or null.
-#define EMULATED(NAME)                                                                                             \
-  extern "C" __attribute__((visibility("default"))) const char* launch_##NAME(const unsigned* grid,                \
-                                                                              const unsigned* block,               \
-                                                                              void** arguments, int reversed) {    \
-    return emulator::Launch<&NAME>::run(grid, block, arguments, reversed);                                         \
+#define EMULATED(NAME)                                                                                     \
+  extern "C" __attribute__((visibility("default")))                                                        \
+  const char* launch_##NAME(const unsigned* grid, const unsigned* block, void** arguments, int reversed) { \
+    return emulator::Launch<&NAME>::run(grid, block, arguments, reversed);                                 \
   }
