@@ -130,6 +130,36 @@ print("\\n".join(str(file) for file in files if home in file.parents and ".venv"
     assert len(imported) > 60 and imported <= set(source_files())
 
 
+REPORTING = {  # the same within reporting: what each of its rooms and modules imports
+    "comparison": {"results", "run_folder"},
+    "figures": {"colours", "results"},
+    "live": {"colours", "results"},
+    "page": {"colours", "results", "run_folder"},
+    "run_report": {"figures", "page", "run_folder"},
+    "run_folder": {"results"},
+    "colours": set(),
+    "results": set(),
+    "spectra": set(),
+}
+
+
+@pytest.mark.parametrize("part", REPORTING)
+def test_a_part_of_reporting_imports_exactly_the_parts_of_the_table(part):
+    home = ROOT / "reporting"
+    paths = [path for path in _modules() if home in path.parents and path.name != "__init__.py"]
+    part_of = {path: path.relative_to(home).parts[0].removesuffix(".py") for path in paths}
+    assert {*part_of.values()} == {*REPORTING}
+    imported = {name for path in paths if part_of[path] == part for name in _imported(path)}
+    assert {name.split(".")[1] for name in imported if name.startswith("reporting.")} - {part} == REPORTING[part]
+
+
+@pytest.mark.parametrize("part", ["results", "run_folder", "spectra", "comparison.tables", "live.visdom_monitor"])
+def test_what_draws_no_figure_loads_no_matplotlib_and_no_scipy(part):
+    program = f"import sys, reporting.{part}; print(*sorted({{'matplotlib', 'scipy'}} & {{*sys.modules}}))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
+
+
 def test_the_variants_of_a_model_do_not_import_each_other():
     variants = {"models.mim_v1", "models.mim_v2", "models.mim_v3", "models.cnn"}
     for name in variants:

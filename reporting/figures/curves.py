@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -69,10 +70,8 @@ def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], t
         lower.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         for axes in (upper, middle, lower):
             plain_axes(axes)
-        for axes in (upper, middle):  # the legend above the axes, where it covers no curve
-            n_entries = len(axes.lines)
-            n_columns = math.ceil(n_entries / math.ceil(n_entries / LEGEND_COLUMNS))
-            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=n_columns, borderaxespad=0.2)
+        _legend_above(upper)
+        _legend_above(middle)
         figure.align_ylabels()
 
 
@@ -222,8 +221,15 @@ def save_audit(
             lower.axvline(reach + 0.5, color="black", linewidth=0.8, linestyle=style, label=f"to {reach}: {words}")
         lower.set_xlabel("chessboard distance to the nearest training pixel (pixels)")
         lower.set_ylabel("test pixels")
-        lower.legend(title=f"patch {patch_size}")
+        _legend_above(lower, title=f"patch {patch_size}")
         plain_axes(lower)
+
+
+def _legend_above(axes: Axes, title: str | None = None) -> None:
+    """Name the lines above the axes, where the legend covers none of them."""
+    n_rows = math.ceil(len(axes.lines) / LEGEND_COLUMNS)
+    n_columns = math.ceil(len(axes.lines) / n_rows)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=n_columns, borderaxespad=0.2, title=title)
 
 
 def _numbers(records: list[dict], name: str) -> np.ndarray:
