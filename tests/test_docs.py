@@ -207,9 +207,10 @@ def _flags_page() -> str:
     formatter = parser._get_formatter()
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
-        if not actions or group.title in ("options", "optional arguments"):  # of these there is --help alone
+        title = group.title or ""
+        if not actions or title in ("options", "optional arguments"):  # of these there is --help alone
             continue
-        text += f"\n## {group.title[0].upper()}{group.title[1:]}\n\n| flag | values | meaning |\n|---|---|---|\n"
+        text += f"\n## {title[0].upper()}{title[1:]}\n\n| flag | values | meaning |\n|---|---|---|\n"
         for action in actions:
             names = ", ".join(f"`{name}`" for name in action.option_strings)
             values = "" if action.nargs == 0 else formatter._format_args(action, action.dest.upper())
@@ -299,8 +300,8 @@ def test_the_score_of_location_alone_is_what_its_program_prints(real_data, capsy
 def test_the_version_is_the_same_everywhere():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^version: (.+)$", citation, re.MULTILINE)[1] == utils.VERSION
-    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == utils.VERSION
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [utils.VERSION]
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == utils.VERSION
 
 
 def test_the_lock_has_a_version_that_fits_every_requirement():
