@@ -17,6 +17,7 @@ test: $(VENV)/.installed-dev lint
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 install: $(VENV)/.installed
 
@@ -25,12 +26,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
-	@echo "Installing the requirements into $(VENV) (once; some minutes) ..."
+	@echo "Installing the requirements into $(VENV) (once; this takes a few minutes) ..."
 	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(PIP) -r requirements-dev.txt
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 visdom: $(VENV)/.installed
@@ -40,4 +41,4 @@ gpu-check: $(VENV)/.installed-dev
 	$(RUN) -m benchmarks.gpu_check
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
