@@ -27,13 +27,13 @@ TOLERANCE = 1e-5
 
 
 def examine(folder: Path, visdom_url: str) -> tuple[list[str], bool]:
-    """Look at everything.
+    """Examine devices, scan back ends, packages and data.
 
     Args:
         folder: the data root.
-        visdom_url: where a visdom server may be.
+        visdom_url: address of a visdom server, or off.
     Returns:
-        Lines to show, and whether the main job can run: whether the back end that it would take computes rightly.
+        Lines to show; and whether the main job can run, that is, whether the back end that it takes computes correctly.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     best = choose("auto", device, SIZES[3])
@@ -93,9 +93,9 @@ def scan_error(backend: str) -> float:
         _recurrence(*(x + h * v for x, v in zip(exact, directions, strict=True))) for h in (0, 1e-6, -1e-6)
     )
     slope = (weight * (ahead - behind)).sum() / 2e-6
-    shares = [(grad.double().cpu().numpy() * v).sum() for grad, v in zip(grads, directions, strict=True)]
+    slopes = [(grad.double().cpu().numpy() * v).sum() for grad, v in zip(grads, directions, strict=True)]
     error = np.abs(y.detach().double().cpu().numpy() - expected).max() / np.abs(expected).max()
-    return float(max(error, abs(sum(shares) - slope) / np.abs(shares).sum()))
+    return float(max(error, abs(sum(slopes) - slope) / np.abs(slopes).sum()))
 
 
 def _recurrence(u, delta, A, B, C, D, delta_bias):

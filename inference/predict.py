@@ -1,4 +1,4 @@
-"""Map a scene with a trained network, block by block, into a folder; what was cut off goes on where it stopped."""
+"""Map a scene with a trained network, block by block, into a folder; an interrupted mapping resumes where it stopped."""
 
 import json
 import logging
@@ -31,21 +31,21 @@ log = logging.getLogger(__name__)
 
 
 class RowReader:
-    """What `map_blocks` reads: normalised rows, 0 where a pixel has no data; and a note of where that is.
+    """Read normalised rows for `map_blocks`, 0 in pixels without data, and keep a record of those pixels.
 
     Args:
         raster: the scene.
-        bands: its bands to the network's.
-        preprocessing: the network's own.
-        known: (H, W) uint8, set as rows are read: NO_DATA where every band is the raster's no-data value or not
-            finite once normalised, BROKEN where some are not finite, else DATA.
+        bands: makes the network's bands of its bands.
+        preprocessing: the network's.
+        known: (H, W) uint8, set as rows are read: NO_DATA if every band is the raster's no-data value, or not finite
+            after normalisation; BROKEN if some bands are not finite; else DATA.
     """
 
     def __init__(self, raster: Raster, bands: Bands, preprocessing: Preprocessing, known: np.ndarray):
         self.raster, self.bands, self.preprocessing, self.known = raster, bands, preprocessing, known
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop, (stop - start, W, n_bands) float32."""
+        """Read the rows start to stop; (stop - start, W, n_bands) float32."""
         raw = self.raster.rows(start, stop)
         out = self.preprocessing(self.bands(raw))
         finite = np.isfinite(out)
@@ -57,19 +57,19 @@ class RowReader:
         return out
 
     def without_data(self, row: int) -> np.ndarray:
-        """Which pixels of a row have no data, (W,) bool; the row is read if it has not been."""
+        """Give the pixels of a row that have no data, (W,) bool; the row is read if it has not been."""
         if not self.known[row].all():
             self(row, row + 1)
         return self.known[row] != DATA
 
     def count(self) -> dict[str, int]:
-        """How many pixels are 0 in the map for want of data, and how many of them because of some bands alone."""
+        """Count the pixels that are 0 in the map for lack of data, and those of them that lack only some bands."""
         absent = sum(int(self.without_data(row).sum()) for row in range(len(self.known)))
         return {"pixels_without_data": absent, "of_them_some_bands_not_finite": int((self.known == BROKEN).sum())}
 
 
 def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
-    """A scene by its name: its file where that is all of it, else what is read of it; and the name as it is written."""
+    """Open a scene by its name: its file if that needs no changes, else the scene as read. Also give its proper name."""
     spec = find_spec(name, folder)
     path = Path(folder) / spec.folder / (spec.cube_file or "")
     if path.is_file() and path.suffix.lower() not in ARRAYS:
@@ -97,7 +97,7 @@ def map_new_scene(
     block_rows: int | None = None,
     geotiff: bool = False,
 ) -> Path:
-    """Map a raster into a new folder, or go on in the one where the same job was cut off.
+    """Map a raster into a new folder, or resume in the folder in which the same job was interrupted.
 
     Args:
         raster: the scene, (H, W, n_bands).
@@ -105,7 +105,7 @@ def map_new_scene(
         checkpoint_path: of the trained network.
         output: the folder is output/predict/name/time.
         device: to run on.
-        ranks: this process and the others that share the pixels; the first writes what the folder gets in the end.
+        ranks: this process and the others, each of which maps a part of the pixels; the first writes the results.
         stride: predict every stride-th row and column and fill between.
         precision: a key of `engine.PRECISIONS`.
         resample: interpolate bands by their wavelengths.
@@ -114,7 +114,7 @@ def map_new_scene(
         geotiff: write GeoTIFF instead of ENVI.
     Returns:
         The folder, with mapping.json (what the map rests on), prediction.npy, map.png, and map.hdr or map.tif, placed
-        as the raster is; with `probabilities` also probabilities and entropy.
+        as the raster is; with `probabilities` also the class probabilities and their entropy.
     Raises:
         InputError: a checkpoint, bands or sizes that do not fit.
     """
@@ -131,7 +131,7 @@ def map_new_scene(
     job = json.loads(json.dumps(job))  # as it comes back from a file
     parts = {"labels": ((len(grid),), label_type(model.n_classes)), "known": (grid.shape, np.uint8)}
     if probabilities:
-        parts["shares"] = ((len(grid), model.n_classes), np.float32)
+        parts["probabilities"] = ((len(grid), model.n_classes), np.float32)
     if ranks.machines > 1:
         raise InputError("a scene is mapped by the processes of one machine; start torchrun with --nnodes=1")
     batch = predict_batch(model.patch_size, device)
@@ -139,13 +139,13 @@ def map_new_scene(
     folder, mine = progress.folder, work_of_rank(progress.done, len(grid), batch, ranks)
     if progress.done:
         n_done = sum(last - first for first, last in progress.done)
-        log.info("going on in %s after %s of %s pixels", folder, f"{n_done:,}", f"{len(grid):,}")
+        log.info("resuming %s after %s of %s pixels", folder, f"{n_done:,}", f"{len(grid):,}")
     bar, done = Bar("mapping", "px"), []
     try:
         if not ranks.first:
             ranks.wait_for("made")
         arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
-        ranks.publish("made", "")  # to the others, who would else make the files anew
+        ranks.publish("made", "")  # now the other processes find the files and do not make them again
         read = RowReader(raster, bands, preprocessing, arrays["known"])
         for start, stop in mine:
             options = {"start": start, "stop": stop, "block_rows": block_rows, "precision": precision}
@@ -153,14 +153,14 @@ def map_new_scene(
                 last = first + len(block)
                 arrays["labels"][first:last] = block.argmax(1) + 1
                 if probabilities:
-                    arrays["shares"][first:last] = block
+                    arrays["probabilities"][first:last] = block
                 for array in arrays.values():
                     array.flush()
                 done = merged([*done, (first, last)])
                 progress.note(done, ranks.rank)
                 bar(len(block), sum(last - first for first, last in mine))
                 arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
-                read.known = arrays["known"]  # opened anew, so that the old pages leave the memory
+                read.known = arrays["known"]  # opened again, so that the old pages leave the memory
         ranks.wait_for_all("mapped")
         if not ranks.first:
             return folder
@@ -174,7 +174,7 @@ def map_new_scene(
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
         progress.finish()
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("the same command goes on where it stopped") from interrupt
+        raise KeyboardInterrupt("the same command resumes where it stopped") from interrupt
     except BaseException:
         if not progress.done and not done and ranks.world == 1:
             shutil.rmtree(folder)
@@ -195,18 +195,18 @@ def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> 
     results.write_array(folder / "prediction.npy", labels)
     title = f"{checkpoint.model['name']} trained on {checkpoint.scene}, on {name}"
     maps.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
-    if "shares" in arrays:
-        shares = _full(folder / "shares.full", grid, arrays["shares"], read)
-        write_bands(folder / f"probabilities{suffix}", shares, classes, raster)
+    if "probabilities" in arrays:
+        image = _full(folder / "probabilities.full", grid, arrays["probabilities"], read)
+        write_bands(folder / f"probabilities{suffix}", image, classes, raster)
         entropy = open_array(folder / "entropy.full", (*grid.shape, 1), np.float32)
         for row in range(grid.shape[0]):
-            p = np.asarray(shares[row])
+            p = np.asarray(image[row])
             entropy[row, :, 0] = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
         write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster)
 
 
 def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader) -> np.ndarray:
-    """Values by number as an image of the whole scene, on disk; 0 where there is no data."""
+    """Spread values by pixel number over an image of the whole scene, on disk; 0 in pixels without data."""
     image = open_array(path, (*grid.shape, *values.shape[1:]), values.dtype)
     for row in range(grid.shape[0]):
         image[row] = grid.spread(values, row, row + 1)[0]
@@ -215,7 +215,7 @@ def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader) -> np.nda
 
 
 def _identity(raster: Raster) -> dict:
-    """Which scene it is and how it is read, without reading it all; a simulated scene is in no file."""
+    """Say which scene it is and how it is read, without reading it all; a simulated scene is in no file."""
     pair = find_pair(raster.path) if raster.path.is_file() else None
     files = pair or ((raster.path,) if raster.path.is_file() else ())
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

@@ -1,4 +1,4 @@
-"""What watches a run: its log, the bar on the terminal, and where a server answers the live view."""
+"""The monitors of a run: its log, the bar on the terminal, and the live view if a server answers."""
 
 import math
 from functools import partial
@@ -16,16 +16,16 @@ from reporting.spectra import class_spectra, random_spectra
 from training.prepare import Job
 
 SPECTRA_EACH = 5  # random spectra of each class
-USUAL_OUTPUT = "runs"  # runs in another folder have it in their names
+USUAL_OUTPUT = "runs"  # the names of runs in another folder include it
 
 
 def watch(job: Job, folder: Path, records: list[dict]) -> Monitors:
-    """Start what watches a run.
+    """Start the monitors of a run.
 
     Args:
         job: the run.
         folder: its folder, which gets log.jsonl.
-        records: of the epochs that an interrupted run has behind it.
+        records: of the epochs that an interrupted run has finished.
     """
     n_train, n_map = int((job.split.train > 0).sum()), job.split.train.size // job.config.test_stride**2
     bar = ProgressBar(job.config.epoch, n_train, n_map, len(records))
@@ -99,7 +99,7 @@ def _settings(job: Job, folder: Path) -> dict[str, object]:
 
 
 def _spectra(job: Job) -> dict:
-    """Panes of the training pixels' spectra, as the file has them."""
+    """Make the panes of the training pixels' spectra, as the file has them."""
     spec, split = job.scene.spec, job.split
     n_bands = job.raw_cube.shape[2]
     bands, unit = (spec.wavelengths, "wavelength, nm") if spec.wavelengths else (range(1, n_bands + 1), "band")

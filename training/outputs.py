@@ -1,4 +1,4 @@
-"""What a run leaves: its map scored on the test pixels, the figures, the pictures, and the page."""
+"""The results of a run: its map scored on the test pixels, the figures, the pictures, and the page."""
 
 import logging
 from datetime import datetime
@@ -31,12 +31,12 @@ def score(job: Job, labels: np.ndarray) -> tuple[Scores, np.ndarray]:
 
 
 def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.ndarray, seconds: dict) -> Scores:
-    """Write what a finished run leaves.
+    """Write the results of a finished run into its folder.
 
     Args:
         job: the run.
         folder: its folder.
-        labels: (H, W) 1..K, 0 where nothing was predicted.
+        labels: (H, W) 1..K, 0 if nothing was predicted.
         confidence: (H, W) float32, probability of the label.
         seconds: of training and prediction.
     """

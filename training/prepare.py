@@ -1,4 +1,4 @@
-"""One run's settings: everything that can be wrong with it is found here, before a file is written."""
+"""One run prepared: everything that can be wrong with it is found here, before a file is written."""
 
 import logging
 from dataclasses import asdict, dataclass
@@ -64,7 +64,7 @@ class Job:
 
     @cached_property
     def protocol(self) -> dict:
-        """What a reader must know to compare the result with another; drawn up once, when the run starts."""
+        """What a reader must know to compare the result with another; made once, when the run starts."""
         config, split = self.config, self.split
         return {
             "scene": self.scene.spec.name,
@@ -150,7 +150,7 @@ def prepare(
 
 
 def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: dict):
-    """Preprocessing and the cube that it gives, (H, W, n_bands) on the device; made once for runs that share it."""
+    """Give preprocessing and the normalised cube, (H, W, n_bands) on the device; made once for consecutive runs."""
     settings = (config.normalize, config.fit_on, config.pca, split.fingerprint if config.fit_on == "train" else None)
     assert scene.cube is not None
     if settings not in kept:
@@ -171,7 +171,7 @@ def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: d
 
 
 def announce(job: Job) -> None:
-    """Say once what the runs rest on."""
+    """Log what the runs rest on."""
     split = job.split
     n_train, n_test = ((mask > 0).sum() for mask in (split.train, split.test))
     log.info("split: %s; %d training and %d test pixels, %d classes", split.method, n_train, n_test, split.n_classes)
@@ -185,5 +185,5 @@ def announce(job: Job) -> None:
 
 
 def write_config(job: Job, folder: Path) -> None:
-    """Write config.json, from which --resume makes the run again."""
+    """Write config.json, with which an interrupted run can be prepared again."""
     results.write_json(folder / "config.json", {"config": job.config.as_json(), "protocol": job.protocol})
