@@ -1,4 +1,4 @@
-"""Map a scene with a trained network, block by block, into a folder; an interrupted mapping resumes where it stopped."""
+"""Map a scene with a trained network, block by block, into a folder; an interrupted mapping can be resumed."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ class RowReader:
 
 
 def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
-    """Open a scene by its name: its file if that needs no changes, else the scene as read. Also give its proper name."""
+    """Open a scene by name: its file if that needs no changes, else the scene as read. Give its proper name too."""
     spec = find_spec(name, folder)
     path = Path(folder) / spec.folder / (spec.cube_file or "")
     if path.is_file() and path.suffix.lower() not in ARRAYS:
