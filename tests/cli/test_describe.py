@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 import spectral.io.envi
+from tiny import CUBE, GT
 
 from cli.describe import describe, survey
 from datasets import load_scene
@@ -14,8 +15,6 @@ from scenes.rasters import Raster, open_raster
 from utils import InputError
 
 RNG = np.random.default_rng(0)
-GT = np.repeat([0, 1, 2, 3], 3)[None].repeat(9, 0).astype(np.uint8)  # (9, 12)
-CUBE = (1000.0 * GT[..., None] + RNG.integers(1, 500, (9, 12, 4))).astype(np.uint16)
 
 
 def save_suggestion(lines, folder):

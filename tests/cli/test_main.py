@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
+from tiny import TinyScene, large
 
 import engine
 import main
@@ -29,37 +30,10 @@ RUN_FILES |= {"report.html"} | {f"{picture}.{kind}" for picture in PICTURES for 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A data root with the scene Tiny, (14, 17, 6), three classes, and its fixed masks; the catalogue knows it."""
-    rng = np.random.default_rng(0)
-    gt = np.zeros((14, 17), dtype=np.uint8)
-    gt[1:13, 1:6], gt[1:13, 6:11], gt[1:13, 11:16] = 1, 2, 3
-    spectra = rng.normal(size=(4, 6))
-    cube = (500 + 100 * spectra[gt] + 40 * rng.normal(size=(14, 17, 6))).astype(np.uint16)
-    train = np.where(rng.random(gt.shape) < 0.3, gt, 0)
-    home = tmp_path / "data" / "Tiny"
-    home.mkdir(parents=True)
-    scipy.io.savemat(home / "Tiny.mat", {"tiny": cube})
-    scipy.io.savemat(home / "Tiny_gt.mat", {"tiny_gt": gt})
-    scipy.io.savemat(home / "TRAIN_GT.mat", {"TR": train})
-    scipy.io.savemat(home / "TEST_GT.mat", {"TE": gt - train})
-    spec = replace(
-        catalogue.SCENES["PaviaU"],
-        name="Tiny",
-        folder="Tiny",
-        shape=cube.shape,
-        cube_file="Tiny.mat",
-        cube_key="tiny",
-        gt_file="Tiny_gt.mat",
-        gt_key="tiny_gt",
-        class_names=("Left", "Middle", "Right"),
-        class_counts=(60, 60, 60),
-        palette=("#1f77b4", "#e13c2d", "#0f960f"),
-        rgb_bands=(4, 2, 0),
-        urls={"Tiny.mat": "http://127.0.0.1:9/Tiny.mat"},
-        masks=None,
-    )
-    monkeypatch.setitem(catalogue.SCENES, "Tiny", spec)
-    return tmp_path / "data"
+    """A data root with the larger scene Tiny, (14, 17, 6), and its fixed masks; the catalogue knows it."""
+    scene = TinyScene(tmp_path / "data", monkeypatch, large())
+    scene.change(rgb_bands=(4, 2, 0), urls={"Tiny.mat": "http://127.0.0.1:9/Tiny.mat"})
+    return scene.folder
 
 
 @pytest.fixture
@@ -96,9 +70,9 @@ def test_the_main_job_leaves_a_complete_folder(run, tmp_path, model):
     tested = test > 0
     assert metrics["overall_accuracy"] == pytest.approx((labels[tested] == test[tested]).mean())
     assert np.array(metrics["confusion"]).sum() == metrics["n_test"] == tested.sum()
-    assert metrics["class_names"] == ["Left", "Middle", "Right"]
+    assert metrics["class_names"] == ["Land", "Water", "Roof"]
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2
-    for words in ("Left", "overall accuracy", "kappa", folder.name, "map.png"):
+    for words in ("Land", "overall accuracy", "kappa", folder.name, "map.png"):
         assert words in said
 
 

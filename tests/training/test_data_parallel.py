@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 from processes import torchrun
+from tiny import large, write_described
 from torch import nn
 
 import engine
@@ -221,17 +221,8 @@ SMALL = ["--patch_size", "3", "--visdom", "off", "--cuda", "-1"]
 
 @pytest.fixture(scope="module")
 def field(tmp_path_factory):
-    """The path of a described scene, (16, 18, 6), three classes, with its masks."""
-    home, rng = tmp_path_factory.mktemp("data") / "Field", np.random.default_rng(0)
-    home.mkdir()
-    gt = np.repeat([1, 2, 3], 6)[None].repeat(16, 0).astype(np.uint8)
-    np.save(home / "cube.npy", (10.0 * gt[..., None] + rng.standard_normal((16, 18, 6))).astype(np.float32))
-    np.save(home / "gt.npy", gt)
-    train = np.where(rng.random(gt.shape) < 0.3, gt, 0)
-    scipy.io.savemat(home / "TRAIN_GT.mat", {"TR": train})
-    scipy.io.savemat(home / "TEST_GT.mat", {"TE": gt - train})
-    (home / "scene.toml").write_text('cube = "cube.npy"\ngt = "gt.npy"\nclass_names = ["One", "Two", "Three"]\n')
-    return home
+    """The path of the described tiny scene, with its masks."""
+    return write_described(tmp_path_factory.mktemp("data") / "Field", large())
 
 
 def folders(output):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import torchrun
+from tiny import large, write_described
 
 import datasets
 import engine
@@ -28,17 +28,8 @@ SMALL = ["--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 
 @pytest.fixture
 def scene(tmp_path):
-    """The path of a described scene, (16, 18, 6), three classes, with its masks; other processes find it too."""
-    home, rng = tmp_path / "data" / "Field", np.random.default_rng(0)
-    home.mkdir(parents=True)
-    gt = np.repeat([1, 2, 3], 6)[None].repeat(16, 0).astype(np.uint8)
-    np.save(home / "cube.npy", (3.0 * gt[..., None] + rng.standard_normal((16, 18, 6))).astype(np.float32))
-    np.save(home / "gt.npy", gt)
-    train = np.where(rng.random(gt.shape) < 0.3, gt, 0)
-    scipy.io.savemat(home / "TRAIN_GT.mat", {"TR": train})
-    scipy.io.savemat(home / "TEST_GT.mat", {"TE": gt - train})
-    (home / "scene.toml").write_text('cube = "cube.npy"\ngt = "gt.npy"\nclass_names = ["One", "Two", "Three"]\n')
-    return home
+    """The path of the described tiny scene, with its masks; other processes find it too."""
+    return write_described(tmp_path / "data" / "Field", large())
 
 
 @pytest.fixture

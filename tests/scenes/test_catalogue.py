@@ -2,12 +2,20 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
 
-from scenes.catalogue import MASK_KEYS, PALETTE, SCENES, find_scene
+from scenes.catalogue import SCENES, find_scene
+from scenes.scene_toml import read_catalogue_file, read_description
+from scenes.spec import MASK_KEYS, PALETTE, MaskSpec
+from utils import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # name: (H, W, n_bands), classes, labelled pixels (None: depends on a seed or a resampling)
 KNOWN = {
@@ -150,3 +158,89 @@ def test_an_unknown_name_is_answered_with_the_choices_and_the_nearest_one():
 def test_facts_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         SCENES["PaviaU"].shape = (1, 1, 1)
+
+
+# A file of the catalogue
+
+MOON = """\
+name = "Moon"
+source = "nowhere"
+cube = "moon.mat"
+gt = "moon_gt.mat"
+shape = [5, 4, 3]
+rgb_bands = [2, 1, 0]
+class_names = ["Sea", "Crater"]
+class_counts = [7, 9]
+[urls]
+"moon_gt.mat" = "https://example.org/moon_gt.mat"
+[masks]
+train_counts = [3, 4]
+test_counts = [4, 5]
+"""
+
+
+def read(tmp_path, text):
+    (tmp_path / "moon.toml").write_text(text)
+    return read_catalogue_file(tmp_path / "moon.toml", SCENES)
+
+
+def test_a_scene_needs_no_more_than_a_file(tmp_path, monkeypatch):
+    spec = read(tmp_path, f'aliases = ["Luna"]\nn_dropped = 2\n{MOON}transposed = true')
+    assert (spec.name, spec.folder, spec.shape, spec.n_dropped) == ("Moon", "Moon", (5, 4, 3), 2)
+    assert spec.palette == PALETTE[:2]
+    assert spec.masks == MaskSpec(("Sea", "Crater"), (3, 4), (4, 5), transposed=True)
+    assert (spec.cube_key, spec.pixel_size, spec.sums, spec.described) == (None, None, {}, None)
+    monkeypatch.setitem(SCENES, "Moon", spec)
+    assert find_scene("luna") is spec
+    assert list(SCENES)[-1] == "Moon"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("shape = [5, 4, 3]", "shape = [5, 4]", "line 5: 'shape' must be list of three whole numbers above 0: rows"),
+        ("shape = [5, 4, 3]", "", "'shape' is missing; it must be list of three"),
+        ("[2, 1, 0]", "[3, 1, 0]", "line 6: 'rgb_bands' counts from 0, and the cube has 3 bands"),
+        ("[7, 9]", "[7]", "line 8: 'class_counts' has 1 numbers for 2 class names"),
+        ("[7, 9]", "[7, -9]", "line 8: 'class_counts' must be list of whole numbers"),
+        ("class_counts", "class_count", r"line 8: 'class_count' is unknown \(did you mean class_counts\?\)"),
+        ('"https:', '"http:', "line 9: 'urls' must be table of file"),
+        ('"moon_gt.mat" =', '"moon_gt.mt" =', r"line 9: 'urls' names 'moon_gt.mt' \(did you mean moon_gt.mat\?\); "),
+        ("[masks]", '[sums]\n"moon.mat" = "0"\n[masks]', "line 11: 'sums' must be table of file"),
+        ("[masks]", f'[sums]\n"moon.mat" = "{"0" * 64}"\n[masks]', "line 11: 'sums' names 'moon.mat'"),
+        ("[3, 4]", "[3]", "line 12: 'masks.train_counts' has 1 numbers for 2 class names"),
+        ("test_counts", "tests", r"line 13: 'masks.tests' is unknown .*choose from names, train_counts"),
+        ("test_counts = [4, 5]", "", "line 11: 'masks.test_counts' is missing"),
+        ("[masks]", '[masks]\nnames = ["Sea", "Hill"]', "line 12: 'masks.names' must be the class names, each once"),
+        ('cube = "moon.mat"', "", "'cube' is missing"),
+        ('gt = "moon_gt.mat"', "", "'gt' is missing"),
+        ('"Moon"', '"pavia_u"', "line 1: 'name' is that of a scene of the catalogue"),
+        ("[urls]", 'train = "t.mat"\n[urls]', "line 9: 'train' is unknown"),
+    ],
+)
+def test_a_wrong_entry_of_the_catalogue_is_named_with_file_line_and_key(tmp_path, old, new, match):
+    with pytest.raises(InputError, match=rf"moon\.toml.*{match}") as caught:
+        read(tmp_path, MOON.replace(old, new))
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_the_catalogue_are_not_those_of_a_users_scene(tmp_path):
+    (tmp_path / "scene.toml").write_text('cube = "a.npy"\nshape = [5, 4, 3]\n')
+    with pytest.raises(InputError, match="line 2: 'shape' is unknown"):
+        read_description(tmp_path / "scene.toml")
+
+
+def test_importing_the_catalogue_opens_no_file_and_loads_no_package_of_the_formats():
+    program = """
+import sys
+import utils
+def refuse(event, arguments):
+    assert event != "open" or not str(arguments[0]).endswith(".toml"), arguments
+sys.addaudithook(refuse)
+from scenes.catalogue import SCENES, find_scene
+import datasets
+import splits.fixed_masks
+print(*sorted({"h5py", "scipy", "spectral", "rasterio"} & {*sys.modules}))
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "\n"), result.stderr

@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from scenes.matfiles import describe, read_arrays
+from scenes.matfiles import choose_array, describe, images_among, read_arrays
 from utils import InputError
 
 RNG = np.random.default_rng(0)
@@ -248,3 +249,62 @@ def test_a_damaged_file_gives_arrays_or_one_sentence_and_never_ends_the_program(
 
 def test_a_description_lists_names_shapes_and_types():
     assert describe({"gt": ARRAYS["gt"], "hsi.Data": ARRAYS["cube"]}) == "gt (3, 4) uint8, hsi.Data (3, 4, 5) uint16"
+
+
+# The only array that fits
+
+
+@pytest.mark.parametrize(
+    ("names", "key", "options", "found"),
+    [
+        (("cube", "gt"), None, {}, "cube"),  # three axes go before two
+        (("gt", "row", "column"), None, {}, "gt"),  # with one axis longer than 1 it is no image
+        (("cube", "gt"), None, {"n_axes": (2,)}, "gt"),
+        (("row",), None, {"n_axes": (3,)}, "row"),  # the only array of a file
+        (("gt", "signed"), None, {"n_axes": (2,), "shapes": ((4, 3),)}, "signed"),
+        (("cube", "gt"), "gt", {}, "gt"),
+        (("cube", "gt"), "hsi.labels.gt", {}, "gt"),  # a plain copy of a struct's field
+    ],
+)
+def test_an_array_is_found_by_name_or_as_the_only_one_that_fits(names, key, options, found):
+    arrays = {name: ARRAYS[name] for name in names}
+    assert choose_array(arrays, key, Path("a.mat"), "the cube", **options) is ARRAYS[found]
+
+
+@pytest.mark.parametrize(
+    ("names", "key", "options", "match"),
+    [
+        (
+            ("cube", "wide"),
+            None,
+            {},
+            r"more than one array that can be the cube, cube .*; name the variable",
+        ),
+        (
+            ("row", "column"),
+            None,
+            {},
+            r"no array that can be the cube; it holds row \(1, 6\) int32, column",
+        ),
+        (("gt",), None, {"shapes": ((4, 3),)}, r"a.mat holds no array that can be the cube; it holds gt \(3, 4\)"),
+        (("gt",), "cube", {}, r"a.mat has no variable 'cube' for the cube; it holds gt \(3, 4\) uint8"),
+    ],
+)
+def test_an_array_that_is_not_certain_is_refused_with_those_in_the_file(names, key, options, match):
+    with pytest.raises(InputError, match=match):
+        choose_array({name: ARRAYS[name] for name in names}, key, Path("a.mat"), "the cube", **options)
+
+
+def test_images_have_two_axes_longer_than_1():
+    assert [*images_among(ARRAYS)] == ["cube", "gt", "signed", "wide", "single"]
+    assert [*images_among({"line": np.ones((1, 5, 4)), "point": np.ones((1, 1, 4)), "gt": np.ones((3, 4, 1))})] == [
+        "line",
+        "gt",
+    ]
+
+
+@pytest.mark.parametrize("start", [0, 512, 1024, 4096])
+def test_hdf5_is_recognised_after_a_block_of_the_users(tmp_path, start):
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=start) as file:
+        file["x"] = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.mat")["x"], np.arange(6).reshape(2, 3).T)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 import spectral.io.envi
+from tiny import CUBE, DESCRIPTION, GT, small, write_described
 
 from datasets import load_scene
 from main import main
@@ -19,20 +20,12 @@ from splits.fixed_masks import fixed_masks, load_split
 from utils import InputError, fingerprint
 
 RNG = np.random.default_rng(0)
-GT = np.repeat([0, 1, 2, 3], 3)[None].repeat(9, 0).astype(np.uint8)  # (9, 12)
-CUBE = (1000.0 * GT[..., None] + RNG.integers(1, 500, (9, 12, 4))).astype(np.uint16)
-TEXT = 'cube = "cube.npy"\ngt = "gt.npy"\nclass_names = ["Land", "Water", "Roof"]\n'
 
 
 @pytest.fixture
 def home(tmp_path):
     """A folder My-Scene with cube.npy, gt.npy and a description of them."""
-    folder = tmp_path / "data" / "My-Scene"
-    folder.mkdir(parents=True)
-    np.save(folder / "cube.npy", CUBE)
-    np.save(folder / "gt.npy", GT)
-    (folder / "scene.toml").write_text(TEXT)
-    return folder
+    return write_described(tmp_path / "data" / "My-Scene", small(), masks=False)
 
 
 def describe(home, **entries):
@@ -140,7 +133,7 @@ def test_every_entry_is_used(home):
     ],
 )
 def test_a_wrong_entry_is_named_with_file_line_and_key(home, line, match):
-    (home / "scene.toml").write_text(TEXT + line + "\n")
+    (home / "scene.toml").write_text(DESCRIPTION + line + "\n")
     refuses(home, rf"scene\.toml.*{match}")
 
 
