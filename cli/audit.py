@@ -28,7 +28,7 @@ def audit(args: Namespace) -> list[str]:
         args.dataset, args.folder, need_cube=has_cube(args.dataset, args.folder), need_gt=draws_split(args)
     )
     faults: list[str] = []
-    split = make_split(args, scene, args.seed, np.random.default_rng(args.seed), faults)
+    split = make_split(args, scene, np.random.default_rng(args.seed), faults)
     findings = examine(split, scene, args.patch_size, faults)
     findings["preprocessing"] = {name: getattr(args, name) for name in ("normalize", "fit_on", "pca")}
     told = sentences(findings)

@@ -34,7 +34,7 @@ def augment(args: Namespace) -> Path:
     if home.exists():
         raise InputError(f"{home} is there already; remove it or rename it first")
     rng = np.random.default_rng(args.seed)
-    split = enlarge(make_split(args, scene, args.seed, rng), args.augment, rng)
+    split = enlarge(make_split(args, scene, rng), args.augment, rng)
     entries = {"cube": Path(os.path.relpath(args.folder / spec.folder / spec.cube_file, home)).as_posix()}
     entries |= {"cube_key": spec.cube_key, "class_names": split.class_names, "palette": split.palette}
     entries |= {"rgb_bands": spec.rgb_bands, "wavelengths": spec.wavelengths, "nodata": spec.nodata}

@@ -231,9 +231,7 @@ def draw_insides(run: Run, cube: np.ndarray, valid: np.ndarray | None, device: t
     if fingerprint(cube) != run.protocol["fingerprints"]["cube"]:
         raise InputError(f"{run.folder}: the scene has changed since the run; give --folder where its scene is")
     model, preprocessing, _ = load_trained(run.folder / f"{run.protocol['weights']}.pt", device)
-    cube = preprocessing(cube)
-    if valid is not None:
-        cube[~valid] = 0
+    cube = preprocessing(cube, valid)
     pixels, targets = draw_pixels(run.maps["test"], N_PIXELS, np.random.default_rng(seed))
     insides = look_inside(model, torch.from_numpy(cube).to(device), pixels, targets)
     home = run.folder / "figures"

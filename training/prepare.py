@@ -80,13 +80,13 @@ class Job:
             "split": split.method,
             "notes": (*self.scene.notes, *split.notes),
             "val_fraction": args.val_fraction,
-            "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
+            "n_validation": split.n_validation,
             "normalize": args.normalize,
             "fit_on": args.fit_on,
             "pca": args.pca,
             "border": args.border,
             "border_test_pixels_skipped": split.border_skipped,
-            "guard_pixels_dropped": split.guard_dropped,
+            "guard_pixels_dropped": split.buffer_dropped,
             "unlearned_test_pixels_dropped": split.unlearned_dropped,
             "audit": brief(split, self.scene.cube, args.patch_size),
             "model": model_facts(args.model, self.model),
@@ -126,7 +126,7 @@ def prepare(
     height, width, _ = scene.cube.shape
     seed_everything(seed)
     rng = np.random.default_rng(seed)
-    split = make_split(args, scene, seed, rng)
+    split = make_split(Namespace(**vars(args) | {"seed": seed}), scene, rng)
     masks = split.fingerprint
     if args.val_fraction:
         split = hold_out(split, args.val_fraction, rng)
@@ -142,7 +142,7 @@ def prepare(
     check_backend(model, device)
     if args.restore is not None:
         restore_weights(model, args.model, args.restore)
-    n_train = int((split.train > 0).sum())
+    n_train = split.n_train
     if min(args.batch_size, n_train) * args.patch_size**2 < 2:
         raise InputError("BatchNorm needs more than one pixel in a batch; raise --batch_size or --patch_size")
     ranks = ranks or Ranks()
@@ -172,9 +172,7 @@ def _normalise(args, scene: Scene, split: Split, device: torch.device, kept: dic
             n_components=args.pca,
             valid=scene.valid,
         )
-        cube = preprocessing(scene.cube)
-        if scene.valid is not None:
-            cube[~scene.valid] = 0  # as when a new scene is mapped
+        cube = preprocessing(scene.cube, scene.valid)
         kept[settings] = preprocessing, torch.from_numpy(cube).to(device)
     return kept[settings]
 
@@ -182,12 +180,10 @@ def _normalise(args, scene: Scene, split: Split, device: torch.device, kept: dic
 def announce(job: Job) -> None:
     """Say once what the runs rest on."""
     split = job.split
-    n_train, n_test = ((mask > 0).sum() for mask in (split.train, split.test))
-    log.info("split: %s; %d training and %d test pixels, %d classes", split.method, n_train, n_test, split.n_classes)
+    sizes = (split.n_train, split.n_test, split.n_classes)
+    log.info("split: %s; %d training and %d test pixels, %d classes", split.method, *sizes)
     if split.validation is not None:
-        log.info(
-            "validation: %d of the labelled pixels, taken out of the training pixels", (split.validation > 0).sum()
-        )
+        log.info("validation: %d of the labelled pixels, taken out of the training pixels", split.n_validation)
     for note in split.notes:
         log.info("note: %s", note)
     log.info("%s", brief_sentence(job.protocol["audit"]))

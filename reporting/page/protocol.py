@@ -21,7 +21,7 @@ GROUPS = {
         "Test pixels": "n_test",
         "Pixels at the scene's edge": "border",
         "Test pixels left out at the edge": "border_test_pixels_skipped",
-        "Pixels left out as a guard": "guard_pixels_dropped",
+        "Pixels left out as a buffer": "guard_pixels_dropped",
         "Test pixels left out, class not in training": "unlearned_test_pixels_dropped",
         "Test pixels with a training pixel in their window": "audit.train_pixel_in_window",
         "Test windows that overlap a training window": "audit.train_window_overlap",
@@ -109,7 +109,7 @@ def command(config: dict) -> str:
     arguments, options = config["arguments"], config["options"]
     arguments = {"model": arguments["model"], "dataset": arguments["dataset"]} | arguments | {"seed": config["seed"]}
     left_out = set(NOT_REPEATED)
-    if arguments["sampling_mode"] != "buffered":
+    if arguments["sampling_mode"] not in ("spatial", "buffered"):  # the latter in earlier versions
         left_out |= {"folds", "fold", "block_size"}
     if arguments["normalize"] == "none" and not arguments["pca"]:
         left_out |= {"fit_on"}
