@@ -1,18 +1,19 @@
-"""Scores of a classification, all from one confusion matrix; fractions, never per cent."""
+"""Compute the scores of a classification from one confusion matrix; fractions, never per cent."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 DISTANCES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 12), (13, 20), (21, None))  # pixels, from and to
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one confusion matrix; NaN where a figure is not defined.
+    """Hold the scores of one confusion matrix; NaN if a score is not defined.
 
     Attributes:
-        overall_accuracy: share of the pixels that are right.
+        overall_accuracy: fraction of the pixels that are right.
         average_accuracy: mean of the recalls of the classes that have pixels.
         kappa: Cohen's kappa, 1 = perfect, 0 = chance.
         recall, f1: per class, (K,) float64; NaN for a class without pixels.
@@ -27,7 +28,7 @@ class Scores:
     support: np.ndarray
 
 
-def confusion_matrix(target: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.ndarray:
+def confusion_matrix(target: ArrayLike, prediction: ArrayLike, n_classes: int) -> np.ndarray:
     """Count the pairs of target and prediction.
 
     Args:
@@ -48,7 +49,7 @@ def confusion_matrix(target: np.ndarray, prediction: np.ndarray, n_classes: int)
     return np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
 
 
-def scores(confusion: np.ndarray) -> Scores:
+def scores(confusion: ArrayLike) -> Scores:
     """Compute all scores of a confusion matrix, (K, K), rows = ground truth.
 
     Raises:
@@ -70,14 +71,14 @@ def scores(confusion: np.ndarray) -> Scores:
     return Scores(float(overall), float(average), float(kappa), recall, f1, support)
 
 
-def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict]:
+def accuracy_by_distance(correct: ArrayLike, distance: ArrayLike) -> list[dict]:
     """Compute the overall accuracy of the test pixels in steps of their distance to the nearest training pixel.
 
     Args:
         correct: whether the prediction is right, (n,) bool.
         distance: chessboard distance of the same pixels, (n,) integer, at least 1.
     Returns:
-        Per step of DISTANCES that has pixels: "from" and "to" in pixels, both included ("to" is None in the last),
+        Per step of DISTANCES with pixels: "from" and "to" in pixels, both included ("to" is None in the last),
         "n" pixels, "accuracy" as a fraction.
     Raises:
         ValueError: shapes that differ, or a distance below 1.

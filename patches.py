@@ -1,4 +1,4 @@
-"""Patches gathered by index from the mirror-padded scene, a batch in one tensor operation; and their augmentation."""
+"""Gather patches by index from the mirror-padded scene, a batch in one tensor operation, and augment them."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 class Windows:
-    """The P x P windows of an image that is padded already.
+    """Gather P x P windows of an image that is already padded.
 
     Args:
-        padded: (C, H', W') float; a window's first pixel may be any that leaves it inside.
+        padded: (C, H', W') float; the first pixel of a window may be any with which the window lies inside.
         patch_size: P.
     """
 
     def __init__(self, padded: Tensor, patch_size: int):
         self.patch_size, self.n_columns = patch_size, padded.shape[2]
-        self.spectra = padded.flatten(1).T.contiguous()  # (H' W', C): one pixel's values lie together
+        self.spectra = padded.flatten(1).T.contiguous()  # (H' W', C): the values of a pixel are contiguous
         reach = torch.arange(patch_size, device=padded.device)
         self.window = (reach.unsqueeze(1) * self.n_columns + reach).flatten()  # from the window's first pixel
 
@@ -31,21 +31,21 @@ class Windows:
 
 
 class PatchLoader:
-    """Batches of patches, on the device where the scene is.
+    """Iterate over batches of patches, on the device of the scene.
 
     Args:
         image: scene, (C, H, W) float; per-pixel features work as well as bands.
         pixels: (n, 2) int64 rows and columns of the patches' centres; any pixel of the scene can be one.
-        targets: (n,) int64 classes 0..K-1, or None to give patches alone.
+        targets: (n,) int64 classes 0..K-1, or None to yield patches alone.
         patch_size: P, odd, at most the scene's smaller side.
         batch_size: patches per batch.
-        generator: CPU generator; with it the order is drawn anew each time and batches differ in size by one at most.
+        generator: CPU generator; with it every iteration draws another order and batches differ in size by one at most.
             Without it the order is that of `pixels` and all batches but the last are full.
-        augment: called as augment(patches, targets, generator) on every batch; training only.
+        augment: called as augment(patches, targets, generator) on every batch; training only, needs a generator.
     Yields:
         (B, C, P, P) patches, and with `targets` also (B,) targets.
     Raises:
-        ValueError: an even patch size, one larger than the scene, or a pixel outside it.
+        ValueError: an even patch size, one larger than the scene, a pixel outside it, or augment without a generator.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class PatchLoader:
             raise ValueError(f"the batch size must be at least 1, not {batch_size}")
         if len(pixels) and bool(((pixels < 0) | (pixels >= pixels.new_tensor([height, width]))).any()):
             raise ValueError(f"a pixel lies outside the scene of {height} x {width}")
+        if augment is not None and generator is None:
+            raise ValueError("augmentation needs a generator")
         padded = F.pad(image.unsqueeze(0), (patch_size // 2,) * 4, mode="reflect")[0]
         self.windows = Windows(padded, patch_size)
         self.pixels = pixels.to(image.device)
@@ -88,39 +90,39 @@ class PatchLoader:
                 yield patches
                 continue
             targets = self.targets[chosen]
-            if self.augment is not None:
+            if self.augment is not None and self.generator is not None:
                 patches = self.augment(patches, targets, self.generator)
             yield patches, targets
 
     def gather(self, pixels: Tensor) -> Tensor:
         """Cut the windows round some pixels, (n, 2) to (n, C, P, P)."""
-        return self.windows.gather(pixels)  # the padding moves the centre to the window's corner
+        return self.windows.gather(pixels)  # in the padded image, a centre's indices are those of its window's corner
 
 
 def check_patch_size(patch_size: int, height: int, width: int) -> None:
     """Raise ValueError unless a patch has a centre pixel and fits into the scene."""
     if patch_size < 1 or patch_size % 2 == 0:
-        raise ValueError(f"--patch_size must be odd, so that a patch has a centre pixel, not {patch_size}")
+        raise ValueError(f"patch_size must be odd, so that a patch has a centre pixel, not {patch_size}")
     if patch_size > min(height, width):
-        raise ValueError(f"--patch_size {patch_size} is larger than the scene of {height} x {width} pixels")
+        raise ValueError(f"patch_size {patch_size} is larger than the scene of {height} x {width} pixels")
 
 
 def labelled_pixels(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the pixels (n, 2) of a label map (H, W) that are not 0, row by row, and their targets (n,), 0-based."""
+    """Return the pixels (n, 2) of a label map (H, W) that are not 0, row by row, and their targets (n,), 0-based."""
     pixels = mask.nonzero()
     return pixels, mask[pixels[:, 0], pixels[:, 1]] - 1
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Batch augmentation for training, made of the parts that are switched on.
+    """Augment the patches of a training batch with the parts that are switched on.
 
     Attributes:
-        flip: each patch is one of its eight mirror images and rotations, drawn with equal chance.
+        flip: each patch becomes one of its eight mirror images and rotations, drawn with equal probability.
         radiation: each patch is scaled by a factor drawn from [0.9, 1.1], plus noise.
-        mixture: each patch is mixed with another one of its class from the batch, by two weights drawn from
-            [0.01, 1], plus noise.
-    The noise is normal with standard deviation 1/25 of a normalised band's.
+        mixture: each patch is mixed with another one of its class in the batch, by two weights drawn from [0.01, 1],
+            plus noise.
+    The noise is normal; its standard deviation is 1/25 of that of a normalised band.
     Source: the three augmentations of DeepHyperX, from their description.
     """
 
@@ -129,7 +131,7 @@ class Augmentation:
     mixture: bool = False
 
     def __call__(self, patches: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, C, P, P) and (B,) to (B, C, P, P); the targets stay."""
+        """Augment patches (B, C, P, P) with targets (B,); the targets do not change."""
         if self.flip:
             patches = _flip(patches, generator)
         if self.radiation:
@@ -150,7 +152,7 @@ def _flip(patches: Tensor, generator: torch.Generator) -> Tensor:
 
 @functools.cache
 def _images(side: int) -> Tensor:
-    """Which pixel of a patch, row by row, comes where in each of its eight images: (8, side^2)."""
+    """Return for each of the eight images of a patch the source of each pixel, row by row: (8, side^2)."""
     grid = torch.arange(side * side).view(side, side)
     turned = [grid, grid.flip(0), grid.flip(1), grid.flip(0, 1)]
     return torch.stack([image.flatten() for image in (*turned, *(image.T for image in turned))])

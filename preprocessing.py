@@ -1,25 +1,27 @@
-"""Normalisation and band reduction: fitted once, kept with the model, applied to any scene with the same bands."""
+"""Normalise and reduce bands: fitted once, kept with the model, applied to any scene with the same bands.
+
+The command line needs the names below before anything else: PyTorch and scikit-learn are imported where they are used.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from sklearn.decomposition import PCA
 
 from utils import InputError
 
 NORMALIZATIONS = ("zscore", "minmax", "none")
 FIT_ON = ("scene", "train")
-NO_VARIANCE = 1e-10  # of the first component's; whitening would blow up what is only rounding
+NO_VARIANCE = 1e-10  # as a fraction of the first component's variance; whitening would magnify rounding errors
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """x -> (x - offset) * scale, and then, with components, -> (x - mean) @ components.
+    """Apply x -> (x - offset) * scale and, with components, then x -> (x - mean) @ components.
 
     Attributes:
         normalize: one of NORMALIZATIONS.
-        fit_on: on which pixels it was fitted, one of FIT_ON.
+        fit_on: the pixels that it was fitted on, one of FIT_ON.
         offset, scale: per band, (n_bands,) float32.
         mean, components: (n_bands,) and (n_bands, n_components) float32, or None without band reduction.
     """
@@ -41,21 +43,35 @@ class Preprocessing:
         """Bands that the model sees."""
         return self.n_bands_in if self.components is None else self.components.shape[1]
 
-    def __call__(self, cube: np.ndarray) -> np.ndarray:
-        """Apply to a cube, (..., n_bands_in) to (..., n_bands_out) float32."""
+    def __call__(self, cube: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+        """Apply to a cube.
+
+        Args:
+            cube: (..., n_bands_in).
+            valid: pixels with data, (...) bool; the others become 0. None if all pixels have data.
+        Returns:
+            (..., n_bands_out) float32.
+        """
         out = np.subtract(cube, self.offset, dtype=np.float32)
         out *= self.scale
-        return out if self.components is None else (out - self.mean) @ self.components
+        if self.components is not None:
+            out = (out - self.mean) @ self.components
+        if valid is not None:
+            out[~valid] = 0
+        return out
 
     def state(self) -> dict:
-        """Everything as plain values and tensors, for a checkpoint."""
+        """Return all attributes as plain values and tensors, for a checkpoint."""
+        import torch
+
         values = vars(self)
         return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
     @classmethod
     def from_state(cls, state: dict) -> "Preprocessing":
-        """Undo `state`."""
-        return cls(**{name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in state.items()})
+        """Restore from the values of `state`."""
+        values: dict[str, Any] = {name: v.numpy() if hasattr(v, "numpy") else v for name, v in state.items()}
+        return cls(**values)
 
 
 def fit_preprocessing(
@@ -67,17 +83,18 @@ def fit_preprocessing(
     n_components: int = 0,
     valid: np.ndarray | None = None,
 ) -> Preprocessing:
-    """Fit normalisation and, if asked, a principal component analysis.
+    """Fit the normalisation and, if n_components is not 0, a principal component analysis.
 
     Args:
         cube: (H, W, n_bands) float32.
-        train: training pixels, (H, W), not 0 there.
+        train: (H, W), not 0 on the training pixels.
         normalize: zscore (mean 0, standard deviation 1 per band), minmax (0 to 1 per band), or none.
-        fit_on: all pixels of the scene (sees the test pixels' spectra, not their labels), or the training pixels alone.
+        fit_on: "scene", all pixels (the test pixels' spectra, not their labels, are used too), or "train", the training
+            pixels alone.
         n_components: principal components to keep, whitened; 0 keeps the bands.
-        valid: pixels with data, (H, W) bool, the others being left out of the scene; None where all have.
+        valid: pixels with data, (H, W) bool; the others are not fitted on. None if all pixels have data.
     Raises:
-        InputError: a band that is constant on those pixels, or more components than vary there.
+        InputError: a band that is constant on those pixels, or more components than vary on them.
     """
     everywhere = cube.reshape(-1, cube.shape[2]) if valid is None else cube[valid]
     spectra = everywhere if fit_on == "scene" else cube[train > 0]
@@ -89,7 +106,7 @@ def fit_preprocessing(
         where = "the whole scene" if fit_on == "scene" else "the training pixels"
         raise InputError(
             f"{len(constant)} of the {n_bands} bands are constant over {where} (counted from 0: {bands}); they carry "
-            "nothing: drop them from the cube, or use --normalize none"
+            "no information: drop them from the cube, or use normalize none"
         )
     if normalize == "zscore":
         offset, scale = spectra.mean(0, dtype=np.float64), 1 / spectra.std(0, dtype=np.float64)
@@ -101,9 +118,11 @@ def fit_preprocessing(
     if not n_components:
         return fitted
     limit = min(spectra.shape)
-    refusal = f"--pca {n_components}: at most {{}} components vary on the {len(spectra)} pixels that they are fitted on"
+    refusal = f"pca {n_components}: at most {{}} components vary on the {len(spectra)} pixels that they are fitted on"
     if not 1 <= n_components <= limit or len(spectra) < 2:
         raise InputError(refusal.format(limit if len(spectra) > 1 else 0) + "; lower it")
+    from sklearn.decomposition import PCA
+
     pca = PCA(n_components, whiten=True, svd_solver="covariance_eigh").fit(fitted(spectra).astype(np.float64))
     varying = int((pca.explained_variance_ > NO_VARIANCE * pca.explained_variance_[0]).sum())
     if varying < n_components:

@@ -29,7 +29,7 @@ def audit(config: RunConfig, output: Path | None) -> list[str]:
         config.dataset, config.folder, need_cube=has_cube(config.dataset, config.folder), need_gt=draws_split(config)
     )
     faults: list[str] = []
-    split = make_split(config, scene, config.seed, np.random.default_rng(config.seed), faults)
+    split = make_split(config, scene, np.random.default_rng(config.seed), faults)
     findings = examine(split, scene, config.patch_size, faults)
     findings["preprocessing"] = {name: getattr(config, name) for name in ("normalize", "fit_on", "pca")}
     lines = sentences(findings)

@@ -35,7 +35,7 @@ def augment(config, factor: float) -> Path:
     if home.exists():
         raise InputError(f"{home} exists already; remove it or rename it first")
     rng = np.random.default_rng(config.seed)
-    split = enlarge(make_split(config, scene, config.seed, rng), factor, rng)
+    split = enlarge(make_split(config, scene, rng), factor, rng)
     entries: dict = {"cube": Path(os.path.relpath(folder / spec.folder / spec.cube_file, home)).as_posix()}
     entries |= {"cube_key": spec.cube_key, "class_names": split.class_names, "palette": split.palette}
     entries |= {"rgb_bands": spec.rgb_bands, "wavelengths": spec.wavelengths, "nodata": spec.nodata}

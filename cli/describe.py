@@ -17,6 +17,7 @@ from scenes.rasters import ARRAYS, GEOTIFF, Raster, open_raster
 from scenes.scene_toml import FILE
 from scenes.spec import MASK_KEYS, SceneSpec, choose_rgb
 from splits.fixed_masks import fixed_masks
+from splits.split import count_classes
 from utils import InputError
 
 _BLOCK = 1 << 24  # bytes read at a time
@@ -124,7 +125,7 @@ def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
     lines = [f"as read: {' x '.join(map(str, scene.spec.shape))} (rows, columns, bands)"]
     if scene.valid is not None:
         lines.append(f"pixels without data: {int((~scene.valid).sum())}")
-    counts = None if scene.gt is None else np.bincount(scene.gt.ravel(), minlength=spec.n_classes + 1)[1:]
+    counts = None if scene.gt is None else count_classes(scene.gt, spec.n_classes)
     lines += ["", f"{spec.n_classes} classes" + ("" if counts is None else f", {int(counts.sum()):,} labelled pixels")]
     for i, title in enumerate(spec.class_names):
         lines.append(f"{i + 1:4d}  {title}" + ("" if counts is None else f"  {int(counts[i]):,}"))

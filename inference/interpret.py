@@ -240,9 +240,7 @@ def draw_interpretation(run: Run, cube: np.ndarray, valid: np.ndarray | None, de
     if fingerprint(cube) != run.protocol["fingerprints"]["cube"]:
         raise InputError(f"{run.folder}: the scene has changed since the run; name the folder with the run's scene")
     model, preprocessing = Checkpoint.load(run.folder / f"{run.protocol['weights']}.pt").network(device)
-    cube = preprocessing(cube)
-    if valid is not None:
-        cube[~valid] = 0
+    cube = preprocessing(cube, valid)
     pixels, targets = draw_pixels(run.maps["test"], N_PIXELS, np.random.default_rng(seed))
     activations = record_activations(model, torch.from_numpy(cube).to(device), pixels, targets)
     home = run.folder / "figures"

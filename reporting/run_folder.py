@@ -13,6 +13,7 @@ import numpy as np
 from reporting.results import read_json, scale_names
 from utils import InputError, write_atomically
 
+OLD_SPLIT = "buffered, fold"
 MAPS = ("truth", "train", "validation", "test", "confidence", "false_colour")
 
 
@@ -42,8 +43,11 @@ class Run:
 
     @property
     def protocol(self) -> dict:
-        """What the result rests on."""
-        return self.metrics["protocol"]
+        """What the result rests on, with today's name for a split that earlier versions called buffered."""
+        protocol = self.metrics["protocol"]
+        if str(protocol.get("split")).startswith(OLD_SPLIT):
+            return protocol | {"split": protocol["split"].replace(OLD_SPLIT, "spatial cross-validation, fold", 1)}
+        return protocol
 
     @property
     def model(self) -> str:

@@ -1,54 +1,92 @@
-"""Which split a command line asks for: fixed masks, or one drawn from the ground truth."""
+"""Make the split that the settings ask for: fixed masks, or one drawn from the ground truth."""
 
-from argparse import Namespace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from datasets import Scene
 from splits.fixed_masks import fixed_masks, load_split
-from splits.spatial_cv import split_buffered
+from splits.spatial_cv import split_spatial
 from splits.split import Split, split_disjoint, split_per_class, split_random
 from utils import InputError
 
 DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
 SAMPLERS = {"random": split_random, "fixed": split_per_class, "disjoint": split_disjoint}
+SPATIAL = ("spatial", "buffered")  # the second is the name in earlier versions
 
 
-def draws_split(args: Namespace) -> bool:
-    """Whether the split is drawn from the ground truth, which must then be there."""
-    if args.train_set is not None:
+class SplitSettings(Protocol):
+    """The settings of a run that decide its split; see their help texts."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def train_set(self) -> Path | None: ...
+    @property
+    def test_set(self) -> Path | None: ...
+    @property
+    def sampling_mode(self) -> str | None: ...
+    @property
+    def training_sample(self) -> float | None: ...
+    @property
+    def folds(self) -> int: ...
+    @property
+    def fold(self) -> int | None: ...
+    @property
+    def block_size(self) -> int | None: ...
+    @property
+    def patch_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def draws_split(config: SplitSettings) -> bool:
+    """Whether the split is drawn from the ground truth, which must exist then."""
+    if config.train_set is not None:
         return False
-    return args.sampling_mode is not None or fixed_masks(args.dataset, args.folder) is None
+    return config.sampling_mode is not None or fixed_masks(config.dataset, config.folder) is None
 
 
-def make_split(
-    args: Namespace, scene: Scene, seed: int, rng: np.random.Generator, faults: list[str] | None = None
-) -> Split:
+def make_split(config: SplitSettings, scene: Scene, rng: np.random.Generator, faults: list[str] | None = None) -> Split:
     """Read the fixed masks, or draw the split.
 
     Args:
-        args: the command line's arguments.
-        scene: with its ground truth where `draws_split`.
-        seed: which fold tests, where the split is buffered and no fold is named.
+        config: the settings; with spatial cross-validation and no fold named, the seed decides which fold tests.
+        scene: with its ground truth if `draws_split`.
         rng: source of the draw.
-        faults: see `datasets.load_split`.
+        faults: see `splits.fixed_masks.load_split`.
     Raises:
-        InputError: masks that do not fit, or a split that cannot be drawn.
+        InputError: masks that do not fit, one without the other, or a split that cannot be drawn.
     """
-    if args.train_set is not None:
-        home = args.folder / scene.spec.folder
-        masks = [home / p if not p.is_file() and (home / p).is_file() else p for p in (args.train_set, args.test_set)]
-        return load_split(*masks, scene, faults)
-    in_folder = fixed_masks(scene.spec, args.folder) if args.sampling_mode is None else None
+    if (config.train_set is None) != (config.test_set is None):
+        raise InputError("train_set and test_set go together; give both or neither")
+    if config.train_set is not None and config.test_set is not None:
+        home = config.folder / scene.spec.folder
+        train, test = (
+            home / path if not path.is_file() and (home / path).is_file() else path
+            for path in (config.train_set, config.test_set)
+        )
+        return load_split(train, test, scene, faults)
+    in_folder = fixed_masks(scene.spec, config.folder) if config.sampling_mode is None else None
     if in_folder is not None:
-        if args.training_sample is not None:
-            raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")
+        if config.training_sample is not None:
+            raise InputError("training_sample is not used with the scene's fixed masks; set sampling_mode as well")
         return load_split(*in_folder, scene, faults)
-    mode = args.sampling_mode or "random"
-    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
-    if mode == "buffered":
-        sizes = {"patch_size": args.patch_size, "n_folds": args.folds, "block_size": args.block_size}
-        fold = seed % args.folds if args.fold is None else args.fold
-        return split_buffered(scene.gt, rng, fold=fold, count=args.training_sample, **sizes, **names)
-    sample = DEFAULT_SAMPLE[mode] if args.training_sample is None else args.training_sample
-    return SAMPLERS[mode](scene.gt, sample, rng, **names)
+    mode = config.sampling_mode or "random"
+    if mode in SPATIAL:
+        return split_spatial(
+            scene.gt,
+            rng,
+            fold=config.seed % config.folds if config.fold is None else config.fold,
+            patch_size=config.patch_size,
+            n_folds=config.folds,
+            block_size=config.block_size,
+            count=config.training_sample,
+            class_names=scene.spec.class_names,
+            palette=scene.spec.palette,
+        )
+    sample = DEFAULT_SAMPLE[mode] if config.training_sample is None else config.training_sample
+    return SAMPLERS[mode](scene.gt, sample, rng, class_names=scene.spec.class_names, palette=scene.spec.palette)

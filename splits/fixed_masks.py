@@ -11,7 +11,7 @@ from scenes.cubes import check_labels
 from scenes.matfiles import choose_array
 from scenes.rasters import read_file
 from scenes.spec import MASK_KEYS, SceneSpec
-from splits.split import Split, check_classes
+from splits.split import Split, check_classes, count_classes
 from utils import InputError
 
 
@@ -133,7 +133,7 @@ def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tup
         f"the masks number the classes of {spec.name} differently from its ground truth; the names follow the masks"
     )
     if gt is None:
-        counts = [tuple(np.bincount(mask.ravel(), minlength=spec.n_classes + 1)[1:]) for mask in (train, test)]
+        counts = [tuple(count_classes(mask, spec.n_classes)) for mask in (train, test)]
         if spec.masks is not None and counts == [spec.masks.train_counts, spec.masks.test_counts]:
             return known, "" if known == own else renumbered
         return own, "without the ground truth the masks' numbering cannot be checked; it is taken as the scene's"

@@ -1,4 +1,4 @@
-"""What a split can tell about unseen land: overlap, shared windows, distances, duplicates, numbering."""
+"""Measure how far a split tests unseen land: overlap, common windows, distances, duplicates, numbering."""
 
 import logging
 
@@ -14,7 +14,7 @@ log = logging.getLogger("mim")
 
 
 def distance_to(mask: np.ndarray) -> np.ndarray:
-    """Chessboard distance of every pixel to the nearest pixel of a mask.
+    """Compute the chessboard distance of every pixel to the nearest pixel of a mask.
 
     Args:
         mask: (H, W), not 0 on at least one pixel.
@@ -25,21 +25,22 @@ def distance_to(mask: np.ndarray) -> np.ndarray:
     """
     if not np.any(mask):
         raise ValueError("there is no distance to an empty mask")
-    return distance_transform_cdt(mask == 0, "chessboard").astype(np.int64)
+    return np.asarray(distance_transform_cdt(mask == 0, "chessboard"), dtype=np.int64)
 
 
-def window_shares(distance: np.ndarray, patch_size: int) -> tuple[float, float]:
-    """Share of test pixels whose window holds a training pixel, and whose window overlaps that of one.
+def overlap_fractions(distance: np.ndarray, patch_size: int) -> tuple[float, float]:
+    """Compute the fractions of test pixels whose window holds a training pixel, and overlaps a training window.
 
     Args:
         distance: of the test pixels to the nearest training pixel, (n,), in pixels.
-        patch_size: side P of the windows, odd: they reach P // 2 from their centre, and two overlap below P.
+        patch_size: side P of the windows, odd: they reach P // 2 from their centre, and two overlap if their centres
+            are less than P apart.
     """
     return float((distance <= patch_size // 2).mean()), float((distance < patch_size).mean())
 
 
 def count_duplicates(cube: np.ndarray, train: np.ndarray, test: np.ndarray) -> int:
-    """Count the test pixels whose spectrum is that of a training pixel, value by value.
+    """Count the test pixels whose spectrum equals that of a training pixel in every value.
 
     Args:
         cube: (H, W, n_bands) as read.
@@ -50,9 +51,9 @@ def count_duplicates(cube: np.ndarray, train: np.ndarray, test: np.ndarray) -> i
 
 
 def brief(split: Split, cube: np.ndarray, patch_size: int) -> dict:
-    """The short form that stands in every run's protocol; fractions of the test pixels, distances in pixels."""
+    """Measure the short form for a run's protocol; fractions of the test pixels, distances in pixels."""
     distance = distance_to(split.train)[split.test > 0]
-    in_window, overlap = window_shares(distance, patch_size)
+    in_window, overlap = overlap_fractions(distance, patch_size)
     return {
         "patch_size": patch_size,
         "train_pixel_in_window": in_window,
@@ -67,10 +68,10 @@ def brief_sentence(facts: dict) -> str:
     """Say the short form in one sentence."""
     side = f"{facts['patch_size']} x {facts['patch_size']}"
     return (
-        f"{_share(facts['train_pixel_in_window'])} of the test pixels have a training pixel in their {side} window; "
-        f"{_share(facts['train_window_overlap'])} of the windows overlap that of a training pixel; the nearest is "
+        f"{_per_cent(facts['train_pixel_in_window'])} of the test pixels have a training pixel in their {side} window; "
+        f"{_per_cent(facts['train_window_overlap'])} of the windows overlap that of a training pixel; the nearest is "
         f"{facts['distance_median']:g} away in the median and {facts['distance_maximum']} at most; "
-        f"{_share(facts['duplicates'])} of the test pixels have exactly the spectrum of a training pixel"
+        f"{_per_cent(facts['duplicates'])} of the test pixels have exactly the spectrum of a training pixel"
     )
 
 
@@ -78,10 +79,10 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
     """Measure everything that needs no training.
 
     Args:
-        split: train and test may share pixels, if `faults` say so.
-        scene: with cube and ground truth where they are there.
+        split: training and test pixels overlap only if `faults` say so.
+        scene: cube and ground truth may be None.
         patch_size: P, measured beside PATCH_SIZES.
-        faults: sentences of `datasets.load_split`.
+        faults: sentences of `splits.fixed_masks.load_split`.
     Returns:
         The entries of audit.json; fractions of the test pixels, distances in pixels, None for what could not be
         measured.
@@ -90,35 +91,31 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
     held_out = np.zeros_like(train) if split.validation is None else split.validation
     labelled = np.maximum(np.maximum(train, test), held_out)
     distance = distance_to(train)[test > 0]
-    shares = {str(size): window_shares(distance, size) for size in sorted({*PATCH_SIZES, patch_size})}
+    fractions = {str(size): overlap_fractions(distance, size) for size in sorted({*PATCH_SIZES, patch_size})}
     steps, n_at = np.unique(distance, return_counts=True)
-    per_class = {
-        name: np.bincount(mask.ravel(), minlength=split.n_classes + 1)[1:]
-        for name, mask in (("train", train), ("test", test))
-    }
     findings = {
         "scene": scene.spec.name,
         "split": split.method,
         "fingerprints": {"ground_truth": fingerprint(scene.gt), "split": split.fingerprint},
         "faults": list(faults or ()),
         "notes": split.notes,
-        "n_train": int((train > 0).sum()),
-        "n_test": int((test > 0).sum()),
+        "n_train": split.n_train,
+        "n_test": split.n_test,
         "overlap": int(((train > 0) & (test > 0)).sum()),
         "class_names": split.class_names,
-        "class_train": per_class["train"],
-        "class_test": per_class["test"],
-        "n_validation": int((held_out > 0).sum()),
+        "class_train": split.class_counts("train"),
+        "class_test": split.class_counts("test"),
+        "n_validation": split.n_validation,
         "n_labelled": int((labelled > 0).sum()),
         **_against_ground_truth(labelled, split.class_names, scene),
         "patch_size": patch_size,
-        "train_pixel_in_window": {size: share for size, (share, _) in shares.items()},
-        "train_window_overlap": {size: share for size, (_, share) in shares.items()},
+        "train_pixel_in_window": {size: in_window for size, (in_window, _) in fractions.items()},
+        "train_window_overlap": {size: overlap for size, (_, overlap) in fractions.items()},
         "distance_minimum": int(distance.min()),
         "distance_median": float(np.median(distance)),
         "distance_maximum": int(distance.max()),
         "distance_histogram": {str(step): int(n) for step, n in zip(steps, n_at, strict=True)},
-        "guard_pixels_dropped": split.guard_dropped,
+        "guard_pixels_dropped": split.buffer_dropped,
         "duplicates": None,
         "duplicates_share": None,
     }
@@ -129,15 +126,15 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
 
 
 def _against_ground_truth(masks: np.ndarray, names: tuple[str, ...], scene: Scene) -> dict:
-    """Count the pixels that the ground truth labels, that it and the masks do not both label, or by another name."""
+    """Count the pixels that the ground truth labels, that only it or only the masks label, and that disagree."""
     if scene.gt is None:
         return dict.fromkeys(("n_ground_truth", "masks_only", "ground_truth_only", "disagreeing"))
-    there, both = scene.gt > 0, (scene.gt > 0) & (masks > 0)
+    in_gt, both = scene.gt > 0, (scene.gt > 0) & (masks > 0)
     differs = np.array(names)[masks[both] - 1] != np.array(scene.spec.class_names)[scene.gt[both] - 1]
     return {
-        "n_ground_truth": int(there.sum()),
-        "masks_only": int(((masks > 0) & ~there).sum()),
-        "ground_truth_only": int((there & (masks == 0)).sum()),
+        "n_ground_truth": int(in_gt.sum()),
+        "masks_only": int(((masks > 0) & ~in_gt).sum()),
+        "ground_truth_only": int((in_gt & (masks == 0)).sum()),
         "disagreeing": int(differs.sum()),
     }
 
@@ -146,38 +143,38 @@ def sentences(findings: dict) -> list[str]:
     """Say the findings in plain words, the verdict last."""
     names, size = findings["class_names"], findings["patch_size"]
     least, most = ([f"{pick(findings[key]):,}" for key in ("class_train", "class_test")] for pick in (min, max))
-    told = [
+    text = [
         f"{findings['scene']}, {findings['split']}: {findings['n_train']:,} training and {findings['n_test']:,} test "
         f"pixels of {len(names)} classes, {least[0]} to {most[0]} training and {least[1]} to {most[1]} test pixels in "
         "a class."
     ]
     if findings["n_validation"]:
-        told.append(f"{findings['n_validation']:,} pixels are held out of the training pixels for validation.")
-    told += [f"FAULT: {fault}." for fault in findings["faults"]]
+        text.append(f"{findings['n_validation']:,} pixels are held out of the training pixels for validation.")
+    text += [f"FAULT: {fault}." for fault in findings["faults"]]
     notes = (f"{note[0].upper()}{note[1:]}" for note in findings["notes"])
-    told += [note if note.endswith("?") else f"{note}." for note in notes]
+    text += [note if note.endswith("?") else f"{note}." for note in notes]
     if findings["n_ground_truth"] is None:
-        told.append("There is no ground truth here to compare the masks with.")
+        text.append("There is no ground truth here to compare the masks with.")
     else:
-        told.append(
+        text.append(
             f"{findings['n_labelled']:,} pixels are in the split and {findings['n_ground_truth']:,} in the ground "
             f"truth, {findings['masks_only']:,} in the split alone and {findings['ground_truth_only']:,} in the ground "
             f"truth alone; {findings['disagreeing']:,} of those in both are of different classes."
         )
     if not findings["overlap"]:
-        told.append("No pixel both trains and tests.")
+        text.append("No pixel both trains and tests.")
     for key, words in (
         ("train_pixel_in_window", "Test pixels with a training pixel in their window"),
         ("train_window_overlap", "Test windows that overlap a training window"),
     ):
-        shares = "; ".join(f"{patch}: {_share(share)}" for patch, share in findings[key].items())
-        told.append(f"{words}, by patch size: {shares}.")
-    told.append(
+        fractions = "; ".join(f"{patch}: {_per_cent(fraction)}" for patch, fraction in findings[key].items())
+        text.append(f"{words}, by patch size: {fractions}.")
+    text.append(
         f"The nearest training pixel of a test pixel is {findings['distance_minimum']} away at least, "
         f"{findings['distance_median']:g} in the median, {findings['distance_maximum']} at most (chessboard distance)."
     )
-    told += [_on_duplicates(findings), _on_fitting(findings["preprocessing"], findings["n_train"])]
-    return [*told, f"Verdict: {_verdict(findings, str(size))}"]
+    text += [_on_duplicates(findings), _on_fitting(findings["preprocessing"], findings["n_train"])]
+    return [*text, f"Verdict: {_verdict(findings, str(size))}"]
 
 
 def _on_duplicates(findings: dict) -> str:
@@ -185,19 +182,19 @@ def _on_duplicates(findings: dict) -> str:
         return "The cube is not here, so duplicate spectra were not looked for."
     if not findings["duplicates"]:
         return "No test pixel has exactly the spectrum of a training pixel."
-    share = _share(findings["duplicates_share"])
-    return f"{findings['duplicates']:,} test pixels ({share}) have exactly the spectrum of a training pixel."
+    fraction = _per_cent(findings["duplicates_share"])
+    return f"{findings['duplicates']:,} test pixels ({fraction}) have exactly the spectrum of a training pixel."
 
 
 def _on_fitting(settings: dict, n_train: int) -> str:
-    parts = [] if settings["normalize"] == "none" else [f"--normalize {settings['normalize']}"]
-    parts += [f"--pca {settings['pca']}"] if settings["pca"] else []
+    parts = [] if settings["normalize"] == "none" else [f"normalize {settings['normalize']}"]
+    parts += [f"pca {settings['pca']}"] if settings["pca"] else []
     if not parts:
-        return "With --normalize none and no --pca nothing is fitted to the spectra."
+        return "With normalize none and no pca nothing is fitted to the spectra."
     where = (
         f"the {n_train:,} training pixels alone"
         if settings["fit_on"] == "train"
-        else "all pixels of the scene, test pixels' spectra (not labels) among them; --fit_on train leaves them out"
+        else "all pixels of the scene, test pixels' spectra (not labels) among them; fit_on train leaves them out"
     )
     return f"{' and '.join(parts)} is fitted on {where}."
 
@@ -205,30 +202,27 @@ def _on_fitting(settings: dict, n_train: int) -> str:
 def _verdict(findings: dict, size: str) -> str:
     if findings["faults"]:
         return "the split is faulty; a run refuses it."
-    share, overlap = findings["train_pixel_in_window"][size], findings["train_window_overlap"][size]
+    in_window, overlap = findings["train_pixel_in_window"][size], findings["train_window_overlap"][size]
     at = f"at patch {size}, "
     if overlap == 0:
         return (
             at
             + "no test window shares a pixel with a training window: the score is that of unseen ground in this scene."
         )
-    if share == 0:
-        return (
-            at + f"no test pixel has a training pixel in its window, but {_share(overlap)} of the windows overlap one."
-        )
-    if share < 0.5:
+    if in_window == 0:
         return at + (
-            f"{_share(share)} of the test pixels have a training pixel in their window: read the accuracy by distance "
-            "beside the overall one."
+            f"no test pixel has a training pixel in its window, but {_per_cent(overlap)} of the windows overlap one."
         )
-    return at + (
-        f"{_share(share)} of the test pixels have a training pixel in their window: the score says little about unseen "
-        "land; --sampling_mode buffered keeps the windows apart."
+    in_window_text = f"{_per_cent(in_window)} of the test pixels have a training pixel in their window"
+    if in_window < 0.5:
+        return f"{at}{in_window_text}: read the accuracy by distance beside the overall one."
+    return (
+        f"{at}{in_window_text}: the score says little about unseen land; sampling_mode spatial keeps the windows apart."
     )
 
 
-def _share(fraction: float) -> str:
-    """Per cent; 0 and 100 only where it is exactly that."""
+def _per_cent(fraction: float) -> str:
+    """Write a fraction as per cent; 0 and 100 only if it is exactly that."""
     text = f"{100 * fraction:.1f} %"
     if 0 < fraction < 1 and text in ("0.0 %", "100.0 %"):
         return "less than 0.1 %" if fraction < 0.5 else "more than 99.9 %"

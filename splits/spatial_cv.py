@@ -1,16 +1,17 @@
-"""Cross-validation by blocks of the scene with a guard between training and test windows."""
+"""Spatial cross-validation: blocks of the scene are dealt to folds, with a buffer between training and test windows."""
 
 import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
-from splits.split import Split
+from splits.split import Split, count_classes
 from utils import InputError
 
+METHOD = "spatial cross-validation"
 SIDES = (2, 3, 4, 6, 8, 12)  # block sides that are tried, in patch sizes
-SHARE_UNITS = 2**26  # shares are dealt with as integers: the same on every machine
+FRACTION_UNITS = 2**26  # fractions are computed with as integers: the same on every machine
 
 
-def split_buffered(
+def split_spatial(
     gt,
     rng: np.random.Generator,
     *,
@@ -18,39 +19,39 @@ def split_buffered(
     patch_size: int,
     n_folds: int = 5,
     block_size: int | None = None,
-    count: int | None = None,
+    count: float | None = None,
     class_names,
     palette,
 ) -> Split:
-    """Test one fold of the scene's blocks and train on the others, no window of the one touching a window of the other.
+    """Test one fold of the scene's blocks and train on the others; no training window overlaps a test window.
 
-    The scene is cut into squares from its top left corner on, and `assign_blocks` deals them out to the folds; neither
+    The scene is cut into square blocks from its top left corner, and `assign_blocks` deals them to the folds; neither
     depends on `rng`, so that the folds of several calls make one cross-validation. Two windows of side P share no pixel
     if their centres are P or more apart in rows or in columns; labelled pixels nearer than that to a test pixel (the
-    guard) neither train nor test. Test pixels of a class that is left without a training pixel are dropped.
+    buffer) neither train nor test. Test pixels of a class that is left without a training pixel are dropped.
 
     Args:
         gt: ground truth, (H, W), 0 = unlabelled.
-        rng: source of the draw of `count` pixels; nothing else is drawn.
+        rng: source of the draw of `count` pixels; nothing else is random.
         fold: which fold tests, 0 to n_folds - 1.
         patch_size: P, side of the windows in pixels.
         n_folds: number of folds, at least 2.
         block_size: side of the blocks in pixels; None for `choose_block_size`.
-        count: training pixels per class at most; None for all.
+        count: training pixels per class, a whole number, at most; None for all.
         class_names, palette: K each.
     Raises:
         InputError: a number out of range, fewer blocks with labels than folds, or a fold without training or test
             pixels.
     """
     if n_folds < 2:
-        raise InputError(f"--folds must be at least 2, not {n_folds}")
+        raise InputError(f"folds must be at least 2, not {n_folds}")
     if not 0 <= fold < n_folds:
-        raise InputError(f"--fold must lie between 0 and {n_folds - 1} (--folds {n_folds}), not {fold}")
+        raise InputError(f"fold must lie between 0 and {n_folds - 1} (folds is {n_folds}), not {fold}")
     if block_size is not None and block_size < 1:
-        raise InputError(f"--block_size must be at least 1, not {block_size}")
+        raise InputError(f"block_size must be at least 1, not {block_size}")
     if count is not None and not (count >= 1 and float(count).is_integer()):
         raise InputError(
-            f"--training_sample {count:g}: with --sampling_mode buffered it is a number of pixels per class, such as 50"
+            f"training_sample {count:g}: with sampling_mode spatial it is a number of pixels per class, such as 50"
         )
     if not (gt > 0).any():
         raise InputError("the ground truth has no labelled pixel")
@@ -59,38 +60,47 @@ def split_buffered(
     if folds.max() < n_folds - 1:
         raise InputError(
             f"{n_folds} folds need as many blocks with labelled pixels, but blocks of {side} x {side} give only "
-            f"{folds.max() + 1}; lower --folds or --block_size"
+            f"{folds.max() + 1}; lower folds or block_size"
         )
     train, test = _cut(gt, folds == fold, patch_size)
-    guard = int((gt > 0).sum() - (train > 0).sum() - (test > 0).sum())
-    there, trained, tested = (_counts(labels, len(class_names)) for labels in (gt, train, test))
+    n_buffer = int((gt > 0).sum() - (train > 0).sum() - (test > 0).sum())
+    labelled, trained, tested = (count_classes(labels, len(class_names)) for labels in (gt, train, test))
     unlearned = np.where(trained == 0, tested, 0)
     test[np.isin(test, np.flatnonzero(unlearned) + 1)] = 0
     if not test.any():
         raise InputError(
             f"fold {fold} of {n_folds} leaves no class with test pixels and, {patch_size} or more from them, training "
-            "pixels; lower --patch_size, or give another --block_size or --folds"
+            "pixels; lower patch_size, or set another block_size or another number of folds"
         )
-    notes = [f"{guard:,} labelled pixels nearer than {patch_size} to a test pixel neither train nor test (the guard)"]
+    near = f"{n_buffer:,} labelled pixels nearer than {patch_size} to a test pixel"
+    notes = [f"{near} neither train nor test (the buffer)"]
     if unlearned.any():
         names = ", ".join(f"{class_names[i]} ({unlearned[i]:,})" for i in np.flatnonzero(unlearned))
         notes.append(f"this fold leaves no training pixel to some classes, whose test pixels are dropped: {names}")
-    untested = [class_names[i] for i in np.flatnonzero((tested == 0) & (there > 0))]
+    untested = [class_names[i] for i in np.flatnonzero((tested == 0) & (labelled > 0))]
     if untested:
         notes.append(f"this fold has no test pixel of some classes: {', '.join(untested)}")
-    method = f"buffered, fold {fold} of {n_folds} (from 0), blocks of {side} x {side}, {patch_size} pixels apart"
+    method = f"{METHOD}, fold {fold} of {n_folds} (from 0), blocks of {side} x {side}, {patch_size} pixels apart"
     if count is not None:
         train = _thin(train, int(count), rng)
         method += f", at most {int(count)} pixels of each class train"
-    dropped = {"guard_dropped": guard, "unlearned_dropped": int(unlearned.sum())}
-    return Split(train, test, tuple(class_names), tuple(palette), method, tuple(notes), **dropped)
+    return Split(
+        train,
+        test,
+        tuple(class_names),
+        tuple(palette),
+        method,
+        tuple(notes),
+        buffer_dropped=n_buffer,
+        unlearned_dropped=int(unlearned.sum()),
+    )
 
 
 def choose_block_size(gt, n_folds: int, patch_size: int) -> int:
-    """Give the side of the blocks with which the most classes are both trained and tested, counted over all folds.
+    """Choose the side of the blocks with which the most classes are both trained and tested, counted over all folds.
 
-    Of sides that are equal in this the largest is taken: it loses the fewest pixels to the guard, and puts most test
-    pixels farther from the training pixels.
+    Among equally good sides the largest is taken: it loses the fewest pixels to the buffer and puts most test pixels
+    farther from the training pixels.
 
     Args:
         gt: ground truth, (H, W), 0 = unlabelled.
@@ -103,17 +113,19 @@ def choose_block_size(gt, n_folds: int, patch_size: int) -> int:
         if folds.max() < n_folds - 1:
             continue
         cuts = (_cut(gt, folds == fold, patch_size) for fold in range(n_folds))
-        both = sum(int((_counts(train, gt.max()) * _counts(test, gt.max()) > 0).sum()) for train, test in cuts)
+        both = 0
+        for train, test in cuts:
+            both += int(((count_classes(train, gt.max()) > 0) & (count_classes(test, gt.max()) > 0)).sum())
         if both >= most:
             best, most = side, both
     return best
 
 
 def assign_blocks(gt, n_folds: int, side: int) -> np.ndarray:
-    """Deal the blocks out to the folds, so that every class and all labelled pixels are spread as evenly as can be.
+    """Deal the blocks to the folds, so that every class and all labelled pixels are spread as evenly as possible.
 
-    A block is the row of shares that it holds of each class and of all labelled pixels. The blocks with the largest
-    share of a class come first; each goes to the fold where it adds least to the sum of squared shares.
+    Each block holds a fraction of the pixels of each class and of all labelled pixels. Blocks with the largest fraction
+    of a class come first; each goes to the fold in which it adds least to the sum of squared fractions.
 
     Args:
         gt: ground truth, (H, W), 0 = unlabelled.
@@ -127,30 +139,26 @@ def assign_blocks(gt, n_folds: int, side: int) -> np.ndarray:
     labelled = gt > 0
     counts = np.zeros((blocks.max() + 1, gt.max() + 1))
     np.add.at(counts, (blocks[labelled], gt[labelled]), 1)
-    counts[:, 0] = counts.sum(1)  # all labelled pixels, where the unlabelled would stand
-    shares = np.ceil(SHARE_UNITS * counts / np.maximum(counts.sum(0), 1)).astype(np.int64)
-    fold_of = np.full(len(shares), -1)
-    held = np.zeros((n_folds, shares.shape[1]), dtype=np.int64)
-    for block in np.argsort(-shares.max(1), kind="stable"):
-        if shares[block, 0]:
-            fold_of[block] = (held @ shares[block]).argmin()
-            held[fold_of[block]] += shares[block]
+    counts[:, 0] = counts.sum(1)  # all labelled pixels, in the place of the unlabelled
+    fractions = np.ceil(FRACTION_UNITS * counts / np.maximum(counts.sum(0), 1)).astype(np.int64)
+    fold_of = np.full(len(fractions), -1)
+    held = np.zeros((n_folds, fractions.shape[1]), dtype=np.int64)
+    for block in np.argsort(-fractions.max(1), kind="stable"):
+        if fractions[block, 0]:
+            fold_of[block] = (held @ fractions[block]).argmin()
+            held[fold_of[block]] += fractions[block]
     return fold_of[blocks]
 
 
 def _cut(gt, tested, patch_size):
-    """Test label map of the pixels where `tested`, and training label map of those far enough from all of them."""
+    """Return the training and test label maps: the pixels that are `tested`, and those far enough from all of them."""
     test = np.where(tested, gt, 0)
     near = distance_transform_cdt(test == 0, "chessboard") < patch_size
     return np.where(near, 0, gt), test
 
 
-def _counts(labels, n_classes):
-    return np.bincount(labels.ravel(), minlength=n_classes + 1)[1:]
-
-
 def _thin(train, count, rng):
-    """Keep `count` pixels of each class at most."""
+    """Keep at most `count` pixels of each class."""
     kept = np.zeros_like(train)
     for label in np.unique(train[train > 0]):
         kept.flat[rng.permutation(np.flatnonzero(train == label))[:count]] = label

@@ -1,7 +1,8 @@
-"""Which labelled pixels train, validate and test."""
+"""Decide which labelled pixels train, validate and test."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -10,17 +11,18 @@ from utils import InputError, fingerprint
 
 @dataclass(frozen=True)
 class Split:
-    """Train and test pixels as label maps, (H, W) int64, 0 = not in it, 1..K.
+    """Hold the training and test pixels as label maps, (H, W) int64, 1..K, 0 = not among them.
 
     Attributes:
-        train, test: label maps that share no pixel.
+        train, test: label maps that have no pixel in common.
         class_names: K names; index i is id i + 1.
         palette: K colours "#rrggbb", in the same order.
         method: how the split was made, in words, for the protocol.
         notes: what a reader of the result should know about it, one sentence each.
-        validation: label map taken out of train, or None.
-        border_skipped: test pixels left out by `skip_border`.
-        guard_dropped, unlearned_dropped: labelled pixels that neither train nor test, see `buffered.split_buffered`.
+        validation: label map of the pixels taken out of train, or None.
+        border_skipped: number of test pixels left out by `skip_border`.
+        buffer_dropped, unlearned_dropped: numbers of labelled pixels that neither train nor test, see
+            `splits.spatial_cv.split_spatial`.
     """
 
     train: np.ndarray
@@ -31,17 +33,37 @@ class Split:
     notes: tuple[str, ...] = ()
     validation: np.ndarray | None = None
     border_skipped: int = 0
-    guard_dropped: int = 0
+    buffer_dropped: int = 0
     unlearned_dropped: int = 0
 
     @property
     def n_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.class_names)
 
     @property
+    def n_train(self) -> int:
+        """Number of training pixels."""
+        return int((self.train > 0).sum())
+
+    @property
+    def n_test(self) -> int:
+        """Number of test pixels."""
+        return int((self.test > 0).sum())
+
+    @property
+    def n_validation(self) -> int:
+        """Number of validation pixels."""
+        return 0 if self.validation is None else int((self.validation > 0).sum())
+
+    def class_counts(self, part: Literal["train", "test", "validation"]) -> np.ndarray:
+        """Count the pixels of each class in a part of the split, (K,) int64."""
+        labels = getattr(self, part)
+        return np.zeros(self.n_classes, dtype=np.int64) if labels is None else count_classes(labels, self.n_classes)
+
+    @property
     def labelled(self) -> np.ndarray:
-        """All pixels of the split in one label map, (H, W)."""
+        """Label map of all pixels of the split, (H, W)."""
         return self.train + self.test + (0 if self.validation is None else self.validation)
 
     @cached_property
@@ -50,12 +72,17 @@ class Split:
         return fingerprint(self.train, self.test, self.validation)
 
 
+def count_classes(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Count the pixels of each class 1..K in a label map, (K,) int64."""
+    return np.bincount(labels.ravel(), minlength=n_classes + 1)[1:]
+
+
 def split_random(gt, fraction: float, rng: np.random.Generator, *, class_names, palette) -> Split:
-    """Draw a share of every class for training; the rest is the test.
+    """Draw a fraction of every class for training; the other pixels test.
 
     Args:
         gt: ground truth, (H, W), 0 = unlabelled.
-        fraction: share of each class for training, in (0, 1); at least one pixel trains and one tests.
+        fraction: of each class for training, in (0, 1); at least one pixel trains and one tests.
         rng: source of the draw.
         class_names, palette: K each.
     Raises:
@@ -83,7 +110,7 @@ def split_per_class(gt, count: int, rng: np.random.Generator, *, class_names, pa
     """
     if not (count >= 1 and float(count).is_integer()):
         raise InputError(
-            f"--training_sample {count:g}: with --sampling_mode fixed it is a number of pixels per class, such as 50"
+            f"training_sample {count:g}: with sampling_mode fixed it is a number of pixels per class, such as 50"
         )
     small = []
 
@@ -103,11 +130,11 @@ def split_disjoint(gt, fraction: float, rng: np.random.Generator, *, class_names
     """Cut every class along a row or a column, so that training and test pixels lie on two sides of a line.
 
     Windows near the line still overlap. For each class the generator draws the direction; whole rows or columns are
-    taken from that side until their share is nearest to the fraction.
+    taken from that side until the training pixels are nearest to the fraction.
 
     Args:
         gt: ground truth, (H, W), 0 = unlabelled.
-        fraction: share of each class for training, in (0, 1), met as nearly as whole rows or columns allow.
+        fraction: of each class for training, in (0, 1), met as closely as whole rows or columns allow.
         rng: source of the directions.
         class_names, palette: K each.
     Raises:
@@ -118,28 +145,28 @@ def split_disjoint(gt, fraction: float, rng: np.random.Generator, *, class_names
     def choose(pixels):
         lines = np.unravel_index(pixels, gt.shape)
         axis, sign = rng.integers(2), rng.choice((-1, 1))
-        if np.ptp(lines[axis]) == 0:  # the class lies on one line of this axis: cut along the other
+        if np.ptp(lines[axis]) == 0:  # the class lies on one line of this axis: cut along the other axis
             axis = 1 - axis
         position = sign * lines[axis]
         cuts = np.unique(position)[:-1]  # the last line always tests
-        shares = np.array([(position <= cut).mean() for cut in cuts])
-        return pixels[position <= cuts[np.abs(shares - fraction).argmin()]]
+        fractions = np.array([(position <= cut).mean() for cut in cuts])
+        return pixels[position <= cuts[np.abs(fractions - fraction).argmin()]]
 
     return _split(gt, choose, class_names, palette, f"disjoint, about {100 * fraction:g} % of each class train")
 
 
 def hold_out(split: Split, fraction: float, rng: np.random.Generator) -> Split:
-    """Take a stratified share of the training pixels for validation; the test pixels are not touched.
+    """Take a stratified fraction of the training pixels for validation; the test pixels are not touched.
 
     Args:
         split: the split without validation.
-        fraction: share of each class's training pixels, in (0, 1); a class with one pixel keeps it.
+        fraction: of each class's training pixels, in (0, 1); a class with one pixel keeps it.
         rng: source of the draw.
     Raises:
         InputError: a fraction outside (0, 1), or no class with two training pixels.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"--val_fraction must lie between 0 and 1, not {fraction:g}")
+        raise InputError(f"val_fraction must lie between 0 and 1, not {fraction:g}")
     validation = np.zeros_like(split.train)
     for label in range(1, split.n_classes + 1):
         pixels = np.flatnonzero(split.train == label)
@@ -147,12 +174,12 @@ def hold_out(split: Split, fraction: float, rng: np.random.Generator) -> Split:
             n_held = int(np.clip(round(fraction * len(pixels)), 1, len(pixels) - 1))
             validation.flat[rng.permutation(pixels)[:n_held]] = label
     if not validation.any():
-        raise InputError("--val_fraction: no class has two training pixels, so none can be held out")
+        raise InputError("val_fraction: no class has two training pixels, so none can be held out")
     return replace(split, train=np.where(validation > 0, 0, split.train), validation=validation)
 
 
 def skip_border(split: Split, margin: int) -> Split:
-    """Leave out every pixel whose window would cross the scene's edge, as tools without padding do.
+    """Leave out every pixel whose window would cross the scene's edge, like tools without padding.
 
     Args:
         split: any split.
@@ -160,34 +187,38 @@ def skip_border(split: Split, margin: int) -> Split:
     Raises:
         InputError: a class that loses all its training pixels, or no test pixel left.
     """
-    inside = np.zeros(split.train.shape, dtype=bool)
-    inside[margin : inside.shape[0] - margin, margin : inside.shape[1] - margin] = True
-    maps = {name: getattr(split, name) for name in ("train", "test", "validation")}
-    kept = {name: None if mask is None else np.where(inside, mask, 0) for name, mask in maps.items()}
-    skipped = {name: int((maps[name] > 0).sum() - (kept[name] > 0).sum()) for name in ("train", "test")}
-    if not kept["test"].any():
-        raise InputError("--border skip leaves no test pixel; use --border mirror or a smaller --patch_size")
-    note = (
-        f"--border skip leaves out {skipped['train']} training and {skipped['test']} test pixels near the edge; "
-        "the scores do not count them"
+    height, width = split.train.shape
+    inside = np.zeros((height, width), dtype=bool)
+    inside[margin : height - margin, margin : width - margin] = True
+    kept = replace(
+        split,
+        train=np.where(inside, split.train, 0),
+        test=np.where(inside, split.test, 0),
+        validation=None if split.validation is None else np.where(inside, split.validation, 0),
     )
-    if split.validation is not None and not kept["validation"].any():
-        raise InputError("--border skip leaves no validation pixel; use --border mirror or a larger --val_fraction")
-    split = replace(split, **kept, border_skipped=skipped["test"], notes=(*split.notes, note))
+    n_train, n_test = split.n_train - kept.n_train, split.n_test - kept.n_test
+    if not kept.n_test:
+        raise InputError("border skip leaves no test pixel; use border mirror or a smaller patch_size")
+    if split.validation is not None and not kept.n_validation:
+        raise InputError("border skip leaves no validation pixel; use border mirror or a larger val_fraction")
     try:
-        check_classes(split)
+        check_classes(kept)
     except InputError as error:
-        raise InputError(f"--border skip: {error}; or use --border mirror") from error
-    return split
+        raise InputError(f"border skip: {error}; or use border mirror") from error
+    note = (
+        f"border skip leaves out {n_train} training and {n_test} test pixels near the edge; the scores do not count "
+        "them"
+    )
+    return replace(kept, border_skipped=n_test, notes=(*split.notes, note))
 
 
 def check_classes(split: Split) -> None:
-    """Raise InputError unless there are training and test pixels and every class that is tested can be learned."""
-    n_train, n_test = (np.bincount(m.ravel(), minlength=split.n_classes + 1)[1:] for m in (split.train, split.test))
-    for name, counts in (("training", n_train), ("test", n_test)):
+    """Raise InputError unless training and test pixels exist and every class that is tested can be learned."""
+    train, test = split.class_counts("train"), split.class_counts("test")
+    for name, counts in (("training", train), ("test", test)):
         if not counts.any():
             raise InputError(f"there is no labelled {name} pixel; check the masks")
-    missing = [f"{i + 1} ({split.class_names[i]})" for i in np.flatnonzero((n_train == 0) & (n_test > 0))]
+    missing = [f"{i + 1} ({split.class_names[i]})" for i in np.flatnonzero((train == 0) & (test > 0))]
     if missing:
         plural = "es" if len(missing) > 1 else ""
         raise InputError(
@@ -213,4 +244,4 @@ def _split(gt, choose, class_names, palette, method) -> Split:
 
 def _check_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
-        raise InputError(f"--training_sample must lie between 0 and 1 (a share of each class), not {fraction:g}")
+        raise InputError(f"training_sample must lie between 0 and 1 (a fraction of each class), not {fraction:g}")

@@ -124,14 +124,14 @@ def test_no_pixels_give_no_batches():
 
 @pytest.mark.parametrize("patch_size", [0, -1, 2, 8])
 def test_an_even_or_empty_patch_is_refused(patch_size):
-    with pytest.raises(ValueError, match=f"--patch_size must be odd, .* not {patch_size}"):
+    with pytest.raises(ValueError, match=f"patch_size must be odd, .* not {patch_size}"):
         PatchLoader(IMAGE, EVERY_PIXEL, patch_size=patch_size, batch_size=4)
 
 
 def test_a_patch_larger_than_the_scene_is_refused():
     check_patch_size(7, 7, 9)
     for size, height, width in ((9, 7, 9), (9, 9, 7)):
-        with pytest.raises(ValueError, match=f"--patch_size 9 is larger than the scene of {height} x {width} pixels"):
+        with pytest.raises(ValueError, match=f"patch_size 9 is larger than the scene of {height} x {width} pixels"):
             check_patch_size(size, height, width)
 
 
@@ -139,6 +139,11 @@ def test_a_patch_larger_than_the_scene_is_refused():
 def test_a_pixel_outside_the_scene_is_refused(pixel):
     with pytest.raises(ValueError, match="a pixel lies outside the scene of 7 x 9"):
         PatchLoader(IMAGE, torch.tensor([(0, 0), pixel]), patch_size=3, batch_size=4)
+
+
+def test_augmentation_without_a_generator_is_refused():
+    with pytest.raises(ValueError, match="augmentation needs a generator"):
+        numbered(20, batch_size=5, augment=Augmentation())
 
 
 def test_an_empty_batch_size_is_refused():
@@ -239,6 +244,6 @@ def test_with_every_part_off_nothing_changes():
 
 
 def test_a_loader_augments_patches_and_keeps_their_targets():
-    loader = numbered(20, batch_size=6, generator=seeded(), augment=lambda patches, targets, generator: patches * 0 - 1)
+    loader = numbered(20, batch_size=6, generator=seeded(), augment=lambda patches, *_: patches * 0 - 1)
     assert all((patches == -1).all() for patches, _ in loader)
     assert sorted(order(loader)) == list(range(20))

@@ -125,7 +125,7 @@ def test_a_band_that_is_constant_over_the_training_pixels_alone_matters_only_to_
 
 @pytest.mark.parametrize("n_components", [-1, N_BANDS + 1, 100])
 def test_more_components_than_bands_are_refused(cube, train, n_components):
-    with pytest.raises(InputError, match=f"--pca {n_components}"):
+    with pytest.raises(InputError, match=f"pca {n_components}"):
         fit_preprocessing(cube, train, n_components=n_components)
 
 
@@ -133,14 +133,14 @@ def test_more_components_than_bands_are_refused(cube, train, n_components):
 def test_components_without_variance_are_refused_where_training_pixels_are_few(cube, train, n_pixels):
     few = np.zeros_like(train)
     few[0, :n_pixels] = 1
-    with pytest.raises(InputError, match=f"--pca {n_pixels}"):
+    with pytest.raises(InputError, match=f"pca {n_pixels}"):
         fit_preprocessing(cube, few, normalize="none", fit_on="train", n_components=n_pixels)
 
 
 @every_normalisation
 def test_components_without_variance_are_refused_where_bands_depend_on_each_other(cube, train, normalize):
     cube[..., 5] = 2 * cube[..., 4]
-    with pytest.raises(InputError, match="--pca 6"):
+    with pytest.raises(InputError, match="pca 6"):
         fit_preprocessing(cube, train, normalize=normalize, n_components=6)
     assert np.abs(fit_preprocessing(cube, train, normalize=normalize, n_components=5)(cube)).max() < 10
 
@@ -157,6 +157,15 @@ def test_the_state_survives_a_checkpoint(cube, train, tmp_path, fit_on, n_compon
     np.testing.assert_array_equal(again(cube), fitted(cube))
     replaced = replace(again, offset=again.offset + 1)
     assert (replaced(cube) != fitted(cube)).any()
+
+
+@pytest.mark.parametrize("n_components", [0, 2])
+def test_pixels_without_data_become_0_and_no_other_changes(cube, train, n_components):
+    fitted = fit_preprocessing(cube, train, n_components=n_components)
+    valid = np.random.default_rng(2).random(train.shape) < 0.7
+    result = fitted(cube, valid)
+    assert (result[~valid] == 0).all()
+    np.testing.assert_array_equal(result[valid], fitted(cube)[valid])
 
 
 def test_whole_numbers_and_single_pixels_are_taken_too(cube, train):

@@ -27,7 +27,7 @@ def watch(job: Job, folder: Path, records: list[dict]) -> Monitors:
         folder: its folder, which gets log.jsonl.
         records: of the epochs that an interrupted run has finished.
     """
-    n_train, n_map = int((job.split.train > 0).sum()), job.split.train.size // job.config.test_stride**2
+    n_train, n_map = job.split.n_train, job.split.train.size // job.config.test_stride**2
     bar = ProgressBar(job.config.epoch, n_train, n_map, len(records))
     monitors = [JsonLog(folder / "log.jsonl", records), bar]
     if job.config.visdom != "off":
@@ -63,11 +63,11 @@ def _subject(job: Job, folder: Path) -> Subject:
         ),
         n_epochs=config.epoch,
         scales=job.protocol["model"]["options"].get("scales", ()),
-        n_train=int((split.train > 0).sum()),
+        n_train=split.n_train,
         shape=split.train.shape,
         class_names=split.class_names,
         palette=split.palette,
-        counts={t: np.bincount(mask.ravel(), minlength=split.n_classes + 1)[1:].tolist() for t, mask in masks.items()},
+        counts={title: split.class_counts(title).tolist() for title in masks},
         settings=settings,
         pictures=pictures,
         spectra=_spectra(job) if config.with_exploration else {},

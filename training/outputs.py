@@ -47,11 +47,11 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
     patch = job.cube.new_zeros(1, job.model.n_bands, config.patch_size, config.patch_size)
     metrics = results.score_entries(result, confusion, split.class_names) | {
         "palette": split.palette,
-        "class_train": np.bincount(split.train.ravel(), minlength=split.n_classes + 1)[1:],
+        "class_train": split.class_counts("train"),
         "pixel_size": job.scene.spec.pixel_size,
         "accuracy_by_distance": by_distance,
-        "n_train": int((split.train > 0).sum()),
-        "n_test": int(tested.sum()),
+        "n_train": split.n_train,
+        "n_test": split.n_test,
         "n_parameters": sum(p.numel() for p in job.model.parameters()),
         "flops_per_patch": count_flops(job.model, patch),
         "seconds": seconds,
@@ -85,7 +85,7 @@ def explore(job: Job, folder: Path) -> None:
     """Draw the spectra of the training pixels, class by class, before anything is trained."""
     spec, split, rng = job.scene.spec, job.split, np.random.default_rng(job.config.seed)
     of = (job.raw_cube, split.train, split.n_classes)
-    title = f"{spec.name}: spectra of the {(split.train > 0).sum():,} training pixels"
+    title = f"{spec.name}: spectra of the {split.n_train:,} training pixels"
     drawn = random_spectra(*of, N_SPECTRA, rng)
     legend = (split.class_names, split.palette, spec.wavelengths)
     curves.save_spectra(folder / "spectra", class_spectra(*of), drawn, *legend, title)

@@ -72,13 +72,13 @@ class Job:
             "split": split.method,
             "notes": (*self.scene.notes, *split.notes),
             "val_fraction": config.val_fraction,
-            "n_validation": 0 if split.validation is None else int((split.validation > 0).sum()),
+            "n_validation": split.n_validation,
             "normalize": config.normalize,
             "fit_on": config.fit_on,
             "pca": config.pca,
             "border": config.border,
             "border_test_pixels_skipped": split.border_skipped,
-            "guard_pixels_dropped": split.guard_dropped,
+            "guard_pixels_dropped": split.buffer_dropped,
             "unlearned_test_pixels_dropped": split.unlearned_dropped,
             "audit": brief(split, self.raw_cube, config.patch_size),
             "model": model_facts(config.model, self.model),
@@ -116,7 +116,7 @@ def prepare(
     height, width, _ = scene.cube.shape
     seed_everything(config.seed)
     rng = np.random.default_rng(config.seed)
-    split = make_split(config, scene, config.seed, rng)
+    split = make_split(config, scene, rng)
     masks = split.fingerprint
     if config.val_fraction:
         split = hold_out(split, config.val_fraction, rng)
@@ -132,7 +132,7 @@ def prepare(
     check_backend(model, device)
     if config.restore is not None:
         restore_weights(model, config.model, config.restore)
-    n_train = int((split.train > 0).sum())
+    n_train = split.n_train
     if min(config.batch_size, n_train) * config.patch_size**2 < 2:
         raise InputError("BatchNorm needs more than one pixel in a batch; raise batch_size or patch_size")
     ranks = ranks or Ranks()
@@ -163,9 +163,7 @@ def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: d
             n_components=config.pca,
             valid=scene.valid,
         )
-        cube = preprocessing(scene.cube)
-        if scene.valid is not None:
-            cube[~scene.valid] = 0  # as when a new scene is mapped
+        cube = preprocessing(scene.cube, scene.valid)
         kept[settings] = preprocessing, torch.from_numpy(cube).to(device)
     return kept[settings]
 
@@ -173,12 +171,10 @@ def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: d
 def announce(job: Job) -> None:
     """Log what the runs rest on."""
     split = job.split
-    n_train, n_test = ((mask > 0).sum() for mask in (split.train, split.test))
-    log.info("split: %s; %d training and %d test pixels, %d classes", split.method, n_train, n_test, split.n_classes)
+    sizes = (split.n_train, split.n_test, split.n_classes)
+    log.info("split: %s; %d training and %d test pixels, %d classes", split.method, *sizes)
     if split.validation is not None:
-        log.info(
-            "validation: %d of the labelled pixels, taken out of the training pixels", (split.validation > 0).sum()
-        )
+        log.info("validation: %d of the labelled pixels, taken out of the training pixels", split.n_validation)
     for note in split.notes:
         log.info("note: %s", note)
     log.info("%s", brief_sentence(job.protocol["audit"]))

@@ -18,7 +18,7 @@ GROUPS = {
         "Test pixels": "n_test",
         "Pixels at the scene's edge": "border",
         "Test pixels left out at the edge": "border_test_pixels_skipped",
-        "Pixels left out as a guard": "guard_pixels_dropped",
+        "Pixels left out as a buffer": "guard_pixels_dropped",
         "Test pixels left out, class not in training": "unlearned_test_pixels_dropped",
         "Test pixels with a training pixel in their window": "audit.train_pixel_in_window",
         "Test windows that overlap a training window": "audit.train_window_overlap",

@@ -109,7 +109,7 @@ def test_the_runs_of_a_cross_validation_test_every_fold_once(run, tmp_path, fold
         assert each["n_train"] + each["n_test"] + dropped == 180 and protocol["guard_pixels_dropped"] > 0
         assert protocol["audit"]["train_window_overlap"] == 0
         assert all(entry["from"] >= 3 for entry in each["accuracy_by_distance"])
-    assert said.count("neither train nor test (the guard)") == 3  # each fold is announced
+    assert said.count("neither train nor test (the buffer)") == 3  # each fold is announced
 
 
 def test_the_accuracy_by_distance_and_the_audit_are_those_of_the_map_and_the_masks(run, folder):

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 import main
 from datasets import Scene
-from splits.leakage import brief, brief_sentence, count_duplicates, distance_to, examine, window_shares
+from splits.leakage import brief, brief_sentence, count_duplicates, distance_to, examine, overlap_fractions
 from splits.split import Split
 
 NAMES = {"class_names": ("Corn", "Woods", "Water"), "palette": ("#111111", "#222222", "#333333")}
@@ -64,7 +64,7 @@ def test_the_shares_are_those_of_windows_cut_out_one_by_one(maps, patch_size):
         holding += bool(train[window].any())
         overlapping += bool(windows[window].any())
     n_test = (test > 0).sum()
-    shares = window_shares(distance_to(train)[test > 0], patch_size)
+    shares = overlap_fractions(distance_to(train)[test > 0], patch_size)
     assert shares == pytest.approx((holding / n_test, overlapping / n_test))
 
 
@@ -238,8 +238,8 @@ def test_what_cannot_be_examined_is_one_sentence_and_exit_code_2(tiny_scene, cal
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "--normalize zscore is fitted on all pixels of the scene"),
-        (["--pca", 2, "--fit_on", "train"], "--normalize zscore and --pca 2 is fitted on the 27 training pixels alone"),
+        ([], "normalize zscore is fitted on all pixels of the scene"),
+        (["--pca", 2, "--fit_on", "train"], "normalize zscore and pca 2 is fitted on the 27 training pixels alone"),
         (["--normalize", "none"], "nothing is fitted"),
     ],
 )

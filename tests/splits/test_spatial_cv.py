@@ -1,4 +1,4 @@
-"""Blocks with a guard: no window of a test pixel touches one of a training pixel, and the folds make up the scene."""
+"""Blocks with a buffer: no window of a test pixel touches one of a training pixel, and the folds make up the scene."""
 
 from fractions import Fraction
 
@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datasets import load_scene
-from splits.spatial_cv import SIDES, assign_blocks, choose_block_size, split_buffered
+from splits.spatial_cv import SIDES, assign_blocks, choose_block_size, split_spatial
 from splits.split import check_classes
 from utils import InputError
 
@@ -39,7 +39,7 @@ def windows(mask, half):
 
 def split(gt, fold=0, seed=0, **options):
     options = {"patch_size": 3, "n_folds": 3} | options
-    return split_buffered(gt, np.random.default_rng(seed), fold=fold, **options, **NAMES)
+    return split_spatial(gt, np.random.default_rng(seed), fold=fold, **options, **NAMES)
 
 
 def splits_of(gt, n_folds, **options):
@@ -85,8 +85,8 @@ def test_the_tests_of_all_folds_are_the_labelled_pixels_but_those_that_are_count
     assert (times[gt > 0] == 0).sum() == sum(each.unlearned_dropped for each in made)
     for each in made:
         used = (each.train > 0).sum() + (each.test > 0).sum()
-        assert used + each.guard_dropped + each.unlearned_dropped == (gt > 0).sum()
-        # The guard takes no more than it must: what is left out lies nearer than P to a block's pixel of this fold.
+        assert used + each.buffer_dropped + each.unlearned_dropped == (gt > 0).sum()
+        # The buffer takes no more than it must: what is left out lies nearer than P to a block's pixel of this fold.
         untaken = np.argwhere((gt > 0) & (each.labelled == 0))
         folds = assign_blocks(gt, n_folds, int(each.method.split("blocks of ")[1].split()[0]))
         tested = np.argwhere((gt > 0) & (folds == folds[tuple(np.argwhere(each.test)[0])]))
@@ -174,7 +174,7 @@ def test_on_a_real_scene_every_fold_trains_and_tests_every_class(real_data):
     names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
     total = np.bincount(scene.gt.ravel())[1:]
     for fold in range(5):
-        made = split_buffered(scene.gt, np.random.default_rng(0), fold=fold, patch_size=7, **names)
+        made = split_spatial(scene.gt, np.random.default_rng(0), fold=fold, patch_size=7, **names)
         share = np.bincount(made.test.ravel(), minlength=10)[1:] / total
         assert share.min() > 0.1 and share.max() < 0.4
         assert (np.bincount(made.train.ravel(), minlength=10)[1:] > 0.35 * total).all()
@@ -193,18 +193,21 @@ def test_classes_that_cannot_be_on_both_sides_are_told_with_their_pixels():
     assert tests.unlearned_dropped == 6 and not (tests.test == 3).any()
     assert tests.notes[1].endswith("whose test pixels are dropped: Water (6)")
     assert other.notes[1] == "this fold has no test pixel of some classes: Water"
-    assert tests.notes[0].startswith(f"{tests.guard_dropped:,} labelled pixels nearer than 3 to a test pixel")
+    assert tests.notes[0].startswith(f"{tests.buffer_dropped:,} labelled pixels nearer than 3 to a test pixel")
     assert tests.class_names == NAMES["class_names"]
-    assert tests.method.startswith("buffered, fold ") and " of 2 (from 0), blocks of 6 x 6, 3 pixels" in tests.method
+    assert (
+        tests.method.startswith("spatial cross-validation, fold ")
+        and " of 2 (from 0), blocks of 6 x 6, 3 pixels" in tests.method
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n_folds": 1}, "--folds must be at least 2"),
-        ({"fold": 3}, r"--fold must lie between 0 and 2 \(--folds 3\), not 3"),
-        ({"fold": -1}, "--fold must lie between"),
-        ({"block_size": 0}, "--block_size must be at least 1"),
+        ({"n_folds": 1}, "folds must be at least 2"),
+        ({"fold": 3}, r"fold must lie between 0 and 2 \(folds is 3\), not 3"),
+        ({"fold": -1}, "fold must lie between"),
+        ({"block_size": 0}, "block_size must be at least 1"),
         ({"block_size": 20}, "blocks of 20 x 20 give only 1"),
         ({"count": 0.5}, "it is a number of pixels per class"),
         ({"count": float("inf")}, "it is a number of pixels per class"),

@@ -152,16 +152,16 @@ def test_classes_too_small_for_the_count_are_noted():
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 50, float("nan"), float("inf")])
 def test_a_fraction_outside_0_and_1_is_refused(fraction):
     for splitter in (split_random, split_disjoint):
-        with pytest.raises(InputError, match=r"--training_sample .* between 0 and 1 .*, not (0|1|-0.1|50|nan|inf)$"):
+        with pytest.raises(InputError, match=r"training_sample .* between 0 and 1 .*, not (0|1|-0.1|50|nan|inf)$"):
             splitter(fields(), fraction, np.random.default_rng(0), **NAMES)
     split = SPLITTERS["random"](fields(), 0)
-    with pytest.raises(InputError, match=r"--val_fraction must lie between 0 and 1, not (0|1|-0.1|50|nan|inf)$"):
+    with pytest.raises(InputError, match=r"val_fraction must lie between 0 and 1, not (0|1|-0.1|50|nan|inf)$"):
         hold_out(split, fraction, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("count", [0, -3, 0.1, 2.5, float("nan"), float("inf")])
 def test_a_count_that_is_no_number_of_pixels_is_refused(count):
-    with pytest.raises(InputError, match=r"--training_sample .* it is a number of pixels per class, such as 50"):
+    with pytest.raises(InputError, match=r"training_sample .* it is a number of pixels per class, such as 50"):
         split_per_class(fields(), count, np.random.default_rng(0), **NAMES)
 
 
@@ -227,11 +227,11 @@ def test_skipping_a_border_that_takes_too_much_is_refused():
     gt = np.ones((6, 6), dtype=np.int64)
     split = split_random(gt, 0.5, np.random.default_rng(0), **NAMES)
     for margin in (3, 4, 7):
-        with pytest.raises(InputError, match="--border skip leaves no test pixel; use --border mirror or a smaller"):
+        with pytest.raises(InputError, match="border skip leaves no test pixel; use border mirror or a smaller"):
             skip_border(split, margin)
     train, test = np.zeros((2, 6, 6), dtype=np.int64)
     train[0, 0], train[2, 2], test[3, 3] = 2, 1, 2
-    with pytest.raises(InputError, match=r"--border skip.*class 2 \(Woods\) has test pixels but no training.*mirror"):
+    with pytest.raises(InputError, match=r"border skip.*class 2 \(Woods\) has test pixels but no training.*mirror"):
         skip_border(make_split(train, test), 1)
     validation = np.zeros_like(train)
     validation[0, 5], test[3, 3] = 1, 1

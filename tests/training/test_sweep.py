@@ -158,9 +158,9 @@ def test_the_last_rank_shows_all_results_in_the_order_of_the_command(monkeypatch
 
         def __init__(self):
             self.told = {"folders/0": "000000001 b\n000000010 d"}
-            self.tell, self.hear = self.told.__setitem__, self.told.__getitem__
+            self.publish, self.wait_for = self.told.__setitem__, self.told.__getitem__
 
-        def next(self, name):
+        def next_number(self, _):
             return 1
 
     seen = []
