@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ VARIANTS = [
 ]
 
 
-def make(name, options):
+def make(name, options) -> Any:
     """A network with weights drawn wide, so that nothing in it is nearly even."""
     torch.manual_seed(0)
     model = create_model(name, n_bands=6, n_classes=K, patch_size=P, **(SIZES if name != "CNN" else {}), **options)
@@ -58,6 +59,10 @@ def patches_of(cube, pixels):
 
 def mixers_of(model):
     return [module for module in model.modules() if isinstance(module, TMamba)]
+
+
+def record(*arguments) -> Any:
+    return interpret.record_activations(*arguments)
 
 
 @contextmanager
@@ -91,7 +96,7 @@ def test_pixels_are_drawn_evenly_over_the_classes():
 def test_the_features_are_the_input_of_the_last_head_and_give_the_models_logits(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = interpret.record_activations(model, cube, pixels, targets)
+    seen = record(model, cube, pixels, targets)
     head = interpret.last_head(model)
     again = seen.features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(again, seen.logits, atol=1e-5)
@@ -103,7 +108,7 @@ def test_the_features_are_the_input_of_the_last_head_and_give_the_models_logits(
 def test_the_network_is_left_as_it_was_found(scene):
     model = make("MiM-v1", {}).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    interpret.record_activations(model, *scene)
+    record(model, *scene)
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -120,7 +125,7 @@ def test_every_scan_path_is_the_order_that_the_network_scans():
 
 @pytest.mark.parametrize("halves", [True, False])
 def test_the_arrows_follow_the_scan_from_its_start_to_the_centre_or_the_end(monkeypatch, tmp_path, halves):
-    figure = Figure()
+    figure: Any = Figure()
 
     @contextmanager
     def sheet(*_):
@@ -150,7 +155,7 @@ def test_the_arrows_follow_the_scan_from_its_start_to_the_centre_or_the_end(monk
 def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = interpret.record_activations(model, cube, pixels, targets)
+    seen = record(model, cube, pixels, targets)
     mixers = mixers_of(model)
     with inputs_of(model, [mixer.decay for mixer in mixers]) as given, torch.no_grad():
         model.eval().forward_scales(patches_of(cube, pixels))
@@ -160,8 +165,8 @@ def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
             assert inside.decay is None
             assert inside.decay_curve is None  # a single token has no mask
             continue
+        side, curves = inside.decay.shape[-1], []
         for mixer in block.mixers:
-            side = inside.decay.shape[-1]
             orders = cross_scan_orders(side)[[t - 1 for t in model.options.scan_types]]
             start, curves = rank % len(orders), []
             for t in range(mixer.n_types):
@@ -184,7 +189,7 @@ def test_the_decay_masks_are_laid_back_onto_the_grid(scene, name, options):
         assert len(inside.decay) == len(model.options.scan_types)
         if len(block.mixers) == 1:
             np.testing.assert_allclose(
-                inside.decay_curve, np.mean(curves[-2 * len(pixels) * mixer.n_types :], 0), rtol=1e-3
+                inside.decay_curve, np.mean(curves[-2 * len(pixels) * block.mixers[0].n_types :], 0), rtol=1e-3
             )
         assert inside.index_factor[inside.centre] == 1
 
@@ -205,7 +210,7 @@ def reference_mask(sequence, centre, decay):
 @pytest.mark.parametrize("scan", ["halves", "whole"])
 def test_decay_by_index_alone_is_the_same_on_both_sides_of_the_centre_and_known_beforehand(scene, scan):
     model = make("MiM-v1", {"decay": "index", "scan": scan})
-    block = interpret.record_activations(model, *scene).blocks[0]
+    block = record(model, *scene).blocks[0]
     np.testing.assert_allclose(block.decay, block.decay[:, ::-1, ::-1], atol=1e-12)
     np.testing.assert_allclose(block.decay[1], block.decay[0].T, atol=1e-12)  # columns for rows
     np.testing.assert_allclose(block.decay_curve, block.index_factor, atol=1e-12)
@@ -218,7 +223,7 @@ def test_decay_by_index_alone_is_the_same_on_both_sides_of_the_centre_and_known_
 def test_the_attention_of_the_tokens_is_laid_back_onto_the_grid_class_by_class(scene, name, options):
     model = make(name, options)
     cube, pixels, targets = scene
-    seen = interpret.record_activations(model, cube, pixels, targets)
+    seen = record(model, cube, pixels, targets)
     if model.options.tokens == "pooled":
         assert all(block.attention is None for block in seen.blocks)
         return
@@ -247,15 +252,15 @@ def test_the_attention_of_the_tokens_is_laid_back_onto_the_grid_class_by_class(s
 
 def test_the_weights_of_the_scan_types_are_the_softmax_of_k(scene):
     model = make("MiM-v1", {"scan_types": (1, 3)})
-    for stage, inside in zip(model.stages, interpret.record_activations(model, *scene).blocks, strict=True):
+    for stage, inside in zip(model.stages, record(model, *scene).blocks, strict=True):
         a, b = map(math.exp, stage.blocks[0].fusion.k.tolist())
         np.testing.assert_allclose(inside.scan_weights, [a / (a + b), b / (a + b)], rtol=1e-6)
-    assert interpret.record_activations(make("MiM-v1", {"fusion": "mean"}), *scene).blocks[0].scan_weights is None
+    assert record(make("MiM-v1", {"fusion": "mean"}), *scene).blocks[0].scan_weights is None
 
 
 def test_what_a_network_has_not_is_none(scene):
-    assert interpret.record_activations(make("CNN", {}), *scene).blocks == ()
-    block = interpret.record_activations(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
+    assert record(make("CNN", {}), *scene).blocks == ()
+    block = record(make("MiM-v1", {"decay": "none"}), *scene).blocks[0]
     assert block.decay is None
     assert block.index_factor is None
     assert block.attention is not None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ every_switch = pytest.mark.parametrize(
 )
 
 
-def small(name, *, patch_size=5, seed=0, **switches):
+def small(name, *, patch_size=5, seed=0, **switches) -> Any:
     """A narrow network of the kind, freshly drawn."""
     torch.manual_seed(seed)
     options = SMALL if name in MIM else {"dim": 8}
@@ -386,6 +387,7 @@ def test_dropout_drops_its_share_and_keeps_the_expectation(shape):
         neighbours = (kept.flatten()[1:] & kept.flatten()[:-1]).float().mean()
         assert abs(float(neighbours) - 0.49) < 0.01
     y.sum().backward()
+    assert x.grad is not None
     assert torch.equal(x.grad, y.detach())
     assert not torch.equal(layer(x), y)
     assert torch.equal(layer.eval()(x), x)
@@ -481,7 +483,7 @@ def test_a_whole_scan_sees_every_pixel_from_every_place():
         assert all(scanned_before_and_after(place, 1, scan="whole", decay="none"))
 
 
-def make(name="MiM-v1", n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=5, **options):
+def make(name="MiM-v1", n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=5, **options: Any):
     return create_model(name, n_bands=n_bands, n_classes=n_classes, patch_size=patch_size, **options)
 
 
@@ -499,8 +501,9 @@ def test_an_option_that_a_model_lacks_is_answered_with_those_that_it_takes(name,
 
 @pytest.mark.parametrize("option", CHOICES)
 def test_an_unknown_choice_is_answered_with_the_choices(option):
+    changed: dict[str, Any] = {option: "other"}
     with pytest.raises(ValueError, match=f"^{option} is 'other'; choose from {', '.join(CHOICES[option])}"):
-        make(**{option: "other"})
+        make(**changed)
 
 
 @every_model
@@ -539,8 +542,9 @@ def test_a_dropout_that_leaves_nothing_is_refused(name, dropout):
 
 @pytest.mark.parametrize("option", ["dim", "d_inner", "d_state", "depth"])
 def test_a_size_below_one_is_refused(option):
+    changed: dict[str, Any] = {option: 0}
     with pytest.raises(ValueError, match=f"^{option} must be at least 1, not 0"):
-        make(**{option: 0})
+        make(**changed)
 
 
 def test_the_scan_back_ends_that_can_be_chosen_are_those_that_exist():

@@ -1,6 +1,7 @@
 """Decay mask, token learner and fuser, pooling and fusion, each against loops over its formula in float64."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from models.options import DECAYS
 from models.tokens import GaussianDecay, GridPool, SequenceAttention, TokenFuser, TokenLearner, WeightedFusion
 
-EXACT = {"rtol": 1e-11, "atol": 1e-11}
-CONSTANT = {"rtol": 3e-7, "atol": 1e-7}  # where a constant that is kept in float32 takes part
+EXACT: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-11}
+CONSTANT: dict[str, Any] = {"rtol": 3e-7, "atol": 1e-7}  # where a constant that is kept in float32 takes part
 
 # (length, centre): the ends of halves, and the middles of whole orders
 places = pytest.mark.parametrize(("length", "centre"), [(1, 0), (5, 4), (13, 12), (9, 4), (25, 12)])
@@ -106,6 +107,7 @@ def test_a_single_token_passes_unchanged_with_a_gradient_of_one(decay):
     found = GaussianDecay(1, 0, decay)(y)
     found.sum().backward()
     assert torch.equal(found, y)
+    assert y.grad is not None
     assert torch.equal(y.grad, torch.ones_like(y))
 
 
@@ -118,6 +120,7 @@ def test_a_token_that_equals_the_centre_has_a_feature_factor_of_one_and_finite_g
     found.sum().backward()
     by_index = math.exp(-0.5 * 3**2 / 2**2) if decay == "both" else 1.0  # mean of 4, 3, 2, 1, 0 is 2
     torch.testing.assert_close(found[:, 1], y[:, 1] * by_index, **CONSTANT)
+    assert y.grad is not None
     assert y.grad.isfinite().all()
 
 
@@ -213,7 +216,7 @@ def test_the_token_fuser_mixes_the_tokens_and_gates_them_by_z(n_tokens):
 
 
 def test_weighted_fusion_adds_the_types_with_softmax_weights():
-    fusion = shaken(WeightedFusion(4, weighted=True))
+    fusion: Any = shaken(WeightedFusion(4, weighted=True))
     out = random(2, 4, 9, 3)
     k = fusion.k.tolist()
     total = sum(map(math.exp, k))
@@ -222,7 +225,7 @@ def test_weighted_fusion_adds_the_types_with_softmax_weights():
 
 
 def test_weighted_fusion_starts_as_the_mean_and_its_weights_learn():
-    fusion = WeightedFusion(4, weighted=True).double()
+    fusion: Any = WeightedFusion(4, weighted=True).double()
     out = random(2, 4, 9, 3)
     assert fusion.k.tolist() == [0, 0, 0, 0]
     torch.testing.assert_close(fusion(out), (out[:, 0] + out[:, 1] + out[:, 2] + out[:, 3]) / 4, **EXACT)

@@ -1,6 +1,7 @@
 """A T-Mamba's scans in one operator, against the modules one after another and their loops in float64."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -20,11 +21,11 @@ decays = pytest.mark.parametrize("decay", ["none", "index", "feature", "both"])
 scans = pytest.mark.parametrize("scan", ["halves", "whole"])
 
 
-def t_mamba(scan="halves", decay="both", dtype=torch.float64, *, grids=(5, 3), types=(1, 2, 3, 4), **switches):
+def t_mamba(scan="halves", decay="both", dtype=torch.float64, *, grids=(5, 3), types=(1, 2, 3, 4), **switches) -> Any:
     """A T-Mamba with no parameter left at its start, and nothing dropped."""
     torch.manual_seed(0)
     options = MiMOptions(**SMALL | {"d_inner": 40, "dropout": 0.0} | switches, scan=scan, decay=decay)
-    return shaken(TMamba(*grids, types, options)).to(dtype)
+    return shaken(TMamba(*grids, scan_types=types, options=options)).to(dtype)
 
 
 def draw(module, rows=3, seed=1):
@@ -110,7 +111,7 @@ def test_channels_that_are_equally_large_share_the_gradient_of_the_maximum():
     check(module, draw(module), 1e-10)
 
 
-def arguments(scan, rows, dtype, *, learned=True, keep=False, **sizes):
+def arguments(scan, rows, dtype, *, learned=True, keep=False, **sizes) -> Any:
     """What a T-Mamba hands to the operator, as the operator takes it; no tensor has a gradient yet."""
     module, seen = t_mamba(scan, dtype=dtype, tokens="learned" if learned else "pooled", **sizes), []
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():

@@ -58,15 +58,17 @@ def library(tmp_path_factory):
 def emulated(library, monkeypatch):
     """The back end's kernels on the CPU, in place of a device's."""
     module = Emulated(library)
-    monkeypatch.setattr(cuda, "_module", lambda device: module)
+    monkeypatch.setattr(cuda, "_module", lambda _: module)
     return module
 
 
 def scan(inputs, weight, softplus=False):
     """The back end's y and gradients by name, as `gradients` gives them."""
     tensors = [inputs.get(name) for name in NAMES]
-    slopes = cuda.backward(weight.to(tensors[0].dtype), *tensors, softplus)
-    return cuda.forward(*tensors, softplus), {n: slope for n, slope in zip(NAMES, slopes, strict=True) if n in inputs}
+    slopes = cuda.backward(weight.to(tensors[0].dtype), *tensors, delta_softplus=softplus)
+    return cuda.forward(*tensors, delta_softplus=softplus), {
+        n: slope for n, slope in zip(NAMES, slopes, strict=True) if n in inputs
+    }
 
 
 def check(inputs, softplus=False):
@@ -103,7 +105,9 @@ def test_every_combination_of_options_is_taken(emulated, left_out, softplus):
     inputs = make_inputs(2, 10, 5, 16, seed=2)
     check({name: x for name, x in inputs.items() if name not in left_out}, softplus)
     tensors = [None if name in left_out else inputs[name] for name in NAMES]
-    slopes = dict(zip(NAMES, cuda.backward(torch.ones_like(inputs["u"]), *tensors, softplus), strict=True))
+    slopes = dict(
+        zip(NAMES, cuda.backward(torch.ones_like(inputs["u"]), *tensors, delta_softplus=softplus), strict=True)
+    )
     assert {name for name, slope in slopes.items() if slope.shape == (0,)} == set(left_out)
 
 
@@ -159,9 +163,9 @@ def test_an_empty_batch_launches_nothing_and_has_zero_gradients(emulated):
 def test_more_states_than_the_kernels_take_are_an_error_that_names_the_limit(emulated):
     inputs = make_inputs(1, 2, 2, cuda.MAX_STATES + 1)
     with pytest.raises(ValueError, match="up to 128 states, not 129"):
-        cuda.forward(*inputs.values(), False)
+        cuda.forward(*inputs.values(), delta_softplus=False)
     with pytest.raises(ValueError, match="up to 128 states, not 129"):
-        cuda.backward(inputs["u"], *inputs.values(), False)
+        cuda.backward(inputs["u"], *inputs.values(), delta_softplus=False)
 
 
 BROKEN = """
@@ -238,7 +242,7 @@ def fake_driver(tmp_path, monkeypatch):
     emulate(tmp_path, tmp_path / "kernels.cu", KERNELS[2:3])
     (tmp_path / "image").write_bytes(b"image")
     monkeypatch.setattr(driver, "LIBRARY", str(tmp_path / "emulated.so"))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=7))
     driver._driver.cache_clear()
     yield tmp_path / "image"
     driver._driver.cache_clear()
@@ -246,9 +250,9 @@ def fake_driver(tmp_path, monkeypatch):
 
 def test_kernels_are_launched_through_the_driver_in_the_devices_context(fake_driver, monkeypatch):
     module = driver.Module(fake_driver, torch.device("cuda", 0))
-    monkeypatch.setattr(cuda, "_module", lambda device: module)
+    monkeypatch.setattr(cuda, "_module", lambda _: module)
     inputs = make_inputs(2, 9, 5, 16, dtype=torch.float32)
-    y = cuda.forward(*inputs.values(), True)
+    y = cuda.forward(*inputs.values(), delta_softplus=True)
     torch.testing.assert_close(y.double(), unrolled_sum(**inputs, delta_softplus=True), rtol=1e-5, atol=1e-5)
     with pytest.raises(driver.DriverError, match="cuModuleGetFunction failed: no such thing"):
         module.launch("no_kernel", (1, 1, 1), (32, 1, 1), [])
@@ -269,7 +273,7 @@ def test_the_next_image_is_taken_where_one_cannot_be_made_or_loaded(monkeypatch)
     def refuse(*_):
         raise (BuildError, driver.DriverError)[next(asked) % 2]("refused")
 
-    monkeypatch.setattr(cuda, "_arch", lambda device: "90")
+    monkeypatch.setattr(cuda, "_arch", lambda _: "90")
     for name in ("cached_by_nvcc", "compile_with_nvcc"):
         monkeypatch.setattr(cuda, name, refuse)
     monkeypatch.setattr(cuda, "compile_with_nvrtc", lambda arch: f"image for {arch}")

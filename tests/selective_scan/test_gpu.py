@@ -62,7 +62,7 @@ def test_both_compilers_give_kernels_that_agree(monkeypatch, compile_for):
     expected = scan_and_gradients(tensors)
     major, minor = torch.cuda.get_device_capability()
     module = Module(compile_for(f"{major}{minor}"), torch.device("cuda", torch.cuda.current_device()))
-    monkeypatch.setattr(cuda, "_module", lambda device: module)
+    monkeypatch.setattr(cuda, "_module", lambda _: module)
     for x, y in zip(scan_and_gradients(tensors), expected, strict=True):
         torch.testing.assert_close(x, y)
 

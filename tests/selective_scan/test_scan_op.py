@@ -1,5 +1,7 @@
 """The scan as an operator of PyTorch: what torch.library promises, and random shapes and layouts against float64."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ def device_of(backend):
 
 def draw(
     batch, length, d_inner, d_state, *, dtype=torch.float64, device="cpu", seed=0, scale=1.0, skip=True, bias=True
-):
+) -> list[Any]:
     """u, delta, A, B, C, D and delta_bias, each needing a gradient; None where left out."""
     random = torch.Generator().manual_seed(seed)
 
@@ -47,7 +49,8 @@ def draw(
 
 def loop(u, delta, A, B, C, D, delta_bias, delta_softplus):
     """The recurrence as it is written, a step at a time, in float64 with PyTorch's own gradients."""
-    u, delta, A, B, C, D, delta_bias = (x if x is None else x.double() for x in (u, delta, A, B, C, D, delta_bias))
+    doubles: list[Any] = [x if x is None else x.double() for x in (u, delta, A, B, C, D, delta_bias)]
+    u, delta, A, B, C, D, delta_bias = doubles
     if delta_bias is not None:
         delta = delta + delta_bias
     if delta_softplus:
@@ -87,7 +90,7 @@ def test_opcheck_passes_with_gradients(backend, dtype, optional):
 @pytest.mark.parametrize("optional", [True, False])
 def test_opcheck_passes_for_the_gradients_alone(backend, optional):
     tensors = draw(2, 5, 3, 4, device=device_of(backend), skip=optional, bias=optional)
-    tensors = [x if x is None else x.detach() for x in tensors]
+    tensors: list[Any] = [x if x is None else x.detach() for x in tensors]
     torch.library.opcheck(scan_backward, (torch.ones_like(tensors[0]), *tensors, optional, backend))
 
 
@@ -109,14 +112,14 @@ def test_forward_mode_derivatives_are_refused_not_wrong(backend):
         ("A", lambda x: x + 1j, "A must be a floating-point tensor, not torch.complex128"),
         ("u", lambda x: x.long(), "u must be a floating-point tensor, not torch.int64"),
         ("B", lambda x: x.detach().numpy(), "B must be a floating-point tensor, not ndarray"),
-        ("D", lambda x: 1.0, "D must be a floating-point tensor, not float"),
-        ("delta", lambda x: None, "delta must be a floating-point tensor, not NoneType"),
+        ("D", lambda _: 1.0, "D must be a floating-point tensor, not float"),
+        ("delta", lambda _: None, "delta must be a floating-point tensor, not NoneType"),
         ("C", lambda x: x.to("meta"), "C is on meta, but u on cpu"),
     ],
 )
 def test_what_is_no_real_tensor_on_the_same_device_is_refused(name, change, message):
     names = ("u", "delta", "A", "B", "C", "D", "delta_bias")
-    tensors = dict(zip(names, draw(1, 3, 2, 2), strict=True))
+    tensors: dict[str, Any] = dict(zip(names, draw(1, 3, 2, 2), strict=True))
     with pytest.raises(ValueError, match=message):
         selective_scan(**tensors | {name: change(tensors[name])})
 
@@ -153,12 +156,13 @@ def test_any_shape_and_layout_gives_the_recurrence_and_its_gradients(
     sizes, dtype, kinds, softplus, skip, bias, scale, seed
 ):
     tensors = draw(*sizes, dtype=dtype, seed=seed, scale=scale, skip=skip, bias=bias)
-    exact = value_and_gradients(lambda *x: loop(*x, softplus), tensors)
+    exact = value_and_gradients(lambda *x: loop(*x, delta_softplus=softplus), tensors)
     for name in available_backends():
         moved = [x if x is None else x.to(device_of(name)) for x in tensors]
 
         def run(*x, name=name):
-            return scan(*(layout(t, kind) for t, kind in zip(x, kinds, strict=True)), softplus, name)
+            laid_out = [layout(t, kind) for t, kind in zip(x, kinds, strict=True)]
+            return scan(*laid_out, delta_softplus=softplus, backend=name)
 
         assert_close([x.cpu() for x in value_and_gradients(run, moved)], exact, DTYPES[dtype])
 
@@ -166,8 +170,8 @@ def test_any_shape_and_layout_gives_the_recurrence_and_its_gradients(
 @pytest.mark.parametrize("scale", [1e-8, 1e-3, 1.0, 50.0])
 def test_a_long_sequence_stays_exact(backend, scale):
     tensors = draw(1, 4096, 5, 6, dtype=torch.float32, device=device_of(backend), scale=scale)
-    exact = value_and_gradients(lambda *x: loop(*x, False), tensors)
-    assert_close(value_and_gradients(lambda *x: scan(*x, False, backend), tensors), exact, 2e-5)
+    exact = value_and_gradients(lambda *x: loop(*x, delta_softplus=False), tensors)
+    assert_close(value_and_gradients(lambda *x: scan(*x, delta_softplus=False, backend=backend), tensors), exact, 2e-5)
 
 
 def test_two_runs_give_the_same_bits(backend):

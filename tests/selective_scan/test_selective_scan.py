@@ -1,6 +1,7 @@
 """The selective scan against its sum written out, its gradients, and the promises of its interface."""
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
@@ -30,10 +31,10 @@ def backend(request):
     return request.param
 
 
-def make_inputs(batch=2, length=5, d_inner=3, d_state=4, *, seed=0, dtype=torch.float64):
+def make_inputs(batch=2, length=5, d_inner=3, d_state=4, *, seed=0, dtype=torch.float64) -> dict[str, Any]:
     """Inputs by name; delta is positive, as a scan without softplus needs it."""
     random = torch.Generator().manual_seed(seed)
-    inputs = {
+    inputs: dict[str, Any] = {
         "u": torch.randn(batch, length, d_inner, generator=random, dtype=torch.float64),
         "delta": torch.rand(batch, length, d_inner, generator=random, dtype=torch.float64) + 0.05,
         "A": -torch.rand(d_inner, d_state, generator=random, dtype=torch.float64) * 2 - 0.1,
@@ -64,7 +65,7 @@ def gradients(function, inputs, weight):
     """The function's value, and its gradients by all inputs under fixed weights of the outputs."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in inputs.items()}
     y = function(**leaves)
-    return y.detach(), dict(zip(leaves, torch.autograd.grad((y * weight).sum(), leaves.values()), strict=True))
+    return y.detach(), dict(zip(leaves, torch.autograd.grad((y * weight).sum(), [*leaves.values()]), strict=True))
 
 
 def assert_same_gradients(found, expected, *, rtol, atol):
@@ -149,7 +150,7 @@ def test_an_expanded_step_size_and_an_expanded_upstream_gradient_are_taken(backe
     step = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     selective_scan(**inputs | {"delta": step.expand(3, 5, 4)}, backend=backend).sum().backward()
     again = step.detach().clone().requires_grad_()
-    unrolled_sum(**inputs | {"delta": again.expand(3, 5, 4)}).sum().backward()
+    unrolled_sum(**inputs | dict[str, Any](delta=again.expand(3, 5, 4))).sum().backward()
     torch.testing.assert_close(step.grad, again.grad)
 
 
@@ -183,7 +184,7 @@ def test_the_result_has_the_inputs_dtype_and_only_its_last_rounding(backend, dty
     expected = unrolled_sum(**inputs, delta_softplus=True)
     assert y.dtype == dtype
     torch.testing.assert_close(y.double(), expected, rtol=rounding, atol=1e-5)
-    slopes = dict(zip(leaves, torch.autograd.grad(y.sum(), leaves.values()), strict=True))
+    slopes = dict(zip(leaves, torch.autograd.grad(y.sum(), [*leaves.values()]), strict=True))
     _, expected = gradients(lambda **x: unrolled_sum(**x, delta_softplus=True), inputs, 1)
     assert {slope.dtype for slope in slopes.values()} == {dtype}
     for name, slope in slopes.items():
@@ -322,8 +323,9 @@ class Work(TorchDispatchMode):
 def work_of(**sizes):
     *tensors, D, delta_bias = make_inputs(**sizes).values()
     with Work() as work:
-        reference.forward(*tensors, D, delta_bias, True)
-        reference.backward(torch.ones_like(tensors[0]), *tensors, D, delta_bias, True)
+        options = {"D": D, "delta_bias": delta_bias, "delta_softplus": True}
+        reference.forward(*tensors, **options)
+        reference.backward(torch.ones_like(tensors[0]), *tensors, **options)
     return work
 
 
