@@ -22,7 +22,7 @@ from inference.interpret import draw_insides
 from inference.predict import map_new_scene, scene_raster
 from reporting import results
 from reporting.comparison.runs import compare
-from reporting.comparison.tables import render
+from reporting.comparison.tables import render_comparisons
 from reporting.run_folder import Run
 from reporting.run_report import write_pictures_and_page
 from scenes.catalogue import find_scene
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
                 print("\n".join(describe(args.describe, args.folder)))
             elif args.compare is not None:
                 comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
-                print(render(comparisons, args.format, get_terminal_size((120, 24)).columns))
+                print(render_comparisons(comparisons, args.format, get_terminal_size((120, 24)).columns))
             elif args.predict is not None:
                 predict_scene(args, ranks)
             elif args.report is not None:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from datasets import load_scene
 from reporting import results
 from reporting.comparison.runs import compare
-from reporting.comparison.tables import render
+from reporting.comparison.tables import render_comparisons
 from reporting.live.monitor import Monitor
 from splits.choose import draws_split
 from training.checkpoint import CHECKPOINT
@@ -115,7 +115,7 @@ def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
         told = "\n".join(ranks.hear(f"folders/{rank}") for rank in range(ranks.world))
         done = [Path(line.split(" ", 1)[1]) for line in sorted(told.splitlines()) if line]  # as the command has them
         if done:
-            print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
+            print(render_comparisons(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
     if failures:
         raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
 
