@@ -138,11 +138,11 @@ def describe(command: Command) -> None:
 def compare(command: Command) -> None:
     """Print finished runs side by side."""
     from reporting.comparison.runs import compare
-    from reporting.comparison.tables import render
+    from reporting.comparison.tables import render_comparisons
 
     args = command.args
     comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
-    print(render(comparisons, args.table_format, get_terminal_size((120, 24)).columns))
+    print(render_comparisons(comparisons, args.table_format, get_terminal_size((120, 24)).columns))
 
 
 def report(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""The run's folder and the figures in it: metrics.json, results.csv, the final table."""
+"""The files of a run's folder: metrics.json, results.csv, the final table."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ from utils import InputError, write_atomically
 
 
 def make_run_folder(output: Path, model: str, dataset: str, seed: int) -> Path:
-    """Make output/model/dataset/time-seed<k>, a new folder even where several runs start in one second."""
+    """Make output/model/dataset/time-seed<k>, a new folder even if several runs start in the same second."""
     return make_folder(output / model / dataset, f"-seed{seed}")
 
 
 def make_folder(parent: Path, suffix: str = "") -> Path:
-    """Make a new folder named by the time in `parent`."""
+    """Make a new folder in `parent`, named by the time."""
     parent.mkdir(parents=True, exist_ok=True)
     name = f"{datetime.now():%Y%m%d-%H%M%S}{suffix}"
     for folder in (parent / name, *(parent / f"{name}-{number}" for number in range(2, 10_000))):
@@ -30,17 +30,17 @@ def make_folder(parent: Path, suffix: str = "") -> Path:
             return folder
         except FileExistsError:
             continue
-    raise FileExistsError(f"{parent / name}: too many runs began in this second")
+    raise FileExistsError(f"{parent / name}: too many runs started in this second")
 
 
 def read_json(path: Path) -> dict:
-    """Read a run's JSON file; InputError where it is missing or damaged."""
+    """Read a run's JSON file; InputError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         if path.exists():
             raise InputError(f"{path} is damaged or cannot be read; leave that run out, or train it again") from error
-        raise InputError(f"{path} is not there; give the folder of a run") from error
+        raise InputError(f"{path} does not exist; give the folder of a run") from error
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -51,12 +51,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON, whole or not at all; NaN, which JSON lacks, as null."""
+    """Write JSON, whole or not at all; NaN, which JSON lacks, becomes null."""
     write_atomically(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def as_json(content: dict) -> dict:
-    """The content as it comes back from a JSON file."""
+    """Return the content as it would be read back from a JSON file."""
     return json.loads(json.dumps(_plain(content)))
 
 
@@ -73,7 +73,7 @@ def _plain(value):
 
 
 def score_entries(result: Scores, confusion: np.ndarray, class_names: tuple[str, ...]) -> dict:
-    """The entries of metrics.json that come from the confusion matrix."""
+    """Make the entries of metrics.json that come from the confusion matrix."""
     return {
         "overall_accuracy": result.overall_accuracy,
         "average_accuracy": result.average_accuracy,
@@ -98,14 +98,14 @@ def scale_names(scales: Sequence[int], n_heads: int) -> tuple[str, ...]:
 
 
 def append_result(path: Path, row: dict) -> None:
-    """Add a row to results.csv, whoever else does so at the same time; columns new to it are added."""
+    """Add a row to results.csv, and columns that are new; several processes may do so at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         rows = []
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-        rows.append({key: "" if value is None else value for key, value in _plain(row).items()})
+        rows.append({key: "" if (plain := _plain(value)) is None else plain for key, value in row.items()})
         columns = list(dict.fromkeys(key for each in rows for key in each))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -115,7 +115,7 @@ def append_result(path: Path, row: dict) -> None:
 
 
 def table(result: Scores, class_names: tuple[str, ...]) -> str:
-    """The final table: per class recall, F1 and support, then OA, AA and kappa; per cent."""
+    """Make the final table: recall, F1 and test pixels of each class, then OA, AA and kappa; in per cent."""
     width = max(len(name) for name in (*class_names, "overall accuracy (OA)"))
     lines = [f"  #  {'class':<{width}}  recall %    F1 %  test pixels"]
     for i, name in enumerate(class_names):
@@ -132,11 +132,11 @@ def table(result: Scores, class_names: tuple[str, ...]) -> str:
 
 
 def distance_table(entries: list[dict]) -> str:
-    """Three lines: steps of distance, per cent right, test pixels (see `metrics.accuracy_by_distance`)."""
+    """Make a table of three lines: distance, per cent right, test pixels (see `metrics.accuracy_by_distance`)."""
     steps = ["distance (pixels)", *map(distance_label, entries)]
-    shares = ["right %", *(_per_cent(entry["accuracy"]) for entry in entries)]
+    right = ["right %", *(_per_cent(entry["accuracy"]) for entry in entries)]
     pixels = ["test pixels", *(f"{entry['n']:,}" for entry in entries)]
-    rows = [steps, shares, pixels]
+    rows = [steps, right, pixels]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{row[0]:<{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
@@ -146,15 +146,18 @@ def distance_table(entries: list[dict]) -> str:
 
 
 def distance_label(entry: dict) -> str:
-    """Name a step of distance: 3, 4-5, 21+."""
+    """Name a range of distances: 3, 4-5, 21+."""
     first, last = entry["from"], entry["to"]
     return f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1) over the runs, (n,), in which a figure is defined (not NaN).
+    """Compute mean and standard deviation (n - 1) over the runs in which a score is defined.
 
-    NaN stands for the mean where it is defined in none, for the deviation where in fewer than two.
+    Args:
+        values: (n_runs,), NaN if not defined.
+    Returns:
+        The mean, NaN if no value is defined; the deviation, NaN if fewer than two are.
     """
     values = values[~np.isnan(values)]
     mean = float(values.mean()) if len(values) else math.nan

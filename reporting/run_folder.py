@@ -1,4 +1,4 @@
-"""A finished run's folder, read again: for its pictures and its page, and to compare it with others."""
+"""Read the folder of a finished run: for its pictures and its page, and to compare it with other runs."""
 
 import io
 import json
@@ -19,11 +19,11 @@ MAPS = ("truth", "train", "validation", "test", "confidence", "false_colour")
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it.
+    """A finished run, read from its folder.
 
     Attributes:
-        folder: where it lies.
-        metrics: what metrics.json holds.
+        folder: the run's folder.
+        metrics: the content of metrics.json.
     """
 
     folder: Path
@@ -31,14 +31,14 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Read a run's folder; InputError where it is none, not complete, or of a version without maps.npz."""
+        """Read a run's folder; InputError if it is not a run's, incomplete, or of a version without maps.npz."""
         if (folder / "config.json").is_file() and not (folder / "metrics.json").exists():
-            raise InputError(f"{folder} is not complete; `python main.py --resume {folder}` goes on with it")
+            raise InputError(f"{folder} is not complete; `python main.py --resume {folder}` resumes it")
         metrics = read_json(folder / "metrics.json")
         if not isinstance(metrics, dict) or not {"confusion", "class_names", "protocol", "seconds"} <= set(metrics):
-            raise InputError(f"{folder / 'metrics.json'} is not that of a run; give the folder of a run")
+            raise InputError(f"{folder / 'metrics.json'} does not belong to a run; give the folder of a run")
         if "palette" not in metrics or not (folder / "maps.npz").is_file():
-            raise InputError(f"{folder} has no maps.npz, it is of an earlier version; train it again")
+            raise InputError(f"{folder} was written by an earlier version (no maps.npz); train it again")
         return cls(folder, metrics)
 
     @property
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """K names; index i is label i + 1."""
+        """K class names; index i is label i + 1."""
         return tuple(self.metrics["class_names"])
 
     @property
@@ -85,12 +85,12 @@ class Run:
 
     @cached_property
     def audit(self) -> dict:
-        """What audit.json holds, see `audit.examine`; "sentences" among it."""
+        """The content of audit.json, see `leakage.examine`, with its "sentences"."""
         return read_json(self.folder / "audit.json")
 
     @cached_property
     def prediction(self) -> np.ndarray:
-        """(H, W) labels 1..K; 0 where nothing was predicted."""
+        """Labels 1..K, (H, W); 0 if a pixel was not predicted."""
         return self._load("prediction.npy")
 
     @cached_property
@@ -113,13 +113,13 @@ def write_maps(folder: Path, **maps: np.ndarray) -> None:
     """Write maps.npz, whole or not at all.
 
     Args:
-        folder: of the run.
-        maps: those of MAPS, all (H, W): truth, train, validation and test are label maps, 0 where a pixel is not in
-            them; confidence is the probability of the predicted class, float16 in [0, 1], 0 where nothing was
-            predicted; false_colour is (H, W, 3) uint8.
+        folder: the run's folder.
+        maps: one for each name in MAPS, all (H, W): truth, train, validation and test are label maps, 0 for pixels
+            that are not in them; confidence is the probability of the predicted class, float16 in [0, 1], 0 for
+            pixels that were not predicted; false_colour is (H, W, 3) uint8.
     """
     if set(maps) != set(MAPS):
         raise ValueError(f"the maps of a run are {', '.join(MAPS)}, not {', '.join(maps)}")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **maps)
+    np.savez_compressed(buffer, **maps)  # pyright: ignore[reportArgumentType] - no map is called allow_pickle
     write_atomically(folder / "maps.npz", buffer.getvalue())

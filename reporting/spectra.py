@@ -1,20 +1,20 @@
-"""The classes' spectra as numbers: what --with_exploration draws and the live view shows."""
+"""The spectra of the classes as numbers, for the pictures of an exploration and the live view."""
 
 import numpy as np
 
 
 def class_spectra(cube: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the mean spectrum of each class and how far its pixels lie from it.
+    """Compute the mean and the standard deviation of the spectra of each class.
 
     Args:
         cube: (H, W, n_bands), in any unit.
-        labels: (H, W) 1..K; 0 for the pixels that are left out.
+        labels: (H, W) 1..K; 0 for pixels that are left out.
         n_classes: K.
     Returns:
-        Mean and standard deviation (of the pixels as they are: divided by n) of each band, both (K, n_bands) float64
-        in the cube's unit; NaN for a class without pixels.
+        Mean and standard deviation (divided by n) of each band, both (K, n_bands) float64 in the cube's unit; NaN for
+        a class without pixels.
     Raises:
-        ValueError: cube and labels of different shapes, or a label above K.
+        ValueError: cube and labels have different shapes, or a label is above K.
     """
     mean, std = np.full((2, n_classes, cube.shape[2]), np.nan)
     for k, pixels in enumerate(_pixels_of_classes(cube, labels, n_classes)):
@@ -27,11 +27,11 @@ def class_spectra(cube: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple
 def random_spectra(
     cube: np.ndarray, labels: np.ndarray, n_classes: int, n_each: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Draw the spectra of some pixels of each class, none twice.
+    """Draw the spectra of random pixels of each class, without replacement.
 
     Args:
         cube, labels, n_classes: as for `class_spectra`.
-        n_each: spectra of each class, or all of a class that has fewer pixels.
+        n_each: spectra of each class; of a class with fewer pixels all.
         rng: draws the pixels.
     Returns:
         K arrays (n, n_bands), n <= n_each, of the cube's type and unit.

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from datasets import Scene, load_scene
 from reporting import results
 from reporting.comparison.runs import compare
-from reporting.comparison.tables import render
+from reporting.comparison.tables import render_comparisons
 from reporting.live.monitor import Monitor
 from splits.choose import draws_split
 from training.checkpoint import Checkpoint
@@ -115,7 +115,7 @@ def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
         lines = "\n".join(ranks.wait_for(f"folders/{rank}") for rank in range(ranks.world)).splitlines()
         done = [Path(line.split(" ", 1)[1]) for line in sorted(lines) if line]  # in the order of the command
         if done:
-            print(render(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
+            print(render_comparisons(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
     if failures:
         raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
 

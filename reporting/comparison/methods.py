@@ -1,4 +1,4 @@
-"""Runs grouped into methods: what a method's label names, and what must agree before two of them are compared."""
+"""Runs grouped into methods: how a method is labelled, and what must agree before two methods are compared."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from utils import InputError
 
 SCORES = ("overall_accuracy", "average_accuracy", "kappa")
 COSTS = ("n_parameters", "flops_per_patch", "train_seconds", "predict_seconds")
-WORDS = {  # of a setting in a label: with its value, or a pair for yes and no
+WORDS = {  # how a label names a setting: a template for its value, or a pair for yes and no
     "patch_size": "patch {}",
     "epochs": "{} epochs",
     "batch_size": "batch {}",
@@ -29,12 +29,12 @@ WORDS = {  # of a setting in a label: with its value, or a pair for yes and no
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in the seed alone: a column of the table.
+    """Runs that differ only in the seed: a column of the table.
 
     Attributes:
-        label: the model's name, and the settings in which it differs from the others at hand.
+        label: the model's name, and the settings in which it differs from the other methods.
         runs: at least one.
-        mark: letter of its protocol where several stand side by side, else "".
+        mark: letter of its protocol if methods of several protocols are compared, else "".
     """
 
     label: str
@@ -48,7 +48,7 @@ class Method:
 
     @cached_property
     def by_seed(self) -> dict[tuple[int, str], Run]:
-        """The runs by seed and fingerprint of their pixels: what two methods have in common can be paired."""
+        """The runs by seed and fingerprint of their pixels; runs of two methods with the same key form a pair."""
         return {seed_and_pixels(run): run for run in self.runs}
 
     @property
@@ -57,38 +57,38 @@ class Method:
         return ranges({run.protocol["seed"] for run in self.runs})
 
     def values(self, name: str) -> np.ndarray:
-        """A figure of every run, (n_runs,), one of SCORES (fractions) or COSTS; NaN where it is not defined."""
-        return np.array([figure(run, name) for run in self.runs])
+        """Return one of SCORES (fractions) or COSTS for every run, (n_runs,); NaN if it is not defined."""
+        return np.array([value_of(run, name) for run in self.runs])
 
     def recall(self, class_name: str) -> np.ndarray:
-        """Recall of a class in every run, (n_runs,) fractions; NaN where it has no test pixels."""
+        """Return the recall of a class in every run, (n_runs,) fractions; NaN if the class has no test pixels."""
         recalls = [of_class(run, run.metrics["class_recall"], class_name) for run in self.runs]
         return np.array(recalls, dtype=np.float64)
 
     def pixels(self, class_name: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Training and test pixels of a class, or all, in every run, two (n_runs,); NaN where a run does not tell."""
+        """Count training and test pixels of a class, or all, in every run, two (n_runs,); NaN if unknown."""
         if not class_name:
-            return tuple(np.array([figure(run, name) for run in self.runs]) for name in ("n_train", "n_test"))
+            return self.values("n_train"), self.values("n_test")
         train = [(run, _class_train(run)) for run in self.runs]
         train = [math.nan if each is None else of_class(run, each, class_name) or 0 for run, each in train]
         test = [of_class(run, run.metrics["class_support"], class_name) or 0 for run in self.runs]
         return np.array(train, dtype=np.float64), np.array(test, dtype=np.float64)
 
 
-def figure(run: Run, name: str) -> float:
-    """One of SCORES or COSTS, or another single figure of a run; NaN where it is not defined."""
+def value_of(run: Run, name: str) -> float:
+    """Return one of SCORES or COSTS, or another number of metrics.json; NaN if it is not defined."""
     part = name.removesuffix("_seconds")
     value = run.metrics[name] if part == name else run.metrics["seconds"][part]
     return math.nan if value is None else float(value)
 
 
 def of_class(run: Run, values: list, class_name: str):
-    """The entry of a class, found by its name, in a list per class; None where the run lacks the class."""
+    """Look a class up by its name in a list with an entry per class; None if the run lacks the class."""
     return dict(zip(run.class_names, values, strict=True)).get(class_name)
 
 
 def _class_train(run: Run) -> list[int] | None:
-    """Training pixels per class, from audit.json where metrics.json is of an earlier version; None where unknown."""
+    """Training pixels per class, from audit.json if metrics.json is of an earlier version; None if unknown."""
     if "class_train" in run.metrics:
         return run.metrics["class_train"]
     try:
@@ -99,12 +99,12 @@ def _class_train(run: Run) -> list[int] | None:
 
 
 def seed_and_pixels(run: Run) -> tuple[int, str]:
-    """Seed, and fingerprint of the pixels that train, validate and test."""
+    """Return the seed, and the fingerprint of the training, validation and test pixels."""
     return int(run.protocol["seed"]), str(run.protocol["fingerprints"]["split"])
 
 
 def settings(run: Run) -> dict:
-    """What makes a method: all that may differ between scores that compare."""
+    """Return the settings that make a method: all that may differ between comparable scores."""
     protocol = run.protocol
     model, recipe = protocol["model"], protocol["recipe"]
     return {
@@ -122,30 +122,32 @@ def settings(run: Run) -> dict:
 
 
 def rules(run: Run) -> dict[str, str]:
-    """What must agree between scores that compare, in words: what is tested, and what may be known before."""
+    """Return what must agree between comparable scores, in words: what is tested, and what training may use."""
     protocol = run.protocol
     prints = {name: str(value)[:8] for name, value in protocol["fingerprints"].items()}
     split = re.sub(r"fold \d+ of (\d+) \(from 0\)", r"\1 folds", protocol["split"])  # the fold follows from the seed
     fits = protocol["normalize"] != "none" or protocol["pca"]
-    skips = protocol["border"] != "mirror"  # so that the patch decides what is tested
+    skips = protocol["border"] != "mirror"  # then the patch size decides what is tested
     held_out = protocol["n_validation"]
-    share = protocol.get("val_fraction", round(held_out / (held_out + run.metrics["n_train"]), 2))
-    told = {
+    fraction = protocol.get("val_fraction")
+    if fraction is None:
+        fraction = round(held_out / (held_out + run.metrics["n_train"]), 2)
+    words = {
         "split": split,
         "masks": prints.get("masks", prints["split"]) if split.startswith("fixed masks") else "drawn",
         "cube": prints["cube"],
         "ground truth": prints["ground_truth"],
         "border": f"{protocol['border']} at patch {protocol['model']['patch_size']}" if skips else protocol["border"],
         "normalisation fitted on": protocol["fit_on"] if fits else "nothing",
-        "held out for validation": f"{100 * share:g} % of the training pixels" if held_out else "nothing",
+        "held out for validation": f"{100 * fraction:g} % of the training pixels" if held_out else "nothing",
         "weights": protocol["weights"],
         "restored from": protocol["restored_from"] or "nothing",
     }
-    return {name: str(value) for name, value in told.items()}
+    return {name: str(value) for name, value in words.items()}
 
 
 def differences(first: Method, second: Method) -> list[str]:
-    """In what the protocols of two methods differ, in words; empty where their scores compare.
+    """Name the differences between the protocols of two methods; empty if their scores compare.
 
     Splits that are drawn differ from seed to seed, so the pixels are compared seed by seed.
     """
@@ -161,9 +163,10 @@ def differences(first: Method, second: Method) -> list[str]:
 
 
 def labels(all_settings: list[dict]) -> list[str]:
-    """Name each method by its model and by the settings in which the methods at hand differ.
+    """Name each method by its model and by the settings in which the methods differ.
 
-    The parts of the models are compared within a model, and the scales, which follow from the patch, within a patch.
+    Options are compared between methods of the same model; scales, whose default follows from the patch size, only
+    between methods of the same model and patch size.
     """
     names = []
     for mine in all_settings:
@@ -193,7 +196,7 @@ def _words(name: str, value) -> str:
 
 
 def span(values: Iterable[float]) -> str:
-    """The one whole number, or the least and the greatest: 695, 620-688; "-" where one is NaN."""
+    """Write whole numbers as one if they are equal, else as least and greatest: 695, 620-688; "-" if one is NaN."""
     values = sorted(values)
     if any(map(math.isnan, values)):
         return "-"
@@ -201,7 +204,7 @@ def span(values: Iterable[float]) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Whole numbers as ranges: 0-4, 7."""
+    """Write whole numbers as ranges: 0-4, 7."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and found[-1][1] == number - 1:
@@ -211,8 +214,8 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first of some names, and how many more there are."""
+def abbreviated(names: Iterable[str], most: int = 3) -> str:
+    """List the first names, and count the others: a, b, c and 4 more."""
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"

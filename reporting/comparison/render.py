@@ -1,16 +1,16 @@
-"""A table of figures, whatever it is shown as: text for a terminal, Markdown, or LaTeX (booktabs)."""
+"""A table of numbers as text for a terminal, as Markdown, or as LaTeX (booktabs)."""
 
 import re
 import textwrap
 from dataclasses import dataclass, field
 
-HEAD = -1  # the row of a column's head
+HEAD = -1  # row number of a column's head
 GAP = 2  # characters between columns
 LATEX_WIDTH = 145  # characters of \scriptsize on the seven inches of a page of two columns
 LATEX_COLUMN = 68  # ... on one of its columns
 LATEX_LARGE = 80  # ... of \footnotesize on the narrowest page, 345 pt
 MARKDOWN_WIDTH = 150
-LEAST_WORDS = 8  # characters to which a column of words is cut on a narrow terminal
+LEAST_WORDS = 8  # characters that a column of words keeps at least on a narrow terminal
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -30,8 +30,8 @@ class Column:
     Attributes:
         head: lines of its head.
         cells: a text per row; "+-" between mean and standard deviation.
-        words: whether it holds words, which stand to the left, and no figures.
-        best: rows in which it is the best.
+        words: whether it holds words, which are aligned to the left, instead of numbers.
+        best: rows in which this column is the best.
         marks: letters of footnotes by row.
     """
 
@@ -47,13 +47,13 @@ class Table:
     """A table.
 
     Attributes:
-        title: what stands above it.
-        label: by which LaTeX refers to it.
-        columns: the first `n_fixed` are repeated where the others do not fit on the page side by side.
-        n_fixed: their number.
+        title: above the table.
+        label: LaTeX refers to the table by it.
+        columns: the first `n_fixed` are repeated if the others do not fit on the page side by side.
+        n_fixed: number of repeated columns.
         rules: rows above which a line is drawn.
-        best_of: what each best figure is the best of, such as "row".
-        notes: what stands below it, one sentence each.
+        best_of: what each best value is the best of, such as "row".
+        notes: below the table, one sentence each.
     """
 
     title: str
@@ -65,37 +65,43 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def caption(self, legend: str) -> str:
-        """The title, and what the best are marked by where there are any."""
+        """Write the title, and how the best values are marked if there are any."""
         return _sentences(
             self.title, legend.format(self.best_of) if any(column.best for column in self.columns) else ""
         )
 
 
-def show(table: Table, format: str, width: int) -> str:
-    """Show a table as text, markdown or latex; text on a terminal of `width` characters."""
+def render_table(table: Table, format: str, width: int) -> str:
+    """Render a table.
+
+    Args:
+        table: the table.
+        format: text, markdown or latex.
+        width: of the terminal in characters, for text.
+    """
     return {"text": _text, "markdown": _markdown, "latex": _latex}[format](table, page_width(format, width))
 
 
 def page_width(format: str, width: int) -> int:
-    """Characters that stand side by side in a format; text's are the terminal's `width`."""
+    """Return how many characters fit side by side in a format; for text it is the terminal's `width`."""
     return {"markdown": MARKDOWN_WIDTH, "latex": LATEX_WIDTH}.get(format, width)
 
 
-def parts(table: Table, width: int) -> list[list[Column]]:
-    """Deal the columns out to as many parts as the width needs, about as many to each."""
+def column_groups(table: Table, width: int) -> list[list[Column]]:
+    """Divide the columns into as few groups as the width allows, of about equal size, each with the fixed columns."""
     fixed, others = table.columns[: table.n_fixed], table.columns[table.n_fixed :]
     most = len(others)
     while True:
-        dealt, room = [], 0
+        groups, room = [], 0
         for column in others:
             room -= _width(column) + GAP
-            if room < 0 or not dealt or len(dealt[-1]) == most + len(fixed):
-                dealt.append(list(fixed))
+            if room < 0 or not groups or len(groups[-1]) == most + len(fixed):
+                groups.append(list(fixed))
                 room = width - sum(_width(each) + GAP for each in fixed) - _width(column)
-            dealt[-1].append(column)
-        even = -(-len(others) // len(dealt)) if dealt else most
+            groups[-1].append(column)
+        even = -(-len(others) // len(groups)) if groups else most
         if even == most:
-            return dealt
+            return groups
         most = even
 
 
@@ -109,7 +115,7 @@ def _head(column: Column) -> list[str]:
 
 
 def _cells(column: Column) -> list[str]:
-    """The cells as text shows them."""
+    """The cells with their marks and stars."""
     star = {True: "*", False: " "} if column.best else {False: ""}
     return [
         cell + (f" ({column.marks[i]})" if i in column.marks else "") + star[i in column.best]
@@ -127,7 +133,7 @@ def _sentences(*sentences: str) -> str:
 def _text(table: Table, width: int) -> str:
     width = max(width, 30)
     lines = textwrap.wrap(table.caption("* is the best mean of its {}"), width, break_on_hyphens=False)
-    for columns in parts(table, width):
+    for columns in column_groups(table, width):
         lines += ["", *_text_part(columns, table.rules, width)]
     if table.notes and lines:
         lines.append("")
@@ -163,7 +169,7 @@ def _text_part(columns: list[Column], rules: tuple[int, ...], width: int) -> lis
 
 def _markdown(table: Table, width: int) -> str:
     blocks = [_escape_markdown(table.caption("the best mean of each {} is in bold"))]
-    for columns in parts(table, width):
+    for columns in column_groups(table, width):
         heads = [_escape_markdown(" ".join(column.head)) + _sup(column, HEAD) for column in columns]
         dashes = ["---" if column.words else "---:" for column in columns]
         body = [[_markdown_cell(column, row) for column in columns] for row in range(len(columns[0].cells))]
@@ -193,8 +199,8 @@ def _escape_markdown(text: str) -> str:
 def _latex(table: Table, width: int) -> str:
     if not table.columns:
         return "\n".join(f"% {_sentences(note)}" for note in table.notes)
-    dealt = parts(table, width)
-    return "\n\n".join(_latex_part(table, columns, i + 1, len(dealt)) for i, columns in enumerate(dealt))
+    groups = column_groups(table, width)
+    return "\n\n".join(_latex_part(table, columns, i + 1, len(groups)) for i, columns in enumerate(groups))
 
 
 def _latex_part(table: Table, columns: list[Column], part: int, n_parts: int) -> str:

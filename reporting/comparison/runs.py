@@ -1,4 +1,4 @@
-"""Several runs side by side: found, grouped into methods, and refused where their protocols differ."""
+"""Compare runs: find them, group them into methods, and refuse different protocols."""
 
 import csv
 import json
@@ -14,14 +14,14 @@ from reporting.comparison.methods import (
     COSTS,
     SCORES,
     Method,
+    abbreviated,
     differences,
-    figure,
     labels,
     rules,
     seed_and_pixels,
     settings,
-    some,
     span,
+    value_of,
 )
 from reporting.results import read_json
 from reporting.run_folder import Run
@@ -40,8 +40,8 @@ class Comparison:
     Attributes:
         scene: its name.
         methods: at least one.
-        split: how its pixels were split, in words; "" where the methods differ in it.
-        notes: what a reader must know beside the figures, one sentence each.
+        split: how its pixels were split, in words; "" if the methods differ in it.
+        notes: what a reader must know besides the numbers, one sentence each.
     """
 
     scene: str
@@ -56,23 +56,23 @@ class Comparison:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, each once, in the runs' order."""
+        """Names of the classes, each once, in the order of the runs."""
         return list(dict.fromkeys(name for run in self.runs for name in run.class_names))
 
     def pixels(self, class_name: str = "") -> tuple[str, str]:
-        """Training and test pixels of a class, or all: 695, of runs that differ 620-688, where unknown "-"."""
-        of_methods = [method.pixels(class_name) for method in self.methods]
-        return tuple(span(np.concatenate(counts)) for counts in zip(*of_methods, strict=True))
+        """Write the training and test pixels of a class, or all: 695; 620-688 if the runs differ; "-" if unknown."""
+        train, test = zip(*(method.pixels(class_name) for method in self.methods), strict=True)
+        return span(np.concatenate(train)), span(np.concatenate(test))
 
 
 def compare(paths: Iterable[Path], *, mixed_protocols: bool = False) -> list[Comparison]:
-    """Put runs side by side, scene by scene.
+    """Compare runs, scene by scene.
 
     Args:
         paths: folders of runs, folders with runs below them, metrics.json files, results.csv files.
-        mixed_protocols: mark different protocols instead of refusing them.
+        mixed_protocols: mark different protocols instead of raising an error.
     Raises:
-        InputError: nothing to compare, a run that cannot be read, or different protocols.
+        InputError: there is no run, a run cannot be read, or protocols differ.
     """
     scenes: dict[str, list[Run]] = {}
     for run in find_runs(paths):
@@ -81,10 +81,12 @@ def compare(paths: Iterable[Path], *, mixed_protocols: bool = False) -> list[Com
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
-    """Read the runs that some paths name, each once; what is left out is logged.
+    """Read the runs at some paths, each once; runs below a folder that cannot be read are left out and logged.
 
+    Args:
+        paths: see `compare`.
     Raises:
-        InputError: a path that names no run, a named run that is not complete or damaged, or no run at all.
+        InputError: a path has no run, a run named by itself is incomplete or damaged, or there is no run at all.
     """
     found: dict[Path, Run] = {}
     paths = list(paths)
@@ -93,7 +95,7 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
         for run in sorted(runs, key=lambda run: (run.model, settings(run)["patch_size"], str(run.folder))):
             found.setdefault(run.folder.resolve(), run)
     if not found:
-        raise InputError(f"--compare {' '.join(map(str, paths))}: no finished run is there; name the folder of one")
+        raise InputError(f"no finished run was found in {', '.join(map(str, paths))}; give the folder of a run")
     return list(found.values())
 
 
@@ -107,63 +109,66 @@ def _files(path: Path) -> set[Path]:
         return set(_rows(path))
     if path.is_dir():
         return {file.with_name("metrics.json") for file in path.rglob("*.json") if file.stem in ("metrics", "config")}
-    kind = "is no folder, metrics.json or results.csv" if path.exists() else "is not there"
-    raise InputError(f"--compare {path}: it {kind}; give the folder of a run, one above runs, or a results.csv")
+    fault = "is not a folder, metrics.json or results.csv" if path.exists() else "does not exist"
+    raise InputError(f"{path} {fault}; give the folder of a run, a folder above runs, or a results.csv")
 
 
 def _rows(path: Path) -> Iterator[Path]:
-    """The metrics.json of each row of a results.csv whose folder is there."""
+    """The metrics.json of each row of a results.csv whose folder exists."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             folders = [row["folder"] or "" for row in csv.DictReader(file)]
     except (KeyError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not a results.csv of runs; it has no column folder") from error
-    gone = []
+    missing = []
     for name in folders:
         given = Path(name)
         places = (given, path.parent / given, path.parent.joinpath(*given.parts[-3:]))  # model, scene, time and seed
-        there = next((place for place in places if name and place.is_dir()), None)
-        if there is None:
-            gone.append(name or "(no folder)")
+        folder = next((place for place in places if name and place.is_dir()), None)
+        if folder is None:
+            missing.append(name or "(no folder)")
         else:
-            yield there / "metrics.json"
-    if gone:
-        log.warning("left out, rows of %s whose folder is gone: %s", path, some(gone))
+            yield folder / "metrics.json"
+    if missing:
+        log.warning("left out, rows of %s whose folder is missing: %s", path, abbreviated(missing))
 
 
 def _read_all(files: Iterable[Path]) -> list[Run]:
-    """Read those that can be read; what others there are is logged."""
+    """Read the runs that can be read, and log the others."""
     runs, unfinished, damaged = [], [], []
     for file in files:
+        if not file.exists():
+            unfinished.append(str(file.parent))
+            continue
         try:
-            (runs if file.exists() else unfinished).append(_read(file) if file.exists() else str(file.parent))
+            runs.append(_read(file))
         except InputError:
             damaged.append(str(file.parent))
     for what, folders in (("not complete", unfinished), ("metrics.json is damaged", damaged)):
         if folders:
-            log.warning("left out, %s: %s", what, some(folders))
+            log.warning("left out, %s: %s", what, abbreviated(folders))
     return runs
 
 
 def _read(path: Path) -> Run:
-    """Read a run of which metrics.json is enough; InputError where it is missing or its entries are of other types."""
+    """Read a run from metrics.json alone; InputError if it is missing or its entries have other types."""
     path = path / "metrics.json" if path.is_dir() else path
     if not path.exists() and path.with_name("config.json").is_file():
-        raise InputError(f"{path.parent} is not complete; `python main.py --resume {path.parent}` goes on with it")
+        raise InputError(f"{path.parent} is not complete; `python main.py --resume {path.parent}` resumes it")
     run = Run(path.parent, read_json(path))
     try:
-        settings(run), rules(run), seed_and_pixels(run), run.protocol["machine"].get("device")
+        _ = settings(run), rules(run), seed_and_pixels(run), run.protocol["machine"].get("device")
         for name in (*SCORES, *COSTS, "n_train", "n_test"):
-            figure(run, name)
+            value_of(run, name)
         per_class = [run.metrics[name] for name in PER_CLASS if name in run.metrics]
         for values in per_class:
             [math.nan if value is None else float(value) for value in values]
         if not all(isinstance(name, str) for name in (*run.class_names, run.scene, run.model)):
-            raise TypeError("a name is no text")
+            raise TypeError("a name is not text")
         if any(len(values) != len(run.class_names) for values in per_class):
-            raise ValueError("not a figure per class")
+            raise ValueError("not an entry per class")
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise InputError(f"{path} is not that of a run; give the folder of a run") from error
+        raise InputError(f"{path} does not belong to a run; give the folder of a run") from error
     return run
 
 
@@ -177,22 +182,24 @@ def _comparison(scene: str, runs: list[Run], mixed_protocols: bool) -> Compariso
             earlier, run = sorted((same[key], run), key=lambda each: each.folder.name)
             repeated.append(str(earlier.folder))
         same[key] = run
-    groups = [sorted(same.values(), key=lambda run: run.protocol["seed"]) for same in groups.values()]
-    names = labels([settings(same[0]) for same in groups])
-    methods = [Method(name, tuple(same)) for name, same in zip(names, groups, strict=True)]
+    by_method = [sorted(same.values(), key=lambda run: run.protocol["seed"]) for same in groups.values()]
+    names = labels([settings(same[0]) for same in by_method])
+    methods = [Method(name, tuple(same)) for name, same in zip(names, by_method, strict=True)]
     firsts, marked = _protocols(scene, methods, mixed_protocols)
     notes = []
     if len(firsts) > 1:
         methods, notes = sorted(marked, key=lambda method: method.mark), _protocol_notes(firsts)
     notes += _notes(methods)
     if repeated:
-        notes.append(f"of runs with the same settings and seed the last counts, so these do not: {some(repeated)}")
+        notes.append(
+            f"of several runs with the same settings and seed only the last counts; left out: {abbreviated(repeated)}"
+        )
     splits = {rules(method.runs[0])["split"] for method in methods}
     return Comparison(scene, tuple(methods), splits.pop() if len(splits) == 1 else "", tuple(notes))
 
 
 def _protocols(scene: str, methods: list[Method], mixed: bool) -> tuple[list[Method], list[Method]]:
-    """The first method of each protocol, and all methods with its mark; InputError for a second one unless mixed."""
+    """The first method of each protocol, and all methods with their mark; InputError for several unless mixed."""
     firsts, marked = [], []
     for method in methods:
         differing = [differences(first, method) for first in firsts]
@@ -203,20 +210,20 @@ def _protocols(scene: str, methods: list[Method], mixed: bool) -> tuple[list[Met
             first, second = (f"{each.label} ({each.runs[0].folder})" for each in (firsts[0], method))
             raise InputError(
                 f"{first} and {second} on {scene} differ in protocol, so their scores do not compare: "
-                f"{'; '.join(differing[0])}. Leave one out, or give --mixed_protocols to have them marked"
+                f"{'; '.join(differing[0])}. Leave one out, or allow mixed_protocols, which marks them"
             )
         if number >= len(MARKS):
-            raise InputError(f"--mixed_protocols: over {len(MARKS)} protocols on {scene}; name fewer runs")
+            raise InputError(f"more than {len(MARKS)} protocols on {scene}; compare fewer runs")
         marked.append(replace(method, mark=MARKS[number]))
     return firsts, marked
 
 
 def _protocol_notes(firsts: list[Method]) -> list[str]:
-    """A line for each mark: that in which the protocols differ."""
-    told = [rules(method.runs[0]) for method in firsts]
-    differing = [name for name in told[0] if len({each[name] for each in told}) > 1]
+    """A line for each mark: in what the protocols differ."""
+    protocols = [rules(method.runs[0]) for method in firsts]
+    differing = [name for name in protocols[0] if len({each[name] for each in protocols}) > 1]
     notes = []
-    for mark, method, each in zip(MARKS, firsts, told, strict=False):
+    for mark, method, each in zip(MARKS, firsts, protocols, strict=False):
         seed, pixels = min(method.by_seed)
         facts = [f"{name}: {each[name]}" for name in differing] or [f"pixels at seed {seed}: {pixels[:8]}"]
         n_train, n_test = map(span, method.pixels())
@@ -225,7 +232,7 @@ def _protocol_notes(firsts: list[Method]) -> list[str]:
 
 
 def _notes(methods: list[Method]) -> list[str]:
-    """What a reader must know beside the figures: other seeds, absent classes, other machines or versions."""
+    """What a reader must know besides the numbers: other seeds, absent classes, other machines or versions."""
     notes = []
     if len({method.seeds for method in methods}) > 1:
         notes.append(f"the seeds differ: {', '.join(f'{method.name} {method.seeds}' for method in methods)}")
@@ -238,12 +245,12 @@ def _notes(methods: list[Method]) -> list[str]:
     }
     if partly:
         names = [name for name in runs[0].class_names if name in partly]
-        notes.append(f"the mean leaves out the runs without test pixels of a class: {', '.join(names)}")
+        notes.append(f"the mean leaves out runs that have no test pixels of a class: {', '.join(names)}")
     machines = [run.protocol["machine"] for run in runs]
     used = {f"{machine.get('device')} with {machine.get('threads')} threads" for machine in machines}
     if len(used) > 1:
-        notes.append(f"the seconds are of different machines or threads: {some(used)}")
+        notes.append(f"the seconds are of different machines or numbers of threads: {abbreviated(used)}")
     commits = {str(machine.get("git_commit"))[:12] for machine in machines}
     if len(commits) > 1:
-        notes.append(f"the runs are of different versions of the code: {some(commits)}")
+        notes.append(f"the runs were made with different versions of the code: {abbreviated(commits)}")
     return notes

@@ -1,4 +1,4 @@
-"""Whether two results differ by more than chance: McNemar between two runs, Wilcoxon with Holm between methods."""
+"""Test whether two results differ by more than chance: McNemar between two runs, Wilcoxon with Holm between methods."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from reporting.run_folder import Run
 from utils import InputError
 
 LEVEL = 0.05
-FEW_DISCORDANT = 25  # below this the binomial itself, from here on chi-square
+FEW_DISCORDANT = 25  # fewer are tested by the exact binomial, others by chi-square
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class McNemar:
     """McNemar's test of two maps on the same pixels.
 
     Attributes:
-        only_first, only_second: pixels that the one has right and the other wrong.
-        statistic: chi-square with continuity correction, one degree of freedom; None where the test is exact.
+        only_first, only_second: pixels that only the first, or only the second, has right.
+        statistic: chi-square with continuity correction, one degree of freedom; None if the test is exact.
         p: two-sided.
     """
 
@@ -67,11 +67,11 @@ def mcnemar_of_runs(first: Run, second: Run) -> McNemar:
     """Compare two runs on their test pixels.
 
     Raises:
-        InputError: other test pixels, or maps that are missing or damaged.
+        InputError: the test pixels differ, or maps are missing or damaged.
     """
     test, other = (run.maps["test"] for run in (first, second))
     if first.class_names != second.class_names or not np.array_equal(test, other):
-        raise InputError(f"{first.folder} and {second.folder} test other pixels")
+        raise InputError(f"{first.folder} and {second.folder} have different test pixels")
     for run in (first, second):
         if run.prediction.shape != test.shape:
             raise InputError(f"{run.folder}: prediction.npy does not fit maps.npz; train the run again")
@@ -82,8 +82,11 @@ def mcnemar_of_runs(first: Run, second: Run) -> McNemar:
 def wilcoxon(differences: ArrayLike) -> Wilcoxon:
     """Test whether paired differences are symmetric about zero; pairs without a difference are left out.
 
-    The distribution over all signs is built up rank by rank, so that p is exact with ties too (where SciPy's is an
-    approximation from some pairs on, which of them depends on its version).
+    The distribution over all signs is built up rank by rank, so that p is exact with ties too. SciPy approximates it
+    from some number of pairs on, which depends on its version.
+
+    Args:
+        differences: (n,).
 
     Source: Wilcoxon, Biometrics Bulletin 1 (1945).
     """
@@ -104,7 +107,12 @@ def wilcoxon(differences: ArrayLike) -> Wilcoxon:
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Adjust p values for having tested them all, so that the chance of one false finding stays below the level.
+    """Adjust p values for multiple tests, so that the chance of any false finding stays below the level.
+
+    Args:
+        p_values: (n,).
+    Returns:
+        Adjusted p values, (n,).
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
@@ -117,10 +125,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def smallest_p(n_pairs: int) -> float:
-    """The smallest two-sided p that Wilcoxon's test can give: all pairs differ in the same direction."""
+    """Return the smallest two-sided p of Wilcoxon's test: all pairs differ in the same direction."""
     return min(1.0, 2 / 2**n_pairs)
 
 
 def pairs_needed(n_tests: int) -> int:
-    """Pairs from which on one of `n_tests` can be significant at LEVEL after Holm's correction."""
+    """Return how many pairs one of `n_tests` needs to be significant at LEVEL after Holm's correction."""
     return math.ceil(math.log2(2 * n_tests / LEVEL))

@@ -1,4 +1,4 @@
-"""What the tables of a comparison hold: the methods' figures, and the tests between them."""
+"""The tables of a comparison: the scores and costs of the methods, and the tests between them."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from reporting.comparison.methods import COSTS, SCORES, Method
-from reporting.comparison.render import HEAD, Column, Table, page_width, parts, show
+from reporting.comparison.render import HEAD, Column, Table, column_groups, page_width, render_table
 from reporting.comparison.runs import Comparison
 from reporting.comparison.significance import (
     FEW_DISCORDANT,
@@ -22,59 +22,61 @@ from reporting.comparison.significance import (
 from reporting.results import mean_and_deviation
 from utils import InputError
 
-MOST_PAIRS = 15  # of methods that are listed whatever their p
+MOST_PAIRS = 15  # of methods; of more pairs only the significant ones are listed
 ROWS = {"overall_accuracy": "OA (%)", "average_accuracy": "AA (%)", "kappa": "kappa x 100"}
 
 
-def render(comparisons: list[Comparison], format: str, width: int = 120) -> str:
-    """Show comparisons.
+def render_comparisons(comparisons: list[Comparison], format: str, width: int = 120) -> str:
+    """Render comparisons as tables.
 
     Args:
         comparisons: one per scene.
         format: text, csv, markdown or latex.
         width: of the terminal in characters, for text.
+    Returns:
+        Text to print, without a newline at its end.
     """
     if format == "csv":
         return to_csv(comparisons)
-    tables = [table for comparison in comparisons for table in all_tables(comparison, page_width(format, width))]
-    return "\n\n".join(show(table, format, width) for table in tables)
+    tables = [table for comparison in comparisons for table in tables_of(comparison, page_width(format, width))]
+    return "\n\n".join(render_table(table, format, width) for table in tables)
 
 
-def all_tables(comparison: Comparison, width: int) -> list[Table]:
-    """The methods' table, an overview before it where it does not fit side by side, and the tests."""
+def tables_of(comparison: Comparison, width: int) -> list[Table]:
+    """Make the table of the methods, an overview before it if its columns do not fit side by side, and the tests."""
     main = methods_table(comparison)
-    tables = [overview(comparison)] if len(parts(main, width)) > 1 else []
+    tables = [overview(comparison)] if len(column_groups(main, width)) > 1 else []
     tables += [main, mcnemar_table(comparison), wilcoxon_table(comparison)]
     return [table for table in tables if table is not None]
 
 
 def methods_table(comparison: Comparison) -> Table:
-    """Classes, then OA, AA, kappa, then costs down, methods across: the layout of this field's papers."""
+    """Make the table of classes, OA, AA, kappa and costs (rows) by methods (columns), as in this field's papers."""
     methods, names = comparison.methods, comparison.class_names
     divisor, unit = _flops_unit(methods)
     scores = [[method.recall(name) for method in methods] for name in names]
     scores += [[method.values(name) for method in methods] for name in SCORES]
     best = [_best(methods, row) for row in scores]
-    figures = (*ROWS.values(), "Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)", "Runs")
+    below = (*ROWS.values(), "Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)", "Runs")
     pixels = [comparison.pixels(name) for name in names]
-    below = ("",) * len(figures)
+    empty = ("",) * len(below)
     columns = [
-        Column(("No.",), (*(str(i + 1) for i in range(len(names))), *below)),
-        Column(("Class",), (*names, *figures), words=True),
-        Column(("Train",), (*(n_train for n_train, _ in pixels), *below)),
-        Column(("Test",), (*(n_test for _, n_test in pixels), *below)),
+        Column(("No.",), (*(str(i + 1) for i in range(len(names))), *empty)),
+        Column(("Class",), (*names, *below), words=True),
+        Column(("Train",), (*(n_train for n_train, _ in pixels), *empty)),
+        Column(("Test",), (*(n_test for _, n_test in pixels), *empty)),
     ]
     for j, method in enumerate(methods):
         cells = [_per_cent(row[j]) for row in scores] + _costs(method, divisor) + [str(len(method.runs))]
         rows = frozenset(i for i, those in enumerate(best) if j in those)
         columns.append(Column(tuple(method.label.split(", ")), tuple(cells), best=rows, marks=_marks({HEAD: method})))
-    title = f"Classification of {_subject(comparison)}: recall of each class, {_figures(comparison)}"
+    title = f"Classification of {_subject(comparison)}: recall of each class, {_scores_in_words(comparison)}"
     rules = (len(names), len(names) + len(SCORES))
     return Table(title, _label(comparison), tuple(columns), 4, rules, _best_of("row", methods), comparison.notes)
 
 
 def overview(comparison: Comparison) -> Table:
-    """Methods down; runs, OA, AA, kappa and costs across."""
+    """Make the table with methods as rows and number of runs, OA, AA, kappa and costs as columns."""
     methods = comparison.methods
     divisor, unit = _flops_unit(methods)
     columns = [
@@ -92,21 +94,21 @@ def overview(comparison: Comparison) -> Table:
     heads = (("Param-", "eters"), ("FLOPs per", f"patch ({unit})"), ("Training", "(s)"), ("Prediction", "(s)"))
     costs = zip(*(_costs(method, divisor) for method in methods), strict=True)
     columns += [Column(head, cells) for head, cells in zip(heads, costs, strict=True)]
-    title = f"Overview of {_subject(comparison)}: {_figures(comparison)}"
+    title = f"Overview of {_subject(comparison)}: {_scores_in_words(comparison)}"
     return Table(title, _label(comparison, "overview"), tuple(columns), best_of=_best_of("column", methods))
 
 
 def mcnemar_table(comparison: Comparison) -> Table | None:
-    """McNemar's test between two runs, or of two methods between the runs of each seed; else None."""
+    """Make the table of McNemar's test between two runs, or two methods seed by seed; None for other numbers."""
     methods, runs = comparison.methods, comparison.runs
     if len(runs) != 2 and len(methods) != 2:
         return None
     if len(methods) == 1 and len({pixels for _, pixels in methods[0].by_seed}) > 1:
-        return None  # two seeds of a method on splits that are drawn
-    pairs = [tuple(runs)]
+        return None  # two seeds of a method on drawn splits
+    pairs = [(runs[0], runs[1])]
     if len(runs) > 2:
         first, second = (method.by_seed for method in methods)
-        mixed = methods[0].mark != methods[1].mark  # pixels that train may differ where those that test do not
+        mixed = methods[0].mark != methods[-1].mark  # the training pixels may differ although the test pixels agree
         pairs = [(a, b) for i, a in first.items() for j, b in second.items() if i == j or (mixed and i[0] == j[0])]
     rows, notes = [], [] if pairs else ["McNemar's test is left out: the methods have no seed in common"]
     for pair in pairs:
@@ -131,7 +133,7 @@ def mcnemar_table(comparison: Comparison) -> Table | None:
 
 
 def wilcoxon_table(comparison: Comparison) -> Table | None:
-    """Wilcoxon's test on OA between all methods, over the seeds that two have in common; None for one method."""
+    """Make the table of Wilcoxon's test on OA between all methods, over their common seeds; None for one method."""
     tests = []
     pairs = list(combinations(comparison.methods, 2))
     for first, second in pairs:
@@ -190,9 +192,9 @@ def _test_table(comparison: Comparison, title: str, label: str, heads, rows, not
 
 
 def to_csv(comparisons: list[Comparison]) -> str:
-    """A line per figure of a method, over its runs; scores are fractions, as in metrics.json.
+    """Write a line per score or cost of a method, over its runs; scores are fractions, as in metrics.json.
 
-    The columns n_train and n_test are the pixels of the class, or all, and the mean where the runs differ.
+    The columns n_train and n_test hold the pixels of the class, or of all; the mean if the runs differ.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -201,13 +203,13 @@ def to_csv(comparisons: list[Comparison]) -> str:
     for comparison in comparisons:
         classes = comparison.class_names
         for method in comparison.methods:
-            figures = [("recall", i + 1, name, method.recall(name)) for i, name in enumerate(classes)]
-            figures += [(name, "", "", method.values(name)) for name in (*SCORES, *COSTS)]
-            for figure, number, name, values in figures:
+            values_of = [("recall", i + 1, name, method.recall(name)) for i, name in enumerate(classes)]
+            values_of += [(name, "", "", method.values(name)) for name in (*SCORES, *COSTS)]
+            for key, number, name, values in values_of:
                 numbers = (*(mean_and_deviation(n)[0] for n in method.pixels(name)), *mean_and_deviation(values))
-                told = ["" if np.isnan(each) else f"{each:.15g}" for each in numbers]
+                texts = ["" if np.isnan(each) else f"{each:.15g}" for each in numbers]
                 entries = (comparison.scene, method.label, method.mark, method.seeds, len(method.runs))
-                writer.writerow([*entries, figure, number, name, *told])
+                writer.writerow([*entries, key, number, name, *texts])
     return text.getvalue().rstrip("\n")
 
 
@@ -219,7 +221,7 @@ def _subject(comparison: Comparison) -> str:
     )
 
 
-def _figures(comparison: Comparison) -> str:
+def _scores_in_words(comparison: Comparison) -> str:
     text = "overall accuracy (OA), average accuracy (AA) and kappa, in per cent"
     n_runs = sorted({len(method.runs) for method in comparison.methods})
     if n_runs == [1]:
@@ -229,7 +231,7 @@ def _figures(comparison: Comparison) -> str:
 
 
 def _label(comparison: Comparison, *more: str) -> str:
-    """Scene, split, patch sizes and number of runs, such as tab:IndianPines-fixed-masks-p7-n3."""
+    """Scene, split, patch sizes and number of runs, for example tab:IndianPines-fixed-masks-p7-n3."""
     n_runs = "-".join(str(n) for n in sorted({len(method.runs) for method in comparison.methods}))
     words = f"{comparison.scene} {comparison.split} p{'-'.join(map(str, _patch_sizes(comparison)))} n{n_runs}"
     return "tab:" + "-".join([*re.findall(r"[A-Za-z0-9]+", words), *more])
@@ -260,7 +262,7 @@ def _per_cent(values: np.ndarray) -> str:
 
 
 def _spread(values: np.ndarray, digits: str) -> str:
-    """Mean and standard deviation; the figure alone of one run."""
+    """Mean and standard deviation; of one run only the value."""
     mean, deviation = mean_and_deviation(values)
     if np.isnan(mean):
         return "-"
@@ -268,12 +270,12 @@ def _spread(values: np.ndarray, digits: str) -> str:
 
 
 def _best(methods: tuple[Method, ...], row: list[np.ndarray]) -> frozenset[int]:
-    """Which methods have the highest mean, as it is shown, of all methods of their protocol, if there are others."""
+    """The methods with the highest mean, rounded as shown, among the methods of their protocol, if it has others."""
     means = np.array([round(100 * mean_and_deviation(values)[0], 2) for values in row])
     best = set()
     for mark in {method.mark for method in methods}:
         peers = [j for j, method in enumerate(methods) if method.mark == mark and not np.isnan(means[j])]
-        if len({means[j] for j in peers}) > 1:  # where all are equal none is best
+        if len({means[j] for j in peers}) > 1:  # if all are equal, none is the best
             best |= {j for j in peers if means[j] == means[peers].max()}
     return frozenset(best)
 

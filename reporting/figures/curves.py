@@ -26,23 +26,25 @@ from reporting.figures.style import (
 )
 from reporting.results import distance_label
 
-TRAINED, EMPTY = "#d62728", "#eeeeee"  # on the audit's map: training pixels, pixels out of the split
-LEGEND_COLUMNS = 3  # entries side by side in a column of a journal
-STEPS = (1, 2, 3, 4, 6, 9, 13, 21, 41)  # distances at which its colour changes
+TRAINED, EMPTY = "#d62728", "#eeeeee"  # training pixels, and pixels outside the split, on the map of an audit
+STEPS = (1, 2, 3, 4, 6, 9, 13, 21, 41)  # distances at which the colour of that map changes
+LEGEND_COLUMNS = 3  # entries side by side in the column of a journal
 
 
 def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], title: str) -> None:
     """Draw losses, accuracies and learning rate over the epochs.
 
     Args:
-        path: see `figures.sheet`.
+        path: see `style.sheet`.
         records: one per epoch, see `engine.History`.
-        scale_names: of the rows of "scale_losses"; with a single one only the total loss is drawn.
+        scale_names: of the rows of "scale_losses"; if there is one, only the total loss is drawn.
         title: above the curves.
     """
     epochs = [record["epoch"] for record in records]
     dots = {"marker": "o", "markersize": 2} if len(epochs) < 30 else {}
-    losses = np.array([record["scale_losses"] for record in records], dtype=float)  # null, which is NaN, as None
+    losses = np.array(
+        [record["scale_losses"] for record in records], dtype=float
+    )  # null in the file, None here, becomes NaN
     with sheet(path, COLUMN, 11 * CM, "constrained") as figure:
         figure.suptitle(wrapped(title, COLUMN))
         upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.6))
@@ -76,10 +78,17 @@ def save_curves(path: Path, records: list[dict], scale_names: tuple[str, ...], t
 
 
 def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ...], title: str) -> None:
-    """Draw a confusion matrix, (K, K) counts, rows = ground truth, as per cent of each row."""
+    """Draw a confusion matrix as per cent of each row.
+
+    Args:
+        path: see `style.sheet`.
+        confusion: (K, K) counts, rows = ground truth.
+        class_names: K.
+        title: above the matrix.
+    """
     n_classes = len(class_names)
     support = confusion.sum(1, keepdims=True)
-    share = 100 * confusion / np.maximum(support, 1)
+    per_cent = 100 * confusion / np.maximum(support, 1)
     names = [name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…" for name in class_names]
     labels = [f"{i} {name}" for i, name in enumerate(names, start=1)]
     longest = max(len(line) for label in labels for line in label.split("\n"))
@@ -89,8 +98,8 @@ def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ..
     with sheet(path, width, n_classes * cell + 1.8 * CM, "constrained") as figure:
         figure.suptitle(wrapped(title, width))
         axes = figure.add_subplot()
-        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="none")
-        axes.set_xticks(range(n_classes), range(1, n_classes + 1))
+        image = axes.imshow(per_cent, cmap="Blues", vmin=0, vmax=100, interpolation="none")
+        axes.set_xticks(range(n_classes), [str(label) for label in range(1, n_classes + 1)])
         axes.set_yticks(range(n_classes), labels)
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(n_classes + 1) - 0.5, minor=True)
@@ -101,29 +110,29 @@ def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ..
         axes.set_ylabel("ground truth")
         size = min(SMALL, 0.42 * cell * 72)
         for row, column in zip(*np.nonzero(confusion), strict=True):
-            value = share[row, column]
+            value = per_cent[row, column]
             text = f"{value:.0f}" if value >= 0.5 else "<1"
             colour = "white" if value > 50 else "black"
             words = axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
-            words.set_in_layout(False)  # it lies inside, and measuring it takes long
+            words.set_in_layout(False)  # it lies inside the axes, and measuring it is slow
         bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
         bar.set_label("% of the class's test pixels")
 
 
 def save_accuracy_by_distance(path: Path, entries: list[dict], title: str) -> None:
-    """Draw the accuracy of the test pixels over their distance to the nearest training pixel.
+    """Draw the accuracy of the test pixels against their distance to the nearest training pixel.
 
     Args:
-        path: see `figures.sheet`.
+        path: see `style.sheet`.
         entries: see `metrics.accuracy_by_distance`.
         title: above the curve.
     """
-    shares = np.array([entry["n"] for entry in entries], dtype=float)
-    shares *= 100 / shares.sum()
+    per_cent = np.array([entry["n"] for entry in entries], dtype=float)
+    per_cent *= 100 / per_cent.sum()
     places = range(len(entries))
     with sheet(path, COLUMN, 6 * CM, "constrained") as figure:
         axes = figure.add_subplot()
-        axes.bar(places, shares, width=0.8, color="#d9d9d9", label="share of the test pixels")
+        axes.bar(places, per_cent, width=0.8, color="#d9d9d9", label="fraction of the test pixels")
         accuracy = [100 * entry["accuracy"] for entry in entries]
         axes.plot(places, accuracy, "o-", markersize=3, color=OKABE_ITO[0], label="accuracy", clip_on=False)
         axes.set_xticks(places, [f"{distance_label(entry)}\n{entry['n']:,}" for entry in entries])
@@ -144,14 +153,14 @@ def save_spectra(
     wavelengths: tuple[float, ...] | None,
     title: str,
 ) -> None:
-    """Draw the spectra of the classes, a plot for each that has pixels.
+    """Draw the spectra of the classes, a plot for each class that has pixels.
 
     Args:
-        path: see `figures.sheet`.
+        path: see `style.sheet`.
         spectra: see `spectra.class_spectra`.
         drawn: see `spectra.random_spectra`.
         class_names, palette: K each.
-        wavelengths: of the bands, nm; None where they are not known, for the bands' numbers.
+        wavelengths: of the bands, nm; None if they are unknown, for the numbers of the bands.
         title: above the plots.
     """
     present = [k for k, some in enumerate(drawn) if len(some)]
@@ -184,13 +193,14 @@ def save_spectra(
 def save_audit(
     path: Path, train: np.ndarray, test: np.ndarray, distance: np.ndarray, patch_size: int, title: str
 ) -> None:
-    """Draw where a split trains and tests, the test pixels in the colour of their distance, and a histogram of that.
+    """Draw the training and test pixels of a split, coloured by distance, and a histogram of the distances.
 
     Args:
-        path: see `figures.sheet`.
-        train, test: (H, W), not 0 on their pixels.
+        path: see `style.sheet`.
+        train, test: (H, W) label maps, 0 for pixels that are not in them.
         distance: (H, W) chessboard distance to the nearest training pixel.
-        patch_size: P; lines at P // 2 and P - 1 mark what lies in a window and what overlaps one.
+        patch_size: P; lines at P // 2 and P - 1 mark the distances at which a training pixel lies in the window of a
+            test pixel, and at which the windows overlap.
         title: above the map.
     """
     height, width = train.shape
@@ -206,7 +216,7 @@ def save_audit(
     present = np.unique(norm(np.maximum(distance[test > 0], 1)))
     entries += [Patch(facecolor=colours(i), label=f"test, {names[i]} away") for i in present]
 
-    wide = width > 1.5 * height  # then the histogram goes below
+    wide = width > 1.5 * height  # then the histogram is below the map
     tall = PAGE * height / width if wide else min(9 * CM * height / width, 16 * CM)
     with sheet(path, PAGE, tall + (7.5 * CM if wide else 2.5 * CM), "constrained") as figure:
         ratios = {"height_ratios": (tall, 5 * CM)} if wide else {"width_ratios": (1, 0.9)}
@@ -226,12 +236,12 @@ def save_audit(
 
 
 def _legend_above(axes: Axes, title: str | None = None) -> None:
-    """Name the lines above the axes, where the legend covers none of them."""
+    """Put a legend of the lines above the axes, where it covers none of them."""
     n_rows = math.ceil(len(axes.lines) / LEGEND_COLUMNS)
     n_columns = math.ceil(len(axes.lines) / n_rows)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=n_columns, borderaxespad=0.2, title=title)
 
 
 def _numbers(records: list[dict], name: str) -> np.ndarray:
-    """One figure over the epochs, NaN where it is missing."""
+    """One value per epoch, NaN if it is missing."""
     return np.array([record.get(name) for record in records], dtype=float)

@@ -25,12 +25,12 @@ from reporting.figures.style import (
     wrapped,
 )
 
-MARGIN, GAP = 0.1 * CM, 0.3 * CM  # inches: round the figure, and between map and legend
+MARGIN, GAP = 0.1 * CM, 0.3 * CM  # inches: around the figure, and between map and legend
 BAR = 0.55 * CM  # the strip below a map that holds its scale bar
 TALLEST = 13 * CM  # of a map
 LONGEST_SIDE = 4000  # pixels; a larger map is thinned out
-RASTER = 4_000_000  # pixels; a small map is embedded with its pixels repeated up to about so many
-# The error map's, for the colour-blind too (Okabe and Ito).
+RASTER = 4_000_000  # pixels; a small map is embedded with its pixels repeated up to about this number
+# Of the error map; the colour-blind can distinguish them (Okabe and Ito).
 RIGHT, WRONG, TRAINED, VALIDATED, OUTSIDE = "#56B4E9", "#D55E00", "#000000", "#8C8C8C", "#F2F2F2"
 
 
@@ -66,21 +66,23 @@ def save_label_map(
 
 
 def error_map(prediction: np.ndarray, train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Tell the pixels of a split apart: (H, W) uint8, 0 in no mask, 1 right, 2 wrong, 3 training, 4 validation.
+    """Classify the pixels of a split.
 
     Args:
-        prediction: (H, W) labels 1..K, 0 where nothing was predicted, which is wrong on a test pixel.
-        train, validation, test: (H, W) label maps, 0 where a pixel is not in them.
+        prediction: (H, W) labels 1..K; 0 if a pixel was not predicted, which is wrong for a test pixel.
+        train, validation, test: (H, W) label maps, 0 for pixels that are not in them.
+    Returns:
+        (H, W) uint8: 0 in no mask, 1 right, 2 wrong, 3 training, 4 validation.
     """
     kinds = np.where(test > 0, np.where(prediction == test, 1, 2), 0)
     return np.select([train > 0, validation > 0], [3, 4], kinds).astype(np.uint8)
 
 
 def save_errors(path: Path, errors: np.ndarray, title: str, pixel_size: float | None = None) -> None:
-    """Draw which test pixels are right and which are wrong, in colours that the colour-blind tell apart.
+    """Draw which test pixels are right and which are wrong, in colours that the colour-blind can distinguish.
 
     Args:
-        path: see `figures.sheet`.
+        path: see `style.sheet`.
         errors: see `error_map`.
         title: above the map.
         pixel_size: metres across a pixel; None for a bar that counts pixels.
@@ -89,9 +91,9 @@ def save_errors(path: Path, errors: np.ndarray, title: str, pixel_size: float | 
     names = ("in no mask", "right", "wrong", "training", "validation")
     n_each = np.bincount(errors.ravel(), minlength=len(names))
     n_test = n_each[1] + n_each[2]
-    shares = [f" ({100 * n / n_test:.1f} %)" if i in (1, 2) else "" for i, n in enumerate(n_each)]
+    per_cent = [f" ({100 * n / n_test:.1f} %)" if i in (1, 2) else "" for i, n in enumerate(n_each)]
     entries = [
-        Patch(facecolor=colours[i], edgecolor="#8C8C8C", linewidth=0.3, label=f"{names[i]}: {n_each[i]:,}{shares[i]}")
+        Patch(facecolor=colours[i], edgecolor="#8C8C8C", linewidth=0.3, label=f"{names[i]}: {n_each[i]:,}{per_cent[i]}")
         for i in (1, 2, 3, 4, 0)
         if n_each[i] or i in (1, 2)
     ]
@@ -105,7 +107,7 @@ def scale_bar(width: int, pixel_size: float | None) -> tuple[float, str]:
         width: W, pixels.
         pixel_size: metres across a pixel, or None.
     Returns:
-        Its length in pixels, and that in words.
+        Its length in pixels, and its length in words.
     """
     longest = max(0.3 * width * (pixel_size or 1), pixel_size or 1)
     power = 10.0 ** math.floor(math.log10(longest))
@@ -118,7 +120,7 @@ def scale_bar(width: int, pixel_size: float | None) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where map and legend stand on a sheet; inches from its upper left corner."""
+    """Position of map and legend on a sheet, in inches from its upper left corner."""
 
     width: float
     height: float
@@ -127,14 +129,14 @@ class Place:
 
 
 def place_map(shape: tuple[int, int], head: float, legends: dict[int, tuple[float, float]]) -> tuple[int, Place]:
-    """Choose the sheet's width, and the legend's place beside or below the map, so that the map fills the most of it.
+    """Choose the width of the sheet and the place of the legend so that the map fills as much of the sheet as possible.
 
     Args:
         shape: (H, W) of the map, pixels.
         head: height of the title, inches.
         legends: width and height of the legend by its number of columns, inches.
     Returns:
-        The legend's number of columns, and where all stands.
+        The number of columns of the legend, and the positions of map and legend.
     """
     height, width = shape
     page = PAGE if width > 2 * height else COLUMN
@@ -161,7 +163,7 @@ def place_map(shape: tuple[int, int], head: float, legends: dict[int, tuple[floa
 
 
 def _map_size(shape, most_wide, most_tall) -> tuple[float, float]:
-    """Inches across and down; of a PNG's dots a whole number to each pixel where that does not make the map small."""
+    """Width and height in inches; each pixel is a whole number of the PNG's dots unless that makes the map small."""
     scale = min(most_wide / shape[1], most_tall / shape[0])
     dots = scale * DPI
     if math.floor(dots) >= 0.85 * dots:
@@ -200,7 +202,7 @@ def _save_map(path, image, shape, entries, title, pixel_size, other_titles=()) -
 
 
 def _show(axes, image: np.ndarray, shape: tuple[int, int]) -> None:
-    """Show pixels as cells: readers of PDF blur what they enlarge, so each is embedded several times over."""
+    """Show pixels as cells: PDF viewers blur what they enlarge, so each pixel is embedded several times."""
     times = max(1, math.isqrt(RASTER // (image.shape[0] * image.shape[1])))
     image = image.repeat(min(times, 8), 0).repeat(min(times, 8), 1)
     axes.imshow(image, interpolation="none", extent=(0, shape[1], shape[0], 0), aspect="auto")
@@ -208,7 +210,7 @@ def _show(axes, image: np.ndarray, shape: tuple[int, int]) -> None:
 
 
 def _draw_scale(axes, figure: Figure, width: int, pixel_size: float | None) -> None:
-    """A bar with its length in words, below the map's left corner."""
+    """Draw a bar with its length in words below the left corner of the map."""
     length, words = scale_bar(width, pixel_size)
     below = ScaledTranslation(0, -0.2 * CM, figure.dpi_scale_trans)
     where = blended_transform_factory(axes.transData, axes.transAxes) + below

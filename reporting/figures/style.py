@@ -1,4 +1,4 @@
-"""What all figures for print share: sizes, style, and the two files of each, PNG and PDF. Nothing opens on screen."""
+"""Common to all figures for print: sizes, style, and their two files, PNG and PDF. Nothing opens on screen."""
 
 import functools
 import io
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib import style
@@ -24,11 +25,11 @@ COLUMN, PAGE = 9 * CM, 18 * CM  # inches: the width of a journal's column, and o
 TITLE, TEXT, SMALL = 8.0, 7.0, 6.0  # font sizes, points
 COLUMN_SPACING, LABEL_SPACING = 1.2, 0.35  # of a legend, in font sizes
 LABEL_LENGTH = 34  # characters of a class's name in one line
-# Colours of Okabe and Ito, that the colour-blind tell apart.
+# Colours of Okabe and Ito, which the colour-blind can distinguish.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLE = {
     "pdf.fonttype": 42,  # TrueType: the text stays text
-    "text.parse_math": False,  # a dollar sign in a name is one
+    "text.parse_math": False,  # a dollar sign in a name is not mathematics
     "font.size": TEXT,
     "axes.titlesize": TITLE,
     "figure.titlesize": TITLE,
@@ -52,15 +53,17 @@ STYLE = {
 
 
 @contextmanager
-def sheet(path: Path, width: float = COLUMN, height: float = COLUMN, layout: str | None = None) -> Iterator[Figure]:
-    """Give an empty figure in the common style; where the block ends without an error, write it as PNG and PDF.
+def sheet(
+    path: Path, width: float = COLUMN, height: float = COLUMN, layout: Literal["constrained"] | None = None
+) -> Iterator[Figure]:
+    """Give an empty figure in the common style; if the block ends without an error, write it as PNG and PDF.
 
-    The files are those of their content alone: the same drawing gives the same bytes.
+    The files depend on the drawing alone: the same drawing gives the same bytes.
 
     Args:
-        path: the files' path without the endings .png and .pdf; each is written whole or not at all.
+        path: of the files, without the endings .png and .pdf; each is written whole or not at all.
         width, height: inches.
-        layout: of `matplotlib.figure.Figure`; "constrained", or None for what is placed by hand.
+        layout: of `matplotlib.figure.Figure`; None if everything is placed by hand.
     """
     with style.context(["default", STYLE]), _one_line_for_missing_glyphs():
         figure = Figure(figsize=(width, height), layout=layout)
@@ -72,7 +75,7 @@ def sheet(path: Path, width: float = COLUMN, height: float = COLUMN, layout: str
             figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
             contents[suffix] = buffer.getvalue()
             if layout is not None:
-                figure.set_layout_engine("none")  # all is in its place
+                figure.set_layout_engine("none")  # the PNG has placed everything
     for suffix, content in contents.items():
         write_atomically(path.with_name(path.name + suffix), content)
 
@@ -83,26 +86,26 @@ def _one_line_for_missing_glyphs() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     if any("missing from font" in str(each.message) for each in caught):
-        _say_once("the pictures' font lacks some characters of the names and draws boxes; report.html has them")
+        _note_once("the font of the pictures lacks some characters of the names and draws boxes; report.html has them")
 
 
 @functools.cache
-def _say_once(sentence: str) -> None:
+def _note_once(sentence: str) -> None:
     log.info("note: %s", sentence)
 
 
 def class_label(index: int, name: str) -> str:
-    """A class in a legend: its label, 1..K for the 0-based index, and its name, in several lines where it is long."""
+    """Name a class in a legend: its label, 1..K for the 0-based index, and its name, wrapped if it is long."""
     return textwrap.fill(f"{index + 1} {name}", LABEL_LENGTH, subsequent_indent="   ")
 
 
 def wrapped(title: str, width: float) -> str:
-    """Break a title into lines that fit into so many inches."""
+    """Break a title into lines that fit into `width` inches."""
     return textwrap.fill(title, max(10, int(width / (0.0087 * TITLE))))
 
 
 def add_legend(figure: Figure, entries: list, n_columns: int) -> Legend:
-    """Put a legend of some columns into a figure; its upper left corner is placed by `set_bbox_to_anchor`."""
+    """Add a legend to a figure; `set_bbox_to_anchor` places its upper left corner."""
     return figure.legend(
         handles=entries,
         ncols=n_columns,
@@ -118,8 +121,9 @@ def add_legend(figure: Figure, entries: list, n_columns: int) -> Legend:
 
 
 def legend_sizes(figure: Figure, entries: list) -> dict[int, tuple[float, float]]:
-    """Width and height, inches, that a legend of these entries has by its number of columns, up to six."""
+    """Return the width and height, inches, of a legend by its number of columns, 1 to 6."""
     legend = add_legend(figure, entries, 1)
+    assert isinstance(figure.canvas, FigureCanvasAgg)
     renderer = figure.canvas.get_renderer()
     extents = [text.get_window_extent(renderer) for text in legend.get_texts()]
     widths, heights = (np.array([getattr(e, side) for e in extents]) / figure.dpi for side in ("width", "height"))
@@ -130,12 +134,12 @@ def legend_sizes(figure: Figure, entries: list) -> dict[int, tuple[float, float]
     heights *= (whole.height / figure.dpi - (len(entries) - 1) * row_gap) / heights.sum()
     sizes = {}
     for n_columns in range(1, min(len(entries), 6) + 1):
-        columns = np.array_split(np.arange(len(entries)), n_columns)  # as the legend deals them out
+        columns = np.array_split(np.arange(len(entries)), n_columns)  # as the legend distributes them
         width = sum(handle + widths[column].max() for column in columns) + (n_columns - 1) * column_gap
         sizes[n_columns] = width, max(heights[column].sum() + (len(column) - 1) * row_gap for column in columns)
     return sizes
 
 
 def plain_axes(axes) -> None:
-    """Take the upper and the right line of a plot away."""
+    """Remove the upper and the right line of a plot."""
     axes.spines[["top", "right"]].set_visible(False)

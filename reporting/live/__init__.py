@@ -1,1 +1,1 @@
-"""Where a run is watched: terminal, log, and visdom."""
+"""A run while it is running: progress on the terminal, log.jsonl, and the live view on a visdom server."""

@@ -1,7 +1,7 @@
-"""A visdom server as the live view needs it: four calls of its HTTP interface, each with an end in time.
+"""A client for a visdom server: the four calls of its HTTP interface that the live view needs, each with a timeout.
 
-visdom's own client sets no limit of time, sends by the environment's proxy even on loopback, and takes a third of a
-second to import, in the middle of the training.
+visdom's own client has no timeout, uses the proxy of the environment even for loopback, and takes a third of a second
+to import, in the middle of the training.
 """
 
 import json
@@ -12,11 +12,11 @@ import requests
 
 
 class Server:
-    """A visdom server, as far as the live view needs it.
+    """A visdom server.
 
     Args:
         url: its address.
-        timeout: seconds to connect and to answer.
+        timeout: seconds to connect, and to answer.
     """
 
     def __init__(self, url: str, timeout: tuple[float, float]):
@@ -24,21 +24,28 @@ class Server:
         self.url = f"{parts.scheme}://{parts.netloc if parts.port else f'{parts.netloc}:8097'}{parts.path.rstrip('/')}"
         self.timeout = timeout
         self.session = requests.Session()
-        self.session.trust_env = not is_loopback(parts.hostname)  # no proxy lies between a machine and itself
+        self.session.trust_env = not is_loopback(parts.hostname)  # a proxy cannot reach this machine's loopback
 
     def page(self, environment: str) -> str:
-        """Address of the page that shows an environment."""
+        """Return the address of the page that shows an environment."""
         return f"{self.url}/env/{quote(environment)}"
 
     def environments(self) -> list[str]:
-        """Names of the environments that the server has."""
+        """Return the names of the server's environments."""
         try:
             return list(json.loads(self._post("env_state", {})))
         except (ValueError, TypeError) as error:
-            raise requests.RequestException(f"{self.url} is no visdom server") from error
+            raise requests.RequestException(f"{self.url} is not a visdom server") from error
 
     def show(self, environment: str, title: str, pane: dict, shared: bool = False) -> None:
-        """Show a pane in place of an earlier one of its title; of a shared figure, only replace the run's own line."""
+        """Show a pane in place of an earlier one with its title.
+
+        Args:
+            environment: in which it is shown.
+            title: names the window.
+            pane: see `panes`.
+            shared: whether other runs draw into the same figure; then only this run's own line is replaced.
+        """
         message = {"eid": environment, "win": re.sub(r"\W+", "_", title), **pane}
         if not shared:
             self._post("events", message)
@@ -47,10 +54,10 @@ class Server:
             message |= {"data": [line], "name": line["name"], "append": False}
             self._post(f"env/{quote(environment)}", {"eid": environment})
             if "does not exist" in self._post("update", message):
-                self._post("update", message | {"append": True})  # makes it, unless another run just has
+                self._post("update", message | {"append": True})  # creates it, unless another run just did
 
-    def keep(self, environments: list[str]) -> None:
-        """Write environments to the server's disk."""
+    def save(self, environments: list[str]) -> None:
+        """Save environments on the server's disk."""
         self._post("save", {"data": environments})
 
     def _post(self, endpoint: str, message: dict) -> str:
@@ -61,10 +68,10 @@ class Server:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host's name is one of this machine's own."""
+    """Tell whether a host name is a loopback name of this machine."""
     return host is not None and (host in ("localhost", "::1") or host.startswith("127."))
 
 
 def environment_name(*parts: object) -> str:
-    """A name that visdom takes: it groups by what is before the first "_", and "+" and "/" mean something else."""
+    """Make a name for visdom, which groups by the part before the first "_" and uses "+" and "/" for other things."""
     return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", str(part)) for part in parts)

@@ -1,4 +1,4 @@
-"""Where a run is watched: the bar on the terminal and the log. All monitors have the same methods."""
+"""Monitors of a run: the progress bar on the terminal and the log. All monitors have the same methods."""
 
 import json
 import logging
@@ -13,28 +13,33 @@ from tqdm import tqdm
 
 from utils import write_atomically
 
-PASSES_OF_STEP = 4  # a patch's share of a training step takes as long as about so many predictions
-LINE_EVERY = 30.0  # seconds between two lines where nobody watches
+PASSES_OF_STEP = 4  # a training step takes about as long as this number of predictions of its patches
+LINE_EVERY = 30.0  # seconds between two lines if standard error is not a terminal
 WIDE = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
 NARROW = "{percentage:3.0f}%, {remaining} left{postfix}"
-WIDE_FROM = 90  # columns of the terminal
+WIDE_FROM = 90  # columns of a terminal that has room for WIDE
 log = logging.getLogger("mim")
 
 
 class Monitor:
-    """Does nothing; the others override what they need."""
+    """A monitor that does nothing; the others override what they need."""
 
     def epoch(self, record: dict, model) -> None:
-        """Take note of a finished epoch (see `engine.History`)."""
+        """Report a finished epoch.
+
+        Args:
+            record: see `engine.History`.
+            model: the network after this epoch.
+        """
 
     def mapping(self, n: int, total: int) -> None:
-        """Take note of n more pixels of the final map, of so many in total."""
+        """Report n more pixels of the final map, of `total` pixels."""
 
     def result(self, labels: np.ndarray, confusion: np.ndarray) -> None:
-        """Take note of the final label map, (H, W) 0..K, and the test pixels' confusion matrix, (K, K)."""
+        """Report the final label map, (H, W) 0..K, and the confusion matrix of the test pixels, (K, K)."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Finish; nothing is reported after this."""
 
 
 class Monitors(Monitor):
@@ -61,13 +66,13 @@ class Monitors(Monitor):
 
 
 class ProgressBar(Monitor):
-    """One bar over the whole run, training and mapping, with loss, accuracy and time left; lines where nobody watches.
+    """One bar for the whole run, training and mapping, with loss, accuracy and time left; see `Bar`.
 
     Args:
         n_epochs: epochs of the run.
         n_train: training pixels.
-        n_map: pixels that the final map predicts, about.
-        first: epochs done before.
+        n_map: about how many pixels the final map predicts.
+        first: epochs that an interrupted run has already done.
     """
 
     def __init__(self, n_epochs: int, n_train: int, n_map: int, first: int = 0):
@@ -91,7 +96,7 @@ class ProgressBar(Monitor):
 
 
 class Progress:
-    """A bar of a total that is known at the first call: progress(done just now, total)."""
+    """A bar whose total is known at the first call, progress(n, total), with n more units done."""
 
     def __init__(self, what: str, unit: str):
         self.what, self.unit, self.done, self.bar = what, unit, 0, None
@@ -104,45 +109,50 @@ class Progress:
             self.close()
 
     def close(self) -> None:
-        """Leave the bar as it is, where the work was cut off."""
+        """Leave the bar as it is, for example after an interrupt."""
         if self.bar is not None:
             self.bar.close()
 
 
 class Bar:
-    """Work done of a total, with the time left: a bar on a terminal, now and then a line in a file or a pipe."""
+    """Progress with the time left: a bar on a terminal, a line every LINE_EVERY seconds in a file or a pipe."""
 
     def __init__(self, total: int, first: int = 0):
         self.total, self.done = total, first
-        self.first, self.started, self.told = first, time.monotonic(), time.monotonic()
+        self.first, self.started, self.last_line = first, time.monotonic(), time.monotonic()
         self.bar = None
-        if sys.stderr.isatty() and os.environ.get("WORLD_SIZE", "1") == "1":  # torchrun's processes share a terminal
+        if sys.stderr.isatty() and os.environ.get("WORLD_SIZE", "1") == "1":  # processes of torchrun share a terminal
             self.bar = tqdm(total=total, initial=first, mininterval=0.2, dynamic_ncols=True, smoothing=0.05)
 
-    def advance(self, n: int, said: str) -> None:
-        """Add n to the work that is done, and say what it was."""
+    def advance(self, n: int, description: str) -> None:
+        """Add n to the work done, and show a description of the present state."""
         self.done += n
         if self.bar is not None:
             self.bar.total = self.total
             self.bar.bar_format = WIDE if shutil.get_terminal_size().columns >= WIDE_FROM else NARROW
-            self.bar.set_postfix_str(said, refresh=False)
+            self.bar.set_postfix_str(description, refresh=False)
             self.bar.update(n)
-        elif time.monotonic() - self.told >= LINE_EVERY:
-            self.told = time.monotonic()
-            log.info("%.0f %%, %s left: %s", 100 * self.done / self.total, self._left(), said)
+        elif time.monotonic() - self.last_line >= LINE_EVERY:
+            self.last_line = time.monotonic()
+            log.info("%.0f %%, %s left: %s", 100 * self.done / self.total, self._left(), description)
 
     def _left(self) -> str:
         done, seconds = self.done - self.first, time.monotonic() - self.started
         return tqdm.format_interval(seconds * (self.total - self.done) / done) if done and seconds else "?"
 
     def close(self) -> None:
-        """Leave it as it stands."""
+        """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
 
 
 class JsonLog(Monitor):
-    """A line of JSON per epoch, readable while the run goes on; begun with the records of earlier epochs."""
+    """A line of JSON per epoch, readable during the run.
+
+    Args:
+        path: of the file.
+        records: of the epochs that an interrupted run has already done.
+    """
 
     def __init__(self, path: Path, records: list[dict]):
         self.path = path

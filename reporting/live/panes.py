@@ -1,12 +1,12 @@
-"""What the live view shows, as the messages that a visdom server takes: figures of plotly, pictures, HTML.
+"""The panes of the live view, as messages for a visdom server: plotly figures, pictures, HTML.
 
-A pane is a dict with "data", "opts" and, where it is a figure, "layout"; no server is needed to make one.
+A pane is a dict with "data", "opts" and, if it is a figure, "layout"; making one needs no server.
 """
 
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,18 +15,18 @@ from metrics import Scores
 from reporting.colours import colour_map, rgb
 from reporting.results import scale_names
 
-SMALL, WIDE = (434, 320), (656, 420)  # of panes: three or two side by side on a screen of 1400 pixels
-MAP_SIDE = 440  # small scenes are scaled up to about so many pixels
+SMALL, WIDE = (434, 320), (656, 420)  # width and height of panes: three or two fit side by side on 1400 pixels
+MAP_SIDE = 440  # pixels to which small scenes are scaled up, about
 MAP_BOX = (640, 900)  # height and width; larger scenes are thinned
 LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
 BLUES = ((0.0, "#f7fbff"), (0.25, "#c6dbef"), (0.5, "#6baed6"), (0.75, "#2171b5"), (1.0, "#08306b"))
-BUTTONS = ["zoom", "pan", "zoomIn", "zoomOut", "autoScale", "select2d", "lasso2d"]  # of a figure that are left out
+REMOVED_BUTTONS = ["zoom", "pan", "zoomIn", "zoomOut", "autoScale", "select2d", "lasso2d"]  # of a figure
 TABLE = "border-collapse:collapse;font:12px sans-serif;color:#222;margin:6px 10px"
 CELL = "padding:1px 7px 1px 0;font-weight:normal;white-space:nowrap"
 
 
 def loss(records: Sequence[dict], scales: Sequence[int]) -> dict:
-    """The training loss, of each scale and in total.
+    """Make the curves of the training loss, of each scale and in total.
 
     Args:
         records: one per epoch, see `engine.History`.
@@ -43,7 +43,7 @@ def loss(records: Sequence[dict], scales: Sequence[int]) -> dict:
 
 
 def accuracy(records: Sequence[dict]) -> dict:
-    """Accuracy of training, in training mode, and of validation where there is one."""
+    """Make the curves of the training accuracy, in training mode, and of the validation accuracy if there is one."""
     lines = []
     for name, key, colour in (("train", "train_accuracy", LINES[0]), ("validation", "val_accuracy", LINES[1])):
         if key == "train_accuracy" or any(record[key] is not None for record in records):
@@ -53,23 +53,23 @@ def accuracy(records: Sequence[dict]) -> dict:
 
 
 def learning_rate(records: Sequence[dict]) -> dict:
-    """The learning rate of each epoch's first step."""
+    """Make the curve of the learning rate at the first step of each epoch."""
     line = _line("learning rate", [r["epoch"] for r in records], [r["lr"] for r in records], color=LINES[2], width=2)
     return _figure("learning rate", [line], x="epoch", yaxis={"exponentformat": "e", "rangemode": "tozero"})
 
 
 def label_map(labels: np.ndarray, palette: Sequence[str], title: str) -> dict:
-    """A label map, (H, W) 0..K, in the class colours; 0 is black."""
+    """Make a picture of a label map, (H, W) 0..K, in the class colours; 0 is black."""
     return picture(colour_map(labels, palette), title, labels > 0)
 
 
 def picture(image: np.ndarray, title: str, kept: np.ndarray | None = None) -> dict:
-    """A picture of the scene, scaled by a whole number or thinned.
+    """Make a picture of the scene, scaled up by a whole number or thinned.
 
     Args:
         image: (H, W, 3) uint8.
         title: of the pane.
-        kept: (H, W) bool, pixels that thinning shows rather than the others of their block, or None.
+        kept: (H, W) bool, pixels that thinning prefers to the others of their block, or None.
     """
     height, width = image.shape[:2]
     up = max(1, MAP_SIDE // max(height, width))
@@ -78,18 +78,20 @@ def picture(image: np.ndarray, title: str, kept: np.ndarray | None = None) -> di
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="png")
     source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    # The page draws a picture about a pixel wider than its pane; this way it is as wide as it is.
+    # The page draws a picture about a pixel wider than its pane, so the pane is a little smaller than the picture.
     size = {"width": image.shape[1] - 1.5, "height": image.shape[0] - 1.5}
     return {"data": [{"type": "image", "content": {"src": source}}], "opts": {"title": title, **size}}
 
 
 def thin(image: np.ndarray, every: int, kept: np.ndarray | None = None) -> np.ndarray:
-    """Take one pixel of each block of every x every: the first of those that are kept, else the block's first.
+    """Take one pixel of each block: the first one that is in `kept`, else the first of the block.
 
     Args:
         image: (H, W, ...).
         every: side of a block, in pixels.
-        kept: (H, W) bool, or None for none.
+        kept: (H, W) bool, or None.
+    Returns:
+        (ceil(H / every), ceil(W / every), ...).
     """
     height, width = image.shape[:2]
     rows, columns = -(-height // every), -(-width // every)
@@ -107,15 +109,15 @@ def thin(image: np.ndarray, every: int, kept: np.ndarray | None = None) -> np.nd
 def legend(
     class_names: Sequence[str],
     palette: Sequence[str],
-    counts: dict[str, Sequence[int]],
+    counts: Mapping[str, Sequence[int]],
     result: Scores | None = None,
 ) -> dict:
-    """The classes with their colours and pixels, and at the end with their figures.
+    """Make a table of the classes with their colours and pixel counts, and at the end of the run with their scores.
 
     Args:
         class_names, palette: K each.
         counts: pixels per class, (K,), by heading.
-        result: of the test pixels, or None as long as there is none.
+        result: scores of the test pixels; None during the run.
     """
     heads = ["class", *counts] + (["recall", "F1"] if result else [])
     rows = []
@@ -130,12 +132,12 @@ def legend(
     table = _table(["".join(map(_head, heads)), *rows])
     title = "classes"
     if result:
-        title = "classes and figures, %"
-        figures = (result.overall_accuracy, result.average_accuracy, result.kappa)
+        title = "classes and scores, %"
+        totals = (result.overall_accuracy, result.average_accuracy, result.kappa)
         names = ("overall accuracy", "average accuracy", "kappa × 100")
         table = (
             _table(
-                [f"{_cell(f'<b>{n}</b>')}{_number(f'<b>{_shown(f)}</b>')}" for n, f in zip(names, figures, strict=True)]
+                [f"{_cell(f'<b>{n}</b>')}{_number(f'<b>{_shown(f)}</b>')}" for n, f in zip(names, totals, strict=True)]
             )
             + table
         )
@@ -143,21 +145,26 @@ def legend(
 
 
 def settings(entries: dict[str, object]) -> dict:
-    """What a run was started with, a row each."""
+    """Make a table of the settings of a run."""
     rows = [f"{_cell(html.escape(name))}{_cell(html.escape(str(value)), wrap=True)}" for name, value in entries.items()]
     return _text(_table(rows), "settings", *WIDE)
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> dict:
-    """The confusion matrix, (K, K) counts, rows = ground truth, the first class at the top, in per cent of each row."""
-    share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    """Make a heat map of the confusion matrix in per cent of each row, the first class at the top.
+
+    Args:
+        matrix: (K, K) counts, rows = ground truth.
+        class_names: K.
+    """
+    per_cent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     labels = [f"{i + 1} {name}" for i, name in enumerate(class_names)]
-    texts = np.where(matrix == 0, "", np.where(share < 0.5, "<1", np.char.mod("%.0f", share)))
+    texts = np.where(matrix == 0, "", np.where(per_cent < 0.5, "<1", np.char.mod("%.0f", per_cent)))
     trace = {
         "type": "heatmap",
         "x": labels,
         "y": labels,
-        "z": share.tolist(),
+        "z": per_cent.tolist(),
         "customdata": matrix.tolist(),
         "text": texts.tolist(),
         "texttemplate": "%{text}",
@@ -186,22 +193,22 @@ def spectra(
     bands: Sequence[float],
     unit: str,
 ) -> dict:
-    """Mean spectrum of each class, and the band of one standard deviation round it.
+    """Make the curves of the mean spectra of the classes, each with a band of one standard deviation.
 
     Args:
         mean, std: (K, n_bands), NaN for a class without pixels.
         class_names, palette: K each.
         bands: (n_bands,) wavelengths or numbers.
-        unit: what they are.
+        unit: of `bands`.
     """
-    traces, there = [], list(bands)
+    traces, x = [], list(bands)
     for i in np.flatnonzero(~np.isnan(mean).any(1)).tolist():
         low, high = _short(mean[i] - std[i]), _short(mean[i] + std[i])
         red, green, blue = rgb(palette[i])
         group = {"legendgroup": str(i), "type": "scatter", "mode": "lines"}
-        spread = {"x": there + there[::-1], "y": high + low[::-1], "fill": "toself", "line": {"width": 0}}
+        spread = {"x": x + x[::-1], "y": high + low[::-1], "fill": "toself", "line": {"width": 0}}
         spread |= {"fillcolor": f"rgba({red},{green},{blue},0.15)", "showlegend": False, "hoverinfo": "skip"}
-        line = _line(f"{i + 1} {class_names[i]}", there, _short(mean[i]), color=palette[i], width=1.8)
+        line = _line(f"{i + 1} {class_names[i]}", x, _short(mean[i]), color=palette[i], width=1.8)
         traces += [group | spread | {"name": f"{i + 1} spread"}, line | group]
     return _figure("spectra: mean and standard deviation of each class", traces, x=unit, size=WIDE, legend="right")
 
@@ -209,7 +216,7 @@ def spectra(
 def sample_spectra(
     samples: Sequence[np.ndarray], class_names: Sequence[str], palette: Sequence[str], bands: Sequence[float], unit: str
 ) -> dict:
-    """Spectra of single pixels: K arrays (n, n_bands); the rest as for `spectra`."""
+    """Make the curves of single pixels: K arrays (n, n_bands); the other arguments are as for `spectra`."""
     traces = []
     for i, rows in enumerate(samples):
         x = [*bands, None] * len(rows)  # one line for all, with gaps between
@@ -220,23 +227,23 @@ def sample_spectra(
 
 
 def shared_curve(title: str, run: str, about: str, records: Sequence[dict], key: str, factor: float = 1) -> dict:
-    """A run's line among those of other runs.
+    """Make the line of a run in a figure that it shares with other runs.
 
     Args:
         title: of the pane.
-        run: its name, in the legend.
-        about: shown when one points at it.
-        records: of `engine.History`.
-        key, factor: the entry of a record, and what it is multiplied by.
+        run: the run's name, for the legend.
+        about: shown while the pointer is on the line.
+        records: one per epoch, see `engine.History`.
+        key, factor: the entry of a record, and the factor by which it is multiplied.
     """
-    told = [record for record in records if record[key] is not None]
-    line = _line(run, [r["epoch"] for r in told], [factor * r[key] for r in told], width=1.8)
+    known = [record for record in records if record[key] is not None]
+    line = _line(run, [r["epoch"] for r in known], [factor * r[key] for r in known], width=1.8)
     line["hovertemplate"] = f"%{{y:.4g}} in epoch %{{x}}<br>{html.escape(about)}"
     return _figure(title, [line], x="epoch", size=WIDE, legend="right")
 
 
 def shared_scores(run: str, result: Scores) -> dict:
-    """A run's row in the table of all runs: OA, AA and kappa, in per cent."""
+    """Make the row of a run in the table of all runs: OA, AA and kappa, in per cent."""
     values = (result.overall_accuracy, result.average_accuracy, result.kappa)
     trace = {
         "type": "scatter",
@@ -262,8 +269,8 @@ def _line(name: str, x, y, **style) -> dict:
 
 
 def _figure(title: str, traces: list, *, x: str = "", size=SMALL, legend: str | None = None, yaxis=None) -> dict:
-    """A figure with its legend at the "top", at the "right", or without."""
-    places = {"top": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}}
+    """A figure with its legend at the "top" or at the "right", or without a legend."""
+    places = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
     layout = {
         "title": {"text": title, "font": {"size": 13}, "x": 0.02, "xanchor": "left", "y": 0.97},
         "font": {"family": "sans-serif", "size": 11, "color": "#222222"},
@@ -271,8 +278,8 @@ def _figure(title: str, traces: list, *, x: str = "", size=SMALL, legend: str | 
         "xaxis": {"title": {"text": x, "standoff": 6}, "zeroline": False},
         "yaxis": {"zeroline": False, **(yaxis or {})},
         "showlegend": legend is not None,
-        "legend": {"font": {"size": 11}, "tracegroupgap": 0, **places.get(legend, {})},
-        "modebar": {"remove": BUTTONS},
+        "legend": {"font": {"size": 11}, "tracegroupgap": 0, **(places if legend == "top" else {})},
+        "modebar": {"remove": REMOVED_BUTTONS},
     }
     return {"data": traces, "layout": layout, "opts": {"title": title, "width": size[0], "height": size[1]}}
 
@@ -301,7 +308,7 @@ def _number(content: str) -> str:
 
 
 def _short(values: np.ndarray) -> list[float]:
-    """Five digits are enough to draw."""
+    """Round to five digits, which are enough for a curve."""
     return [float(f"{value:.5g}") for value in values.tolist()]
 
 

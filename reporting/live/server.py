@@ -1,4 +1,4 @@
-"""A visdom server on loopback that needs no network: `make visdom`. Its page's scripts come from npm, once."""
+"""A visdom server on loopback that needs no network: `make visdom`. npm fetches the scripts of its page, once."""
 
 import argparse
 import errno
@@ -16,7 +16,7 @@ from utils import InputError, write_atomically
 
 log = logging.getLogger("mim")
 HOST, PORT = "127.0.0.1", 8097
-FOLDER = Path("runs/.visdom")  # where the server keeps what it showed
+FOLDER = Path("runs/.visdom")  # in which the server saves what it shows
 BUILT = "version.built"  # in static/, written last: the scripts are complete
 NPM_SECONDS = 600
 
@@ -97,20 +97,26 @@ SCRIPTS = {  # npm package: SHA-256 of its tarball, and where in static/ its fil
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Start the server and serve until Ctrl+C; gives 0, or 2 where something stands in the way."""
-    parser = argparse.ArgumentParser(description="A visdom server on loopback; it works without network.")
+    """Start the server and serve until Ctrl+C.
+
+    Args:
+        argv: the arguments; None for those of the process.
+    Returns:
+        Exit code: 0 after Ctrl+C, 2 if the server cannot start.
+    """
+    parser = argparse.ArgumentParser(description="A visdom server on loopback; it works without a network.")
     parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
-    parser.add_argument("--keep", type=Path, default=FOLDER, help="folder of what it showed; default: %(default)s")
+    parser.add_argument("--keep", type=Path, default=FOLDER, help="folder for what it shows; default: %(default)s")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # every page that is not found
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)  # it logs every page that is not found
     log.setLevel(logging.INFO)
     try:
         install_scripts(static_folder())
         serve(args.port, args.keep)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-        log.info("the visdom server has ended")
+        log.info("the visdom server has stopped")
     except InputError as error:
         log.error("visdom: %s", error)
         return 2
@@ -118,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def static_folder() -> Path:
-    """The folder of the installed visdom that holds its page; InputError without visdom."""
+    """Return the folder of the installed visdom that holds its page; InputError if visdom is not installed."""
     try:
         import visdom
     except ImportError as error:
@@ -129,7 +135,7 @@ def static_folder() -> Path:
 
 
 def scripts_are_complete(static: Path) -> bool:
-    """Whether visdom's page has all its scripts."""
+    """Tell whether visdom's page has all its scripts."""
     built, version = static / BUILT, static.parent / "VERSION"
     places = (place for _, files in SCRIPTS.values() for place in files.values())
     return (
@@ -140,21 +146,21 @@ def scripts_are_complete(static: Path) -> bool:
 
 
 def install_scripts(static: Path) -> None:
-    """Fetch the scripts of visdom's page with npm, unless they are there, and put them in their places.
+    """Fetch the scripts of visdom's page with npm, unless they are installed.
 
-    All are fetched and checked before the first is written; `version.built`, written last, says that they are complete.
+    All are fetched and checked before the first is written; `version.built`, written last, marks them as complete.
 
     Args:
         static: visdom's folder static/.
     Raises:
-        InputError: no npm, a registry that does not answer, a package that is not what it was, a folder that
-            cannot be written.
+        InputError: npm is missing, its registry does not answer, a package has changed, or the folder cannot be
+            written.
     """
     if scripts_are_complete(static):
         return
     npm = shutil.which("npm")
     if npm is None:
-        raise InputError("npm is not there to fetch the scripts of visdom's page; install Node.js with npm, once")
+        raise InputError("npm, which fetches the scripts of visdom's page, is not installed; install Node.js with npm")
     log.info("fetching the scripts of visdom's page with npm (once) ...")
     with tempfile.TemporaryDirectory(prefix="visdom-") as folder:
         command = [npm, "pack", "--silent", "--ignore-scripts", "--fetch-retries=1", *SCRIPTS]
@@ -164,11 +170,11 @@ def install_scripts(static: Path) -> None:
                 filter(None, map(str.strip, reversed(done.stderr.splitlines()))), f"exit code {done.returncode}"
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise InputError(f"npm did not fetch the scripts of visdom's page ({error}); try again") from error
+            raise InputError(f"npm could not fetch the scripts of visdom's page ({error}); try again") from error
         if done.returncode:
             raise InputError(
-                f"npm could not fetch the scripts of visdom's page ({reason}); they are fetched once, so its registry "
-                "must answer once: connect this machine and try again"
+                f"npm could not fetch the scripts of visdom's page ({reason}); connect this machine to the network and "
+                "try again (they are fetched only once)"
             )
         content = {}
         for package, (digest, files) in SCRIPTS.items():
@@ -180,27 +186,31 @@ def install_scripts(static: Path) -> None:
             write_atomically(static / place, data)
         write_atomically(static / BUILT, (static.parent / "VERSION").read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"{static} cannot be written ({error.strerror}); use a virtual environment of yours"
-        ) from error
+        raise InputError(f"{static} cannot be written ({error.strerror}); use your own virtual environment") from error
 
 
 def _unpack(tarball: Path, digest: str, files: dict[str, str]) -> dict[str, bytes]:
-    """Content by place of a package's files."""
+    """The files of a package, by their place in static/."""
     if not tarball.is_file() or hashlib.sha256(tarball.read_bytes()).hexdigest() != digest:
-        raise InputError(f"npm did not bring {tarball.name} as it was published (its SHA-256 differs); try again")
+        raise InputError(f"npm did not deliver {tarball.name} as it was published (its SHA-256 differs); try again")
     with tarfile.open(tarball) as archive:
-        return {place: archive.extractfile(f"package/{path}").read() for path, place in files.items()}
+        return {place: _read(archive, f"package/{path}") for path, place in files.items()}
+
+
+def _read(archive: tarfile.TarFile, path: str) -> bytes:
+    file = archive.extractfile(path)
+    assert file is not None, f"{path} is a folder"
+    return file.read()
 
 
 def serve(port: int, folder: Path) -> None:
     """Serve on loopback until interrupted.
 
     Args:
-        port: to listen on; 0 for any that is free.
-        folder: of what it showed, made if need be.
+        port: to listen on; 0 for any free port.
+        folder: for what it shows, made if it does not exist.
     Raises:
-        InputError: the port is taken or not to be had, or the folder cannot be written.
+        InputError: the port is taken or not allowed, or the folder cannot be written.
     """
     from tornado.httpserver import HTTPServer
     from tornado.ioloop import IOLoop
@@ -208,24 +218,24 @@ def serve(port: int, folder: Path) -> None:
     from visdom.server import app
 
     if not 0 <= port < 2**16:
-        raise InputError(f"--port {port}: ports go from 0 to {2**16 - 1}; give another, such as {PORT}")
+        raise InputError(f"port must be from 0 to {2**16 - 1}, not {port}; choose another, such as {PORT}")
     try:
         sockets = bind_sockets(port, HOST)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        reason = "is taken, perhaps by such a server" if taken else f"is not to be had ({error})"
-        raise InputError(f"port {port} {reason}; name another with make visdom PORT={port + 1}") from error
+        reason = "is taken, perhaps by another visdom server" if taken else f"cannot be used ({error})"
+        raise InputError(f"port {port} {reason}; choose another with `make visdom PORT={port + 1}`") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        app.tornado_settings["autoreload"] = False  # else it starts anew when a file of it changes
+        app.tornado_settings["autoreload"] = False  # which restarts the server when one of its files changes
         application = app.Application(port=port, env_path=str(folder))
     except OSError as error:
         raise InputError(
-            f"{error.filename or folder} cannot be written ({error.strerror}); name another --keep"
+            f"{error.filename or folder} cannot be written ({error.strerror}); choose another folder"
         ) from error
     HTTPServer(application, max_buffer_size=2**30).add_sockets(sockets)
     address = f"http://localhost:{sockets[0].getsockname()[1]}"
-    log.info("visdom shows runs at %s (loopback alone); Ctrl+C ends it", address)
+    log.info("visdom shows runs at %s (only on this machine); Ctrl+C stops it", address)
     IOLoop.current().start()
 
 

@@ -1,4 +1,4 @@
-"""The tables of the report's page, in HTML that a screen reader can walk through."""
+"""The tables of the report, in HTML that is accessible to screen readers."""
 
 import math
 from html import escape
@@ -9,21 +9,21 @@ from reporting.page.protocol import protocol_groups
 from reporting.results import distance_label
 from reporting.run_folder import Run
 
-NONE = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a figure that is not defined
+NONE = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a value that is not defined
 
 
 def number(value: int) -> str:
-    """A whole number with its thousands apart."""
+    """Write a whole number with commas between thousands."""
     return f"{value:,}"
 
 
 def per_cent(fraction: float | None) -> str:
-    """A fraction as per cent, two digits; a dash where it is not defined."""
+    """Write a fraction as per cent with two digits; a dash if it is not defined."""
     return NONE if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
 def class_table(run: Run) -> str:
-    """Per class: colour, number, name, training and test pixels, recall and F1; then OA, AA and kappa."""
+    """Make the table of the classes: colour, number, name, pixels, recall and F1; then OA, AA and kappa."""
     metrics = run.metrics
     n_classes = len(run.class_names)
     trained = np.bincount(run.maps["train"].ravel(), minlength=n_classes + 1)[1:]
@@ -58,14 +58,14 @@ def class_table(run: Run) -> str:
 
 
 def _bar(fraction: float | None) -> str:
-    """A bar as long as the fraction; the figure stands beside it."""
+    """A bar as long as the fraction; the number is beside it."""
     if fraction is None or math.isnan(fraction):
         return ""
     return f'<svg width="80" height="8" aria-hidden="true"><rect width="{80 * fraction:.1f}" height="8"></rect></svg>'
 
 
 def confusion_table(run: Run) -> str:
-    """Rows = ground truth, columns = prediction; each cell holds the count and the per cent of its row."""
+    """Make the confusion matrix: rows = ground truth; cells hold the count and the per cent of the row."""
     confusion = np.array(run.metrics["confusion"])
     names = [escape(name) for name in run.class_names]
     head = "".join(f'<th scope="col">{i}<span class="unseen"> {name}</span></th>' for i, name in enumerate(names, 1))
@@ -83,24 +83,24 @@ def confusion_table(run: Run) -> str:
 
 
 def _cell(row: int, column: int, count: int, total: int) -> str:
-    """Shaded by the share of the row: what is right evenly, what is not by the root, so that the small is seen too."""
+    """A cell shaded by its fraction of the row; errors are shaded by the root, so that small ones are visible."""
     if not count:
         return "<td>0</td>"
-    share = count / total
-    shade = f"right{math.ceil(10 * share)}" if row == column else f"wrong{math.ceil(10 * math.sqrt(share))}"
-    said = f"{100 * share:.1f}"
-    if said in ("0.0", "100.0") and share < 1:
-        said = "<0.1" if share < 0.5 else ">99.9"
-    return f'<td class="{shade}"><span class="n">{count}</span><span class="p">{escape(said)}</span></td>'
+    fraction = count / total
+    shade = f"right{math.ceil(10 * fraction)}" if row == column else f"wrong{math.ceil(10 * math.sqrt(fraction))}"
+    shown = f"{100 * fraction:.1f}"
+    if shown in ("0.0", "100.0") and fraction < 1:
+        shown = "<0.1" if fraction < 0.5 else ">99.9"
+    return f'<td class="{shade}"><span class="n">{count}</span><span class="p">{escape(shown)}</span></td>'
 
 
 def epoch_table(records: list[dict], scale_names: tuple[str, ...]) -> str:
-    """Losses, learning rate, accuracies and seconds of every epoch."""
+    """Make the table of the epochs: losses, learning rate, accuracies and seconds."""
     scales = [f"Loss, {name}" for name in scale_names] if len(scale_names) > 1 else []
     columns = ["Epoch", "Loss", *scales, "Learning rate", "Training accuracy %", "Validation accuracy %", "Seconds"]
     rows = "".join(
         f'<tr><th scope="row">{record["epoch"]}</th>'
-        + "".join(f"<td>{_figure(value)}</td>" for value in (record["loss"], *record["scale_losses"][: len(scales)]))
+        + "".join(f"<td>{_loss(value)}</td>" for value in (record["loss"], *record["scale_losses"][: len(scales)]))
         + f"<td>{record['lr']:.3g}</td><td>{per_cent(record['train_accuracy'])}</td>"
         f"<td>{per_cent(record['val_accuracy'])}</td><td>{record['seconds']:.2f}</td></tr>"
         for record in records
@@ -109,12 +109,12 @@ def epoch_table(records: list[dict], scale_names: tuple[str, ...]) -> str:
     return f"<table><caption>Every epoch</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _figure(value: float | None) -> str:
+def _loss(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def distance_table(entries: list[dict]) -> str:
-    """Accuracy of the test pixels by their distance to the nearest training pixel."""
+    """Make the table of the accuracy by distance to the nearest training pixel."""
     rows = "".join(
         f'<tr><th scope="row">{distance_label(entry)}</th><td>{number(entry["n"])}</td>'
         f"<td>{per_cent(entry['accuracy'])}</td></tr>"
@@ -128,16 +128,16 @@ def distance_table(entries: list[dict]) -> str:
 
 
 def protocol_sections(run: Run) -> str:
-    """The protocol, group by group."""
+    """Make the sections of the protocol, one per group."""
     return "".join(
         f"<section><h3>{escape(title)}</h3><dl>"
-        + "".join(f"<div><dt>{escape(label)}</dt><dd>{_told(words)}</dd></div>" for label, words in entries)
+        + "".join(f"<div><dt>{escape(label)}</dt><dd>{_description(words)}</dd></div>" for label, words in entries)
         + "</dl></section>"
         for title, entries in protocol_groups(run).items()
     )
 
 
-def _told(words: str | list[str]) -> str:
+def _description(words: str | list[str]) -> str:
     if isinstance(words, list):
         return "<ul>" + "".join(f"<li>{escape(each)}</li>" for each in words) + "</ul>"
     return f"<code>{words}</code>" if len(words) >= 40 and words.isalnum() else escape(words)

@@ -2,7 +2,7 @@
 
 from reporting.run_folder import Run
 
-# Group, then label and key in metrics.json's protocol; what is not named here is told by its own name.
+# Group, then label and key in the protocol of metrics.json; other entries are shown under their own names.
 GROUPS = {
     "Scene": {
         "Scene": "scene",
@@ -16,7 +16,7 @@ GROUPS = {
         "Training pixels": "n_train",
         "Validation pixels": "n_validation",
         "Test pixels": "n_test",
-        "Pixels at the scene's edge": "border",
+        "Border of the scene": "border",
         "Test pixels left out at the edge": "border_test_pixels_skipped",
         "Pixels left out as a buffer": "guard_pixels_dropped",
         "Test pixels left out, class not in training": "unlearned_test_pixels_dropped",
@@ -45,7 +45,7 @@ GROUPS = {
         "Seed": "seed",
         "Epochs": "recipe.epochs",
         "Batch size": "batch_size",
-        "Processes that share a batch": "processes",
+        "Processes per batch": "processes",
         "Highest learning rate": "recipe.lr",
         "Weight decay": "recipe.weight_decay",
         "Label smoothing": "recipe.label_smoothing",
@@ -68,7 +68,7 @@ GROUPS = {
         "Git commit": "machine.git_commit",
     },
 }
-REST = {  # where an entry goes that GROUPS does not name
+REST = {  # group of the entries that GROUPS does not name
     "fingerprints": "Scene",
     "audit": "Split and masks",
     "model": "Model",
@@ -76,28 +76,34 @@ REST = {  # where an entry goes that GROUPS does not name
     "augmentation": "Recipe",
     "machine": "Machine and versions",
 }
-SHARES = {"audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"}
+FRACTIONS = {"audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"}
 
 
 def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:
-    """Give the protocol as pairs of label and words, by group; a list is a list of sentences."""
+    """Describe the protocol of a run.
+
+    Args:
+        run: the run.
+    Returns:
+        Pairs of label and text by group; a list holds several sentences.
+    """
     facts = dict(_flat(run.protocol))
-    facts.pop("audit.patch_size", None)  # the model's
+    facts.pop("audit.patch_size", None)  # the model has it too
     facts["size"] = "{} × {} pixels (rows × columns)".format(*run.prediction.shape)
     facts |= {name: run.metrics[name] for name in ("n_train", "n_test", "n_parameters", "flops_per_patch")}
-    told = {
+    groups = {
         title: [(label, _words(key, facts.pop(key))) for label, key in entries.items() if key in facts]
         for title, entries in GROUPS.items()
     }
     for key, value in facts.items():
         head, _, tail = key.partition(".")
         if tail.startswith("options."):
-            label = tail.removeprefix("options.")  # as the command line has it
+            label = tail.removeprefix("options.")  # the name of the flag
         else:
             label = _capital((tail or head).replace(".", " ").replace("_", " "))
         label = f"{label} augmentation" if head == "augmentation" else label
-        told.setdefault(REST.get(head, "Further settings"), []).append((label, _words(key, value)))
-    return {title: entries for title, entries in told.items() if entries}
+        groups.setdefault(REST.get(head, "Further settings"), []).append((label, _words(key, value)))
+    return {title: entries for title, entries in groups.items() if entries}
 
 
 def _flat(facts: dict, before: str = ""):
@@ -118,11 +124,11 @@ def _words(key: str, value) -> str | list[str]:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_words("", each) for each in value)
+        return ", ".join(str(_words("", each)) for each in value)
     if isinstance(value, int) and key != "seed":
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{100 * value:.1f} %" if key in SHARES else f"{value:.6g}"
+        return f"{100 * value:.1f} %" if key in FRACTIONS else f"{value:.6g}"
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""report.html: a finished run on one page that needs nothing else, neither network nor files beside it."""
+"""report.html: a finished run on one self-contained page, which needs no network and no other file."""
 
 import base64
 import hashlib
@@ -30,9 +30,9 @@ from utils import write_atomically
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("report.css", "heat.css", "print.css")
 SCRIPTS = ("png.js", "layers.js", "viewer.js", "pointer.js", "charts.js", "tables.js", "start.js")
-# Found by search: 24 colours whose smallest distance in OKLab (x 100), the eyes of people with protanopia, deuteranopia
-# or tritanopia simulated (Machado et al. 2009), is as large as could be made; far from black and white as well. The
-# first ones are the farthest apart.
+# Found by search: 24 colours whose smallest distance in OKLab, for normal vision and for simulated protanopia,
+# deuteranopia and tritanopia (Machado et al. 2009), is as large as possible; they are far from black and white as well.
+# The first ones are the farthest apart.
 # fmt: off
 SAFE_PALETTE = (
     "#b4ffb4", "#6900c3", "#e15a2d", "#9696ff", "#960f00", "#4b005a", "#e1c30f", "#965a69",
@@ -40,11 +40,11 @@ SAFE_PALETTE = (
     "#87e1ff", "#693c4b", "#b47878", "#1e4b87", "#9669f0", "#69000f", "#f0871e", "#c32d00",
 )
 # fmt: on
-# Light and dark as well as of another hue, so that everybody can tell them apart.
+# They differ in lightness as well as in hue, so that everyone can distinguish them.
 NEITHER, GOOD, BAD, HELD_OUT = "#e8e8e8", "#8fb8de", "#a50f15", "#e69f00"
 ERRORS = (("not a test pixel", NEITHER), ("right", GOOD), ("wrong", BAD))
 SPLIT = (("in neither", NEITHER), ("training", BAD), ("validation", HELD_OUT), ("test", GOOD))
-STEPS = 200  # of confidence, half a per cent each; stored as 1 + step, 0 where nothing was predicted
+STEPS = 200  # of confidence, half a per cent each; stored as 1 + step, 0 if a pixel was not predicted
 TITLES = {
     "prediction": "Prediction",
     "truth": "Ground truth",
@@ -56,7 +56,7 @@ TITLES = {
 
 
 def write_report(run: Run, command: str) -> None:
-    """Write report.html into a run's folder, whole or not at all; the same folder gives the same bytes."""
+    """Write report.html into the folder of a run, whole or not at all; the same folder gives the same bytes."""
     write_atomically(run.folder / "report.html", page(run, command))
 
 
@@ -68,7 +68,7 @@ def page(run: Run, command: str) -> bytes:
     sentences = run.audit["sentences"]
     height, width = run.prediction.shape
     slots = {
-        "policy": f"default-src 'none'; img-src data:; style-src '{_sum(style)}'; script-src '{_sum(script)}'; "
+        "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
         "style": style,
         "script": script,
@@ -93,7 +93,7 @@ def page(run: Run, command: str) -> bytes:
         "shape": "wide" if width > 1.5 * height else "tall",
         "figures": "".join(_figure(run, name, layers[name]) for name in TITLES),
         "legend": _legend(run),
-        "repeats": " From class 25 on they come again." if len(run.class_names) > len(SAFE_PALETTE) else "",
+        "repeats": " From class 25 on the colours repeat." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
         "confusion": confusion_table(run),
         "epoch_table": epoch_table(run.records, run.scale_names),
@@ -102,7 +102,7 @@ def page(run: Run, command: str) -> bytes:
         "protocol": protocol_sections(run),
         "command": escape(command),
     }
-    # One pass, so that nothing in a name or a script is taken for a slot.
+    # One pass, so that nothing in a name or a script is taken for a slot of the template.
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report.html")).encode("utf-8", "replace")
 
 
@@ -111,10 +111,14 @@ def _coverage(stride: int) -> str:
 
 
 def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """Give the maps of the page by name, those of TITLES, each with the colours of its values, (n, 3) uint8.
+    """Make the maps of the page.
 
-    Prediction and truth hold labels 0..K, errors indices into ERRORS, split into SPLIT, confidence 1 + a step of STEPS
-    or 0; false colour is (H, W, 3) uint8 and has no such colours.
+    Args:
+        run: the run.
+    Returns:
+        By the names of TITLES: values (H, W) and their colours (n, 3) uint8. Prediction and truth hold labels 0..K,
+        errors indices into ERRORS, split indices into SPLIT, confidence 1 + a step of STEPS, or 0. False colour is
+        (H, W, 3) uint8 with colours None.
     """
     maps, predicted = run.maps, run.prediction
     test = maps["test"] > 0
@@ -135,7 +139,7 @@ def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
 
 
 def _data(run: Run) -> dict:
-    """What the scripts need beside the maps, which they read from the figures."""
+    """The data of the scripts, besides the maps, which they read from the figures."""
     records = run.records
     return {
         "classes": run.class_names,
@@ -161,7 +165,7 @@ def _data(run: Run) -> dict:
 
 
 def _finite(value: float | None) -> float | None:
-    """None, a gap in the curve, for what JSON cannot say."""
+    """None, which is a gap in the curve, for values that JSON lacks."""
     return None if value is None or not math.isfinite(value) else value
 
 
@@ -169,16 +173,17 @@ def _figure(run: Run, name: str, layer: tuple[np.ndarray, np.ndarray | None]) ->
     image, colours = layer
     height, width = image.shape[:2]
     address = base64.b64encode(encode_png(image, colours)).decode()
-    told = f"{TITLES[name]}, {run.scene}, {height} rows by {width} columns"
-    key = "".join(f'<span class="entry">{mark}{text}</span>' for mark, text in _key(run, name, image))
+    description = f"{TITLES[name]}, {run.scene}, {height} rows by {width} columns"
+    key = "".join(f'<span class="entry">{mark}{text}</span>' for mark, text in _key(name, image))
     return (
         f'<figure data-layer="{name}"><img src="data:image/png;base64,{address}" width="{width}" height="{height}" '
-        f'alt="{escape(told)}"><figcaption><b>{TITLES[name]}</b> <span class="key">{key}</span></figcaption></figure>'
+        f'alt="{escape(description)}"><figcaption><b>{TITLES[name]}</b> <span class="key">{key}</span></figcaption>'
+        "</figure>"
     )
 
 
-def _key(run: Run, name: str, image: np.ndarray) -> list[tuple[str, str]]:
-    """Marks and words under a map; the classes have the legend."""
+def _key(name: str, image: np.ndarray) -> list[tuple[str, str]]:
+    """Marks and words of the key below a map; the classes are in the legend."""
     if name == "false_colour":
         return [("", "three bands, stretched from the 2nd to the 98th percentile")]
     if name == "confidence":
@@ -205,7 +210,7 @@ def _swatch(kind: str) -> str:
 
 
 def _colour_rules(run: Run) -> str:
-    """The style of every swatch: a policy that forbids scripts from elsewhere forbids style attributes as well."""
+    """The style of every swatch; the content security policy forbids style attributes."""
     rules = [f".c{i}{{background:{_hex(colour)}}}" for i, colour in enumerate(run.palette, 1)]
     rules += [
         f".safe .c{i}{{background:{SAFE_PALETTE[(i - 1) % len(SAFE_PALETTE)]}}}" for i in range(1, len(run.palette) + 1)
@@ -217,12 +222,12 @@ def _colour_rules(run: Run) -> str:
 
 
 def _hex(colour: str) -> str:
-    """Write a colour of a file anew, so that nothing else can get into the style."""
+    """Parse a colour and write it again, so that no other text gets from a file into the style."""
     return "#{:02x}{:02x}{:02x}".format(*rgb(colour))
 
 
 def _sentence(text: str) -> str:
-    """A finding of the audit, what it is called in front set off."""
+    """A finding of the audit, with "FAULT:" or "Verdict:" emphasised."""
     for word, kind in (("FAULT:", "fault"), ("Verdict:", "verdict")):
         if text.startswith(word):
             return f'<span class="{kind}"><b>{word}</b>{_sentence(text.removeprefix(word))}</span>'
@@ -240,6 +245,6 @@ def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def _sum(text: str) -> str:
-    """How a content security policy names a script or a style."""
+def _hash(text: str) -> str:
+    """The hash by which a content security policy names a script or a style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -346,7 +346,7 @@ def test_figures_of_another_scene_of_an_unfinished_run_or_of_none_are_refused(tr
         return capsys.readouterr().err
 
     assert "--figures does not use --model" in refusal("--figures", run, "--model", "cnn")
-    assert "is not there; give the folder of a run" in refusal("--figures", tmp_path)
+    assert "does not exist; give the folder of a run" in refusal("--figures", tmp_path)
     tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube + 1)
     assert "the scene has changed since the run" in refusal("--figures", run)
     tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube)

@@ -69,7 +69,7 @@ def test_rows_are_looked_up_as_given_then_beside_the_table_and_gone_ones_are_tol
     caplog.clear()
     assert folders_of([table]) == [run]
     (line,) = caplog.messages
-    assert "folder is gone" in line
+    assert "folder is missing" in line
     assert "gone-1" in line
     assert "gone-2" in line
 
@@ -91,7 +91,7 @@ def test_unfinished_and_damaged_runs_below_a_folder_are_told_and_left_out(tmp_pa
 def test_a_run_that_is_named_itself_must_be_complete_and_readable(tmp_path):
     run = make_run(tmp_path)
     change(run, n_parameters="many")
-    with pytest.raises(InputError, match=r"metrics.json is not that of a run; give the folder of a run"):
+    with pytest.raises(InputError, match=r"metrics.json does not belong to a run; give the folder of a run"):
         find_runs([run])
     (run / "metrics.json").unlink()
     for path in (run, run / "metrics.json"):
@@ -119,7 +119,7 @@ def test_metrics_of_other_types_are_refused_in_one_sentence(tmp_path, damage):
         content["seconds"] = {}
     (run / "metrics.json").write_text(json.dumps(content))
     change(run, **damage)
-    with pytest.raises(InputError, match="is not that of a run"):
+    with pytest.raises(InputError, match="does not belong to a run"):
         find_runs([run])
 
 
@@ -133,11 +133,11 @@ def test_whatever_else_a_json_file_holds_is_refused(tmp_path):
 def test_nothing_to_compare_is_one_sentence(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(InputError, match="no finished run is there"):
+    with pytest.raises(InputError, match="no finished run was found"):
         find_runs([empty])
-    with pytest.raises(InputError, match=r"nowhere: it is not there; give the folder of a run"):
+    with pytest.raises(InputError, match=r"nowhere does not exist; give the folder of a run"):
         find_runs([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match="no finished run is there"):
+    with pytest.raises(InputError, match="no finished run was found"):
         find_runs([write_csv(tmp_path / "results.csv", ["gone"])])
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"other.csv is not a results.csv"):
@@ -243,7 +243,7 @@ def test_a_class_without_test_pixels_is_nan_and_a_class_without_them_in_some_run
     comparison = only([tmp_path])
     np.testing.assert_array_equal(comparison.methods[0].recall("Woods"), [0.5, np.nan, 0.7])
     assert np.isnan(comparison.methods[0].recall("Water")).all()
-    assert comparison.notes == ("the mean leaves out the runs without test pixels of a class: Woods",)
+    assert comparison.notes == ("the mean leaves out runs that have no test pixels of a class: Woods",)
 
 
 def test_training_pixels_are_those_of_the_audit_for_runs_of_earlier_versions(tmp_path):
@@ -300,7 +300,7 @@ def test_different_protocols_are_refused_in_one_sentence_unless_they_are_to_be_m
     assert f"{what} (" in said
     assert str(first) in said
     assert str(second) in said
-    assert "--mixed_protocols" in said
+    assert "mixed_protocols" in said
     others = set(DIFFERENT) - {what} - ({"masks"} if what == "split" else set())
     assert not [other for other in others if f"{other} (" in said]
     comparison = only([tmp_path], mixed_protocols=True)

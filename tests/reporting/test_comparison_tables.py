@@ -13,9 +13,9 @@ import pytest
 from made_runs import change, make_run
 
 import main
-from reporting.comparison.render import Column, Table, parts, show
+from reporting.comparison.render import Column, Table, column_groups, render_table
 from reporting.comparison.runs import compare
-from reporting.comparison.tables import methods_table, overview, render
+from reporting.comparison.tables import methods_table, overview, render_comparisons
 from reporting.run_folder import Run
 
 PINES = (
@@ -68,7 +68,7 @@ def test_a_cell_is_mean_and_sample_deviation_in_per_cent_and_of_one_run_the_figu
     for seed, each in enumerate(recalls):
         set_figures(make_run(tmp_path, seed=seed), 0.5 + seed / 10, each, kappa=0.1)
     set_figures(make_run(tmp_path, "MiM-v1"), 0.123456, [0.25, 0.5, None])
-    text = render(compare([tmp_path]), "text", 120)
+    text = render_comparisons(compare([tmp_path]), "text", 120)
     mean, deviation = statistics.mean([90, 80, 60]), statistics.stdev([90, 80, 60])
     assert row(text, "Corn")[-2:] == [f"{mean:.2f} +- {deviation:.2f}*", "25.00"]
     assert row(text, "Woods")[-2:] == [f"60.00 +- {statistics.stdev([50, 70]):.2f}*", "50.00"]
@@ -103,7 +103,7 @@ def test_the_best_are_those_with_the_highest_mean_as_it_is_shown_costs_are_not_r
 def test_a_single_method_has_no_best_and_the_caption_says_nothing_of_it(tmp_path):
     make_run(tmp_path)
     for format in ("text", "markdown", "latex"):
-        shown = render(compare([tmp_path]), format)
+        shown = render_comparisons(compare([tmp_path]), format)
         assert "best" not in shown
         assert "*" not in shown.replace("table*", "")
         assert "textbf" not in shown
@@ -122,10 +122,10 @@ def test_the_best_are_sought_within_a_protocol(tmp_path):
 def test_pixels_that_vary_are_a_range(tmp_path):
     for seed, n_train in enumerate((620, 688)):
         change(make_run(tmp_path, seed=seed), n_train=n_train, class_train=[7 + seed, 5, 5])
-    text = render(compare([tmp_path]), "text")
+    text = render_comparisons(compare([tmp_path]), "text")
     assert "620-688 training and 380 test pixels" in text
     assert row(text, "Corn")[2] == "7-8"
-    assert r"7--8" in render(compare([tmp_path]), "latex")
+    assert r"7--8" in render_comparisons(compare([tmp_path]), "latex")
 
 
 # Text
@@ -134,7 +134,7 @@ def test_pixels_that_vary_are_a_range(tmp_path):
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_no_line_is_wider_than_the_terminal_and_every_method_is_there(tmp_path, width):
     three_methods(tmp_path, 2, names=PINES)
-    text = render(compare([tmp_path]), "text", width)
+    text = render_comparisons(compare([tmp_path]), "text", width)
     if width >= 50:
         assert max(map(len, text.splitlines())) <= width
     assert ("Overview" in text) == (width < 100)
@@ -145,7 +145,7 @@ def test_no_line_is_wider_than_the_terminal_and_every_method_is_there(tmp_path, 
 
 def test_columns_stand_under_their_heads(tmp_path):
     three_methods(tmp_path, names=PINES)
-    lines = render(compare([tmp_path]), "text", 120).splitlines()
+    lines = render_comparisons(compare([tmp_path]), "text", 120).splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("No."))
     rows = [line for line in lines[head + 2 : head + 22] if "+-" in line]
     assert len(rows) == 16 + 3
@@ -160,11 +160,11 @@ def test_columns_stand_under_their_heads(tmp_path):
 def test_columns_are_dealt_out_evenly_and_the_fixed_ones_repeated():
     fixed = Column(("Class",), ("a",), words=True)
     others = [Column((f"{i}",), ("1234567890",)) for i in range(7)]
-    dealt = parts(Table("", "", (fixed, *others)), 5 + 12 * 4)
+    dealt = column_groups(Table("", "", (fixed, *others)), 5 + 12 * 4)
     assert [[column.head[0] for column in part] for part in dealt] == [["Class", *"0123"], ["Class", *"456"]]
-    dealt = parts(Table("", "", (fixed, *others)), 5 + 12 * 6)
+    dealt = column_groups(Table("", "", (fixed, *others)), 5 + 12 * 6)
     assert [len(part) for part in dealt] == [5, 4]
-    assert [len(part) for part in parts(Table("", "", (fixed, *others)), 3)] == [2] * 7
+    assert [len(part) for part in column_groups(Table("", "", (fixed, *others)), 3)] == [2] * 7
 
 
 def test_a_sweep_begins_with_an_overview_of_all_methods(tmp_path):
@@ -172,7 +172,7 @@ def test_a_sweep_begins_with_an_overview_of_all_methods(tmp_path):
         for patch in (3, 5, 7, 9, 11):
             for seed in range(2):
                 make_run(tmp_path, model, seed, patch=patch, maps=False)
-    text = render(compare([tmp_path]), "text", 100)
+    text = render_comparisons(compare([tmp_path]), "text", 100)
     cells = lines_of(text)
     first = next(i for i, line in enumerate(cells) if line[:2] == ["CNN, patch 3", "2"])
     assert [line[0] for line in cells[first : first + 10]] == [
@@ -185,7 +185,7 @@ def test_a_sweep_begins_with_an_overview_of_all_methods(tmp_path):
 
 def test_markdown_has_the_same_cells_in_every_row_and_the_best_in_bold(tmp_path):
     three_methods(tmp_path)
-    blocks = render(compare([tmp_path]), "markdown").split("\n\n")
+    blocks = render_comparisons(compare([tmp_path]), "markdown").split("\n\n")
     table = [line.strip("|").split(" | ") for line in blocks[1].splitlines()]
     assert {len(line) for line in table} == {7}
     assert table[1][1].strip() == "---"
@@ -200,7 +200,7 @@ def test_marks_of_protocols_stand_at_the_methods_in_every_format(tmp_path):
     make_run(tmp_path, "CNN")
     make_run(tmp_path, "MiM-v1", protocol={"weights": "best"})
     found = compare([tmp_path], mixed_protocols=True)
-    text, markdown, latex = (render(found, format) for format in ("text", "markdown", "latex"))
+    text, markdown, latex = (render_comparisons(found, format) for format in ("text", "markdown", "latex"))
     assert "CNN (a)" in text
     assert "MiM-v1 (b)" in text
     assert "- (b) weights: best; 20 training" in text
@@ -208,14 +208,14 @@ def test_marks_of_protocols_stand_at_the_methods_in_every_format(tmp_path):
     assert "- (a) weights: last; " in markdown
     assert r"CNN\textsuperscript{a} & MiM-v1\textsuperscript{b}" in latex
     assert r"\textsuperscript{b} weights: best" in latex
-    rows = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_comparisons(found, "csv"))))
     assert {(row["method"], row["protocol"]) for row in rows} == {("CNN", "a"), ("MiM-v1", "b")}
 
 
 def test_names_are_escaped(tmp_path):
     make_run(tmp_path, names=ODD, scene="My_scene")
     make_run(tmp_path, "MiM-v1", names=ODD, scene="My_scene")
-    latex, markdown = (render(compare([tmp_path]), format) for format in ("latex", "markdown"))
+    latex, markdown = (render_comparisons(compare([tmp_path]), format) for format in ("latex", "markdown"))
     assert r"Roads \& roofs &" in latex
     assert r"grass\_50\% &" in latex
     assert r"Classification of My\_scene" in latex
@@ -230,7 +230,7 @@ def test_names_are_escaped(tmp_path):
 
 def test_the_caption_names_scene_split_patch_and_number_of_runs(tmp_path):
     three_methods(tmp_path, n_seeds=4)
-    latex = render(compare([tmp_path]), "latex")
+    latex = render_comparisons(compare([tmp_path]), "latex")
     caption = next(line for line in latex.splitlines() if line.startswith(r"\caption"))
     for words in ("Tiny (fixed masks; 20 training and 380 test pixels; patch size 7)", "over 4 runs", "is in bold"):
         assert words in caption
@@ -263,7 +263,7 @@ def test_the_latex_compiles_without_error_or_overfull_box(tmp_path, what):
     else:
         make_run(runs, "CNN", names=PINES)
         make_run(runs, "MiM-v1", names=PINES, protocol={"split": "random, 10 % of each class train", "border": "skip"})
-    table = render(compare([runs], mixed_protocols=what == "mixed"), "latex")
+    table = render_comparisons(compare([runs], mixed_protocols=what == "mixed"), "latex")
     assert ("Part 1 of 2" in table) == (what == "seven")
     lines = (page, r"\usepackage{booktabs}", r"\begin{document}", table, r"\end{document}")
     (tmp_path / "page.tex").write_text("\n".join(lines))
@@ -279,7 +279,7 @@ def test_the_latex_compiles_without_error_or_overfull_box(tmp_path, what):
 
 def test_csv_is_a_line_per_figure_in_fractions(tmp_path):
     three_methods(tmp_path, n_seeds=2)
-    rows = list(csv.DictReader(io.StringIO(render(compare([tmp_path]), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_comparisons(compare([tmp_path]), "csv"))))
     assert len(rows) == 3 * (3 + 3 + 4)
     assert {row["n_runs"] for row in rows} == {"2"}
     assert rows[0]["seeds"] == "0-1"
@@ -295,7 +295,7 @@ def test_csv_is_a_line_per_figure_in_fractions(tmp_path):
 def test_csv_leaves_empty_what_is_not_known_and_holds_all_scenes_under_one_head(tmp_path):
     change(make_run(tmp_path, scene="Here"), class_recall=[0.5, None, 0.1])
     make_run(tmp_path, scene="There", names=('a "quoted", name', "B"))
-    rows = list(csv.DictReader(io.StringIO(render(compare([tmp_path]), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_comparisons(compare([tmp_path]), "csv"))))
     woods = next(row for row in rows if row["class_name"] == "Woods")
     assert (woods["mean"], woods["std"]) == ("", "")
     assert rows[0]["std"] == ""
@@ -311,7 +311,7 @@ def test_mcnemar_stands_below_two_runs_and_below_two_methods_seed_by_seed(tmp_pa
     runs = [
         make_run(tmp_path, model, seed, accuracy=a) for model, a in (("CNN", 0.6), ("MiM-v1", 0.9)) for seed in (0, 1)
     ]
-    text = render(compare([runs[0], runs[2]]), "text")
+    text = render_comparisons(compare([runs[0], runs[2]]), "text")
     assert "McNemar" in text
     assert "A is CNN, B is MiM-v1" in text
     assert "two trained networks, not two methods" in text
@@ -321,29 +321,33 @@ def test_mcnemar_stands_below_two_runs_and_below_two_methods_seed_by_seed(tmp_pa
     only_b = ((b == test) & (a != test) & (test > 0)).sum()
     statistic = (abs(only_a - only_b) - 1) ** 2 / (only_a + only_b)
     assert ["0", str(only_a), str(only_b), f"{statistic:.2f}"] in [cells[:4] for cells in lines_of(text)]
-    seeds = [cells[0] for cells in lines_of(render(compare([tmp_path]), "text")) if len(cells) == 5 and cells[3] != "W"]
+    seeds = [
+        cells[0]
+        for cells in lines_of(render_comparisons(compare([tmp_path]), "text"))
+        if len(cells) == 5 and cells[3] != "W"
+    ]
     assert [seed for seed in seeds if seed.isdigit()] == ["0", "1"]
-    assert "A is seed 0, B is seed 1" in render(compare([tmp_path / "CNN"]), "text")
+    assert "A is seed 0, B is seed 1" in render_comparisons(compare([tmp_path / "CNN"]), "text")
     make_run(tmp_path, "MiM-v2")
-    assert "McNemar" not in render(compare([tmp_path]), "text")
+    assert "McNemar" not in render_comparisons(compare([tmp_path]), "text")
 
 
 def test_two_seeds_of_a_method_on_drawn_splits_have_no_test(tmp_path):
     for seed in (0, 1):
         test = np.roll(np.diag([1, 2, 3, 1, 2] * 4), seed + 1, axis=0)
         make_run(tmp_path, seed=seed, test=test, protocol={"split": "random, 10 % of each class train"})
-    assert "McNemar" not in render(compare([tmp_path]), "text")
+    assert "McNemar" not in render_comparisons(compare([tmp_path]), "text")
 
 
 def test_mcnemar_is_left_out_in_a_sentence_where_maps_are_missing_or_differ(tmp_path):
     make_run(tmp_path, "CNN", maps=False)
     run = make_run(tmp_path, "MiM-v1")
-    text = render(compare([tmp_path]), "text", 500)
+    text = render_comparisons(compare([tmp_path]), "text", 500)
     assert "McNemar's test is left out: " in text
     assert "maps.npz is missing or damaged" in text
     (run / "maps.npz").write_bytes(b"PK\x03\x04")
     make_run(tmp_path, "CNN", 0)
-    assert "McNemar's test is left out: " in render(compare([tmp_path]), "text", 500)
+    assert "McNemar's test is left out: " in render_comparisons(compare([tmp_path]), "text", 500)
 
 
 def test_mcnemar_bears_another_training_mask_where_the_test_pixels_agree(tmp_path):
@@ -351,13 +355,13 @@ def test_mcnemar_bears_another_training_mask_where_the_test_pixels_agree(tmp_pat
         make_run(tmp_path, "CNN", seed, accuracy=0.5)
         prints = {"cube": "c0be" * 16, "ground_truth": "97" * 32, "masks": "1", "split": f"{seed}"}
         make_run(tmp_path, "MiM-v1", seed, protocol={"n_validation": 2, "val_fraction": 0.1, "fingerprints": prints})
-    text = render(compare([tmp_path], mixed_protocols=True), "text")
+    text = render_comparisons(compare([tmp_path], mixed_protocols=True), "text")
     assert "A is CNN (a), B is MiM-v1 (b)" in text
 
 
 def test_wilcoxon_says_when_the_seeds_are_too_few_and_prints_no_star(tmp_path):
     three_methods(tmp_path, n_seeds=3)
-    text = render(compare([tmp_path]), "text", 300)
+    text = render_comparisons(compare([tmp_path]), "text", 300)
     assert (
         "with 3 seeds nothing can be significant: the smallest p is 2/8 = 0.250, 0.750 after"
         in text.lower().replace("holm", "Holm")
@@ -374,7 +378,7 @@ def test_wilcoxon_over_enough_seeds_gives_p_after_holm_and_no_such_sentence(tmp_
     for place, model in enumerate(MODELS):
         for seed, run in enumerate(compare([tmp_path / model])[0].runs):
             change(run.folder, overall_accuracy=0.8 + 0.05 * place + 0.001 * seed * (1 + place))
-    text = render(compare([tmp_path]), "text", 200)
+    text = render_comparisons(compare([tmp_path]), "text", 200)
     assert "nothing can be" not in text
     found = row(text, "MiM-v1 - MiM-v2")
     assert found[1:] == ["8", "-5.35", "0", "0.008", "0.023"]  # 2/2^8, times three
@@ -387,7 +391,7 @@ def test_of_many_pairs_only_the_significant_ones_are_listed(tmp_path):
                 make_run(tmp_path, seed=seed, patch=patch, maps=False),
                 overall_accuracy=(0.8 if patch == 15 else 0.5) + 0.0001 * seed,
             )
-    text = render(compare([tmp_path]), "text", 200)
+    text = render_comparisons(compare([tmp_path]), "text", 200)
     assert "Of 21 pairs of methods the 6 with p of 0.05 or less after Holm are listed" in text
     assert text.count("- CNN, patch 15 ") == 6
 
@@ -396,14 +400,14 @@ def test_methods_without_common_seeds_have_no_test_and_it_is_said(tmp_path):
     for seed in (0, 1):
         make_run(tmp_path, "CNN", seed)
         make_run(tmp_path, "MiM-v1", seed + 5)
-    text = render(compare([tmp_path]), "text")
+    text = render_comparisons(compare([tmp_path]), "text")
     assert "no two methods have two in common" in text
     assert "the methods have no seed in common" in text
 
 
 def test_a_table_without_columns_is_its_notes(tmp_path):
     table = Table("", "", (), notes=("nothing to show",))
-    assert [show(table, format, 80) for format in ("text", "markdown", "latex")] == [
+    assert [render_table(table, format, 80) for format in ("text", "markdown", "latex")] == [
         "- Nothing to show.",
         "- Nothing to show.",
         "% Nothing to show.",
@@ -450,7 +454,7 @@ def test_compare_prints_the_table_alone_on_standard_output(call, tmp_path):
         (["--audit", "--dataset", "tiny", "--format", "csv"], "--audit does not use --format"),
         (["--compare", "x", "--format", "html"], "invalid choice: 'html'"),
         (["--compare"], "expected at least one argument"),
-        (["--compare", "nowhere"], "it is not there; give the folder of a run"),
+        (["--compare", "nowhere"], "nowhere does not exist; give the folder of a run"),
     ],
 )
 def test_flags_that_do_not_go_together_and_wrong_paths_are_one_sentence(
@@ -471,7 +475,7 @@ def test_protocols_that_differ_are_refused_with_code_2(call, tmp_path):
     code, out, err = call("--compare", tmp_path)
     assert code == 2
     assert not out
-    assert "--mixed_protocols" in err
+    assert "mixed_protocols" in err
     assert call("--compare", tmp_path, "--mixed_protocols")[0] == 0
 
 

@@ -116,7 +116,7 @@ def test_without_npm_or_its_registry_one_sentence_says_so(static, npm, monkeypat
     with pytest.raises(InputError, match=r"npm error request to the registry failed.*connect this machine"):
         server.install_scripts(static)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"npm is not there .* install Node\.js"):
+    with pytest.raises(InputError, match=r"npm, .* is not installed; install Node\.js"):
         server.install_scripts(static)
     assert _files(static) == {"index.html": "page"}
 
@@ -150,7 +150,7 @@ def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_pat
         process.kill()
     assert process.returncode == 0
     assert said.decode() == ""
-    assert complained.decode() == "the visdom server has ended\n"
+    assert complained.decode() == "the visdom server has stopped\n"
 
 
 def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
@@ -163,10 +163,10 @@ def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert (
         said
-        == f"visdom: port {port} is taken, perhaps by such a server; name another with make visdom PORT={port + 1}\n"
+        == f"visdom: port {port} is taken, perhaps by another visdom server; choose another with `make visdom PORT={port + 1}`\n"
     )
     assert server.main(["--port", "99999", "--keep", str(tmp_path)]) == 2
-    assert "port 99999: ports go from 0 to 65535" in capsys.readouterr().err
+    assert "port must be from 0 to 65535, not 99999" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monkeypatch):

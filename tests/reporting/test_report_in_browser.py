@@ -111,7 +111,7 @@ def expected(run, row, column):
     elif at["train"] or at["validation"]:
         said.append("training pixel" if at["train"] else "validation pixel")
     else:
-        said.append("neither trains nor tests" if truth else "no label")
+        said.append("neither training nor test pixel" if truth else "no label")
     return said
 
 
@@ -315,10 +315,10 @@ def test_the_curves_read_out_the_epoch_under_the_pointer(opened):
     browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plots[1])
     box = browser.run("return arguments[0].getBoundingClientRect().toJSON()", plots[1])
     mouse(browser, "mouseMoved", box["x"] + 54, box["y"] + 60)  # just right of the axis: the first epoch
-    told = browser.run("return document.querySelectorAll('.told')[1].textContent")
+    told = browser.run("return document.querySelectorAll('.chart-readout')[1].textContent")
     assert told == "Epoch 1: training 20.00 % · validation 10.00 %"
     entry = run.metrics["accuracy_by_distance"][-1]
-    told = browser.run("return document.querySelectorAll('.told')[3].textContent")
+    told = browser.run("return document.querySelectorAll('.chart-readout')[3].textContent")
     assert f"right {100 * entry['accuracy']:.2f} %" in told
     assert "NaN" not in browser.run("return document.getElementById('curves').innerHTML")
 
@@ -396,7 +396,7 @@ def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_pa
 
 def test_the_page_of_one_epoch_without_validation_works(opened):
     browser, _ = opened(n_epochs=1, n_scales=1, validation=False, shape=(9, 12))  # noqa: F811
-    told = browser.run("return [...document.querySelectorAll('.told')].map((e) => e.textContent)")
+    told = browser.run("return [...document.querySelectorAll('.chart-readout')].map((e) => e.textContent)")
     assert told[0] == "Epoch 1: loss 2.5000"
     assert told[1] == "Epoch 1: training 20.00 %"
     assert browser.run("return document.querySelectorAll('#training-charts svg .dot').length") >= 3

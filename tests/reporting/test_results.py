@@ -118,7 +118,7 @@ def test_json_that_is_missing_or_damaged_is_refused(tmp_path, content):
     path = tmp_path / "config.json"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    fault = "is not there; give the folder of a run" if content is None else "is damaged or cannot be read; leave"
+    fault = "does not exist; give the folder of a run" if content is None else "is damaged or cannot be read; leave"
     with pytest.raises(InputError, match=f"{path} {fault}"):
         results.read_json(path)
 

@@ -73,7 +73,7 @@ def test_other_test_pixels_are_refused(tmp_path):
     test = np.zeros((SIDE, SIDE), dtype=np.int64)
     test[5, :12] = 2
     first, second = map(read, make_pair(tmp_path, test, np.roll(test, 1, axis=1)))
-    with pytest.raises(InputError, match=f"{first.folder} and {second.folder} test other pixels"):
+    with pytest.raises(InputError, match=f"{first.folder} and {second.folder} have different test pixels"):
         mcnemar_of_runs(first, second)
 
 

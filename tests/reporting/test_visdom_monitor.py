@@ -28,7 +28,7 @@ pytest_plugins = ["browser"]
 NAMES, PALETTE = ("Land", "Water", "Roof"), ("#1f77b4", "#e13c2d", "#0f960f")
 CURVES = ("training loss", "accuracy, %", "learning rate")
 PICTURES = ("false colour", "ground truth", "train pixels", "validation pixels", "test pixels")
-AT_END = ("prediction", "classes and figures, %", "settings", "confusion matrix, %")
+AT_END = ("prediction", "classes and scores, %", "settings", "confusion matrix, %")
 SPECTRA = ("spectra: mean and standard deviation of each class", "spectra of random training pixels")
 
 
@@ -37,7 +37,7 @@ def _at_once(monkeypatch):
     """Small pictures, no pause between two sendings, and a server that is away is asked again soon."""
     monkeypatch.setattr(maps, "DPI", 40)
     monkeypatch.setattr(VisdomMonitor, "PAUSE", (0.01, 0.05))
-    monkeypatch.setattr(VisdomMonitor, "AGAIN", (0.05, 0.2))
+    monkeypatch.setattr(VisdomMonitor, "RETRY", (0.05, 0.2))
     monkeypatch.setattr(VisdomMonitor, "WAIT_AT_END", 60.0)
 
 
@@ -248,7 +248,7 @@ def test_a_server_that_comes_late_dies_and_comes_back_changes_no_bit_and_shows_e
 
     def disturbed(monitor, record, model):
         epoch(monitor, record, model)
-        maps.append(monitor.drawn > 0)
+        maps.append(monitor.seconds_drawn > 0)
         if record["epoch"] in (3, 9):
             wait_until(lambda: monitor.answers is False, "that no server answers is noticed")
             server.start()
@@ -257,7 +257,7 @@ def test_a_server_that_comes_late_dies_and_comes_back_changes_no_bit_and_shows_e
             server.kill()
 
     monkeypatch.setattr(VisdomMonitor, "epoch", disturbed)
-    monkeypatch.setattr(VisdomMonitor, "SHARE_DRAWN", 1e6)  # a map after every epoch in which a server answers
+    monkeypatch.setattr(VisdomMonitor, "DRAWING_FRACTION", 1e6)  # a map after every epoch in which a server answers
     monkeypatch.setattr(VisdomMonitor, "MAPS", 100)
     try:
         said, folder = train("--epoch", "12", "--visdom", server.url)
@@ -281,14 +281,14 @@ def test_a_server_that_comes_late_dies_and_comes_back_changes_no_bit_and_shows_e
     )
     told = _told(said)
     assert len(told) == 4 and all(map(str.startswith, told, expected)), told
-    assert "is gone" in told[2]
+    assert "no longer answers" in told[2]
     assert kept == windows, "what a finished run showed is there after the server was started again"
 
 
 def test_a_visdom_server_that_is_not_there_is_one_line_and_the_run_goes_on(train):
     said, _ = train("--visdom", "http://127.0.0.1:9", model="CNN")
     lines = _told(said)
-    assert len(lines) == 1 and "goes on" in lines[0], lines
+    assert len(lines) == 1 and "training continues" in lines[0], lines
 
 
 @pytest.mark.parametrize("after", [None, 30.0], ids=["never", "after 30 s"])

@@ -1,9 +1,9 @@
-/* Curves as SVG, with a read-out under the pointer or by the arrow keys. */
+/* Curves as SVG, with a read-out that follows the pointer or the arrow keys. */
 
-const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2"]; // not colour alone tells lines apart
+const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2"]; // lines differ in more than colour
 const EDGE = { left: 52, right: 12, top: 10, bottom: 38 };
 
-/** An SVG element with attributes and, where given, text. */
+/** Make an SVG element with attributes and, if given, text. */
 function svg(name, attributes = {}, text = null) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -11,7 +11,7 @@ function svg(name, attributes = {}, text = null) {
   return element;
 }
 
-/** An HTML element with a class and children (elements or text). */
+/** Make an HTML element with a class and children (elements or text). */
 function html(name, kind, ...children) {
   const element = document.createElement(name);
   if (kind) element.className = kind;
@@ -19,7 +19,7 @@ function html(name, kind, ...children) {
   return element;
 }
 
-/** Steps of 1, 2 or 5 times a power of ten that cover a range with about so many ticks. */
+/** Choose about `about` ticks in a range, in steps of 1, 2 or 5 times a power of ten. */
 function ticks(low, high, about) {
   const rough = (high - low || Math.abs(high) || 1) / about;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -31,27 +31,28 @@ function ticks(low, high, about) {
 
 /**
  * Add a chart to `host`.
- * spec: title; labels, of the points along x; about, what x is; lines, each a name and values (null leaves a gap);
- * bars, the same once; format, of a value; top, of the y axis where it is fixed.
+ * spec: title; labels, of the points along x; about, the meaning of x; label, text for a point along x; lines, each a
+ * name and values (null leaves a gap); bars, one more name and values; format, text for a value; top, of the y axis if
+ * it is fixed.
  */
 function addChart(host, spec) {
   const count = spec.labels.length;
-  const told = html("p", "told");
+  const readout = html("p", "chart-readout");
   const plot = html("div", "plot");
   const key = html("p", "key", ...(spec.bars ? [entry(spec.bars.name, null)] : []));
   key.append(...spec.lines.map((line, i) => entry(line.name, i)));
   const several = spec.lines.length > 1 || spec.bars;
-  host.append(html("section", "chart", html("h3", "", spec.title), ...(several ? [key] : []), plot, told));
+  host.append(html("section", "chart", html("h3", "", spec.title), ...(several ? [key] : []), plot, readout));
   const values = spec.lines.flatMap((line) => line.values).filter((value) => value !== null);
   const high = spec.top ?? (Math.max(...values, 0) || 1);
-  let at = count - 1; // the point that is told
-  let toX, toY, bottom, drawn; // of what is drawn now
+  let at = count - 1; // the point in the read-out
+  let toX, toY, bottom, drawn; // of the present drawing
 
   function draw(wide = plot.clientWidth || 420) {
     const tall = Math.round(Math.min(260, Math.max(190, 0.5 * wide)));
     bottom = tall - EDGE.bottom;
     const inner = { wide: wide - EDGE.left - EDGE.right, tall: tall - EDGE.top - EDGE.bottom };
-    const slot = spec.bars ? inner.wide / count : 0; // bars stand between the edges, points reach them
+    const slot = spec.bars ? inner.wide / count : 0; // bars stay between the edges, points reach them
     toX = (i) => EDGE.left + (spec.bars ? (i + 0.5) * slot : count > 1 ? (i * inner.wide) / (count - 1) : inner.wide / 2);
     toY = (value) => EDGE.top + inner.tall * (1 - value / (high * 1.04));
     drawn = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, "aria-hidden": "true" });
@@ -78,33 +79,33 @@ function addChart(host, spec) {
     });
     drawn.append(svg("g", { class: "now" }));
     plot.replaceChildren(drawn);
-    tell(at, false);
+    show(at, false);
   }
 
   function marks(i) {
     const line = { class: "marker", x1: toX(i), x2: toX(i), y1: EDGE.top, y2: bottom };
-    const there = spec.lines.map((each, n) => [n, each.values[i]]).filter(([, value]) => value !== null);
-    return [svg("line", line), ...there.map(([n, value]) => dot(n, toX(i), toY(value)))];
+    const known = spec.lines.map((each, n) => [n, each.values[i]]).filter(([, value]) => value !== null);
+    return [svg("line", line), ...known.map(([n, value]) => dot(n, toX(i), toY(value)))];
   }
 
-  function tell(i, marked = true) {
+  function show(i, marked = true) {
     at = Math.min(Math.max(i, 0), count - 1);
     const all = [...spec.lines, ...(spec.bars ? [spec.bars] : [])];
-    const said = all.map((line) => `${line.name} ${spec.format(line.values[at], line)}`);
-    told.textContent = `${spec.label(spec.labels[at])}: ${said.join(" · ")}`;
+    const values = all.map((line) => `${line.name} ${spec.format(line.values[at], line)}`);
+    readout.textContent = `${spec.label(spec.labels[at])}: ${values.join(" · ")}`;
     plot.setAttribute("aria-valuenow", at + 1);
-    plot.setAttribute("aria-valuetext", told.textContent);
+    plot.setAttribute("aria-valuetext", readout.textContent);
     drawn.querySelector(".now").replaceChildren(...(marked ? marks(at) : []));
   }
 
-  // To a screen reader a chart is a slider along x, whose value is what the read-out says.
+  // To a screen reader a chart is a slider along x, whose value is the text of the read-out.
   const slider = { role: "slider", tabindex: 0, "aria-valuemin": 1, "aria-valuemax": count };
   for (const [name, value] of Object.entries(slider)) plot.setAttribute(name, value);
   plot.setAttribute("aria-label", `${spec.title}, ${spec.about}`);
   const nearest = (event) => {
     const x = ((event.clientX - plot.getBoundingClientRect().left) * drawn.viewBox.baseVal.width) / plot.clientWidth;
     const places = spec.labels.map((_, i) => Math.abs(toX(i) - x));
-    tell(places.indexOf(Math.min(...places)));
+    show(places.indexOf(Math.min(...places)));
   };
   plot.addEventListener("pointermove", nearest);
   plot.addEventListener("pointerdown", nearest);
@@ -113,10 +114,10 @@ function addChart(host, spec) {
     const to = { Home: 0, End: count - 1 }[event.key] ?? (event.key in moves ? at + moves[event.key] : null);
     if (to === null) return;
     event.preventDefault();
-    tell(to);
+    show(to);
   });
   draw();
-  addEventListener("beforeprint", () => draw(420)); // so that figures are of a size that paper shows well
+  addEventListener("beforeprint", () => draw(420)); // a good size on paper
   addEventListener("afterprint", () => draw());
   let drawnFor = plot.clientWidth;
   new ResizeObserver(() => {

@@ -1,6 +1,6 @@
-/* The maps as canvases of one pixel per pixel of the scene; the viewer and the printed page draw from these. */
+/* The maps as canvases with one pixel per pixel of the scene; the viewer and the printed page draw from them. */
 
-/** Take every figure's picture; gives the layers by name: title, values, colours, canvas, key. */
+/** Read the pictures of the figures; returns the layers by name: title, values, colours, canvas, key. */
 async function readLayers(figures) {
   const layers = {};
   for (const figure of figures) {
@@ -20,7 +20,7 @@ async function readLayers(figures) {
     }
     layers[layer.name] = layer;
   }
-  // Only now, when all could be read: a browser that cannot keeps the still pictures.
+  // Only after all were read: a browser that cannot read them keeps the still pictures.
   for (const layer of Object.values(layers)) layer.figure.querySelector("img").replaceWith(layer.canvas);
   return layers;
 }
@@ -35,7 +35,7 @@ function paint(layer, colours) {
   context.putImageData(image, 0, 0);
 }
 
-/** A canvas that lets every pixel outside of a class fade into the page. */
+/** Make a canvas that fades every pixel outside a class into the page. */
 function veil(layer, wanted) {
   const faded = matchMedia("(prefers-color-scheme: dark)").matches ? 0xdc1c1815 : 0xdcf5f5f5;
   const canvas = document.createElement("canvas");
@@ -48,7 +48,7 @@ function veil(layer, wanted) {
   return canvas;
 }
 
-/** "#rrggbb" as [red, green, blue]. */
+/** Split "#rrggbb" into [red, green, blue]. */
 function parts(colour) {
   return [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
 }

@@ -1,7 +1,7 @@
-/* Reads the values of a figure's PNG file without drawing it: a browser may alter what a script reads from a canvas
-   (colour management, protection against fingerprinting), and the read-out must tell the true values. */
+/* Reads the values of a PNG file without drawing it: a browser may alter what a script reads from a canvas (colour
+   management, protection against fingerprinting), and the read-out must show the true values. */
 
-/** Unpack a data: address of a PNG whose rows are unfiltered (see reporting/png.py). */
+/** Unpack a data: address of a PNG whose rows are unfiltered (see reporting/page/png.py). */
 async function readPng(address) {
   const bytes = Uint8Array.from(atob(address.split(",")[1]), (letter) => letter.charCodeAt(0));
   const view = new DataView(bytes.buffer);

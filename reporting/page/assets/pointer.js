@@ -1,12 +1,12 @@
-/* Mouse, finger and keys on the map. */
+/* Mouse, touch and keys on the map. */
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const STILL = 5; // screen pixels that a press may move and still be a tap
 
-/** Let the viewer be used; `tell` is called when another pixel is read, `slid` when the divider was moved. */
-function listen(viewer, tell, slid) {
+/** Make the viewer interactive; `read` is called when another pixel is read, `slid` when the divider was moved. */
+function listen(viewer, read, slid) {
   const { canvas } = viewer;
-  const held = new Map(); // pointers that are down, and where
+  const held = new Map(); // position of each pointer that is down
   let gesture = null; // "tap" until it moves, then "pan"; "slide"; "pinch"
 
   const place = (event) => {
@@ -17,7 +17,7 @@ function listen(viewer, tell, slid) {
     const pixel = viewer.pixelAt(x, y);
     if (pixel && String(pixel) !== String(viewer.cursor)) {
       viewer.moveTo(...pixel);
-      tell();
+      read();
     }
   };
   const spread = () => {
@@ -78,7 +78,7 @@ function listen(viewer, tell, slid) {
       const far = event.shiftKey ? 10 : 1;
       const [row, column] = viewer.cursor ?? [Math.floor(viewer.rows / 2), Math.floor(viewer.columns / 2)];
       viewer.moveTo(...(viewer.cursor ? [row + far * step[0], column + far * step[1]] : [row, column]));
-      tell();
+      read();
     } else if (event.key === "+" || event.key === "=") viewer.zoomBy(1.5, ...cursorPlace());
     else if (event.key === "-") viewer.zoomBy(1 / 1.5, ...cursorPlace());
     else if (event.key === "0") viewer.showAll();

@@ -1,4 +1,4 @@
-/* Puts the page together: without this script it still has its tables and still maps. */
+/* Makes the page interactive: without this script it has its tables and still maps. */
 
 const find = (id) => document.getElementById(id);
 
@@ -17,9 +17,9 @@ async function startMaps(data) {
     find("divider-left").textContent = layers[viewer.shown].title;
     find("divider-right").textContent = viewer.other ? layers[viewer.other].title : "";
   };
-  const slide = (share) => {
-    viewer.divider = share;
-    find("divider").value = Math.round(100 * share);
+  const slide = (fraction) => {
+    viewer.divider = fraction;
+    find("divider").value = Math.round(100 * fraction);
     viewer.draw();
   };
   colour();
@@ -57,7 +57,7 @@ async function startMaps(data) {
   redraw();
 }
 
-/* The classes become buttons: pointed at, a class is singled out for now; pressed, until it is pressed again. */
+/* The classes become buttons: a class is highlighted while the pointer is on it, or from one click to the next. */
 function startLegend(viewer) {
   for (const item of document.querySelectorAll(".legend li")) {
     const label = Number(item.dataset.class);
@@ -81,11 +81,11 @@ function startLegend(viewer) {
   }
 }
 
-/** What is known of a pixel, in words and with the classes' swatches. */
+/** Describe a pixel in words, with the swatches of its classes. */
 function readOut(pixel, names) {
   const named = (label, none) => (label ? [html("span", `swatch c${label}`), `${label} ${names[label - 1]}`] : [none]);
-  const part = (title, ...said) => html("span", "", `${title} `, html("b", "", ...said), " ");
-  const kinds = { "in neither": pixel.truth ? "neither trains nor tests" : "no label", test: "test pixel" };
+  const part = (title, ...words) => html("span", "", `${title} `, html("b", "", ...words), " ");
+  const kinds = { "in neither": pixel.truth ? "neither training nor test pixel" : "no label", test: "test pixel" };
   const kind = kinds[pixel.split] ?? `${pixel.split} pixel`;
   const judged = pixel.right === null ? "" : pixel.right ? ", right" : ", wrong";
   return [
@@ -99,15 +99,15 @@ function readOut(pixel, names) {
 }
 
 function startCharts({ curves, distance }) {
-  const share = (value) => (value === null ? null : 100 * value);
+  const inPercent = (value) => (value === null ? null : 100 * value);
   const fixed = (digits) => (value) => (value === null ? "none" : value.toFixed(digits));
   const training = { labels: curves.epoch, about: "epoch", label: (epoch) => `Epoch ${epoch}` };
   const total = { name: "total", values: curves.loss };
   const scales = curves.scales.map((values, i) => ({ name: curves.scale_names[i], values }));
   const lines = { loss: scales.length > 1 ? [total, ...scales] : [{ ...total, name: "loss" }] };
-  lines.accuracy = [{ name: "training", values: curves.train_accuracy.map(share) }];
+  lines.accuracy = [{ name: "training", values: curves.train_accuracy.map(inPercent) }];
   if (curves.val_accuracy.some((value) => value !== null)) {
-    lines.accuracy.push({ name: "validation", values: curves.val_accuracy.map(share) });
+    lines.accuracy.push({ name: "validation", values: curves.val_accuracy.map(inPercent) });
   }
   const host = find("training-charts");
   const percent = (value) => (value === null ? "none" : `${value.toFixed(2)} %`);
@@ -119,12 +119,12 @@ function startCharts({ curves, distance }) {
   }
   const pixels = distance.reduce((sum, step) => sum + step.n, 0);
   addChart(find("distance-chart"), {
-    title: "Accuracy and share of the test pixels, %",
+    title: "Accuracy, and fraction of the test pixels, %",
     labels: distance.map((step) => step.label),
     about: "chessboard distance in pixels",
     label: (label) => `${label} away`,
-    lines: [{ name: "right", values: distance.map((step) => share(step.accuracy)) }],
-    bars: { name: "share of the test pixels", values: distance.map((step) => (100 * step.n) / pixels) },
+    lines: [{ name: "right", values: distance.map((step) => inPercent(step.accuracy)) }],
+    bars: { name: "fraction of the test pixels", values: distance.map((step) => (100 * step.n) / pixels) },
     format: percent,
     top: 100,
   });
@@ -133,9 +133,9 @@ function startCharts({ curves, distance }) {
 function start() {
   const data = JSON.parse(find("data").textContent);
   makeSortable(find("classes"));
-  tellConfusion(find("confusion"), find("pair"), find("counts"), data.classes);
+  explainConfusion(find("confusion"), find("pair"), find("counts"), data.classes);
   find("counts").parentElement.hidden = false;
-  startMaps(data).catch((error) => console.warn("the still maps are shown:", error)); // as in a browser of before 2023
+  startMaps(data).catch((error) => console.warn("the still maps are shown:", error)); // for example by a browser from before 2023
   startCharts(data);
 }
 

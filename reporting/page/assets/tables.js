@@ -1,6 +1,6 @@
-/* The tables: sorted by a column's head, and the confusion matrix told cell by cell. */
+/* The tables: sorted by clicking on a heading, and the confusion matrix explained cell by cell. */
 
-/** Give each column's head a button that sorts the body's rows; what is not a number stands last. */
+/** Give each heading a button that sorts the rows; cells that are not numbers come last. */
 function makeSortable(table) {
   const body = table.tBodies[0];
   for (const head of table.tHead.rows[0].querySelectorAll("th")) {
@@ -30,21 +30,21 @@ function compare(a, b, sign) {
   return sign * (typeof a === "string" ? a.localeCompare(b) : a - b);
 }
 
-/** Tell both classes of the cell under the pointer; switch between per cent of the row and pixels. */
-function tellConfusion(table, told, button, names) {
-  const tell = (event) => {
+/** Show both classes of the cell under the pointer; switch between per cent of the row and pixels. */
+function explainConfusion(table, readout, button, names) {
+  const explain = (event) => {
     const cell = event.target.closest("tbody td");
     if (!cell) return;
     const [row, column] = [cell.parentElement.rowIndex - 1, cell.cellIndex - 1];
     const count = Number(cell.querySelector(".n")?.textContent ?? 0);
-    const share = cell.querySelector(".p")?.textContent;
-    const of = share ? ` (${share} % of the class)` : "";
+    const percent = cell.querySelector(".p")?.textContent;
+    const of = percent ? ` (${percent} % of the class)` : "";
     const end = row === column ? "predicted as such" : `predicted as ${column + 1} ${names[column]}`;
     const pixels = count === 1 ? "pixel" : "pixels";
-    told.textContent = `${count.toLocaleString("en")} test ${pixels} of ${row + 1} ${names[row]}${of}, ${end}`;
+    readout.textContent = `${count.toLocaleString("en")} test ${pixels} of ${row + 1} ${names[row]}${of}, ${end}`;
   };
-  table.addEventListener("pointerover", tell);
-  table.addEventListener("click", tell);
+  table.addEventListener("pointerover", explain);
+  table.addEventListener("click", explain);
   button.addEventListener("click", () => {
     const counts = table.classList.toggle("counts");
     button.setAttribute("aria-pressed", counts);

@@ -1,4 +1,4 @@
-/* The map on the screen: which layer, zoomed how far, which pixel is read, which class is singled out. */
+/* The map on the screen: its layer, its zoom, the pixel that is read, and the class that is highlighted. */
 
 const MOST = 48; // screen pixels per pixel of the scene, at most
 const OF_TRUTH = new Set(["truth", "errors", "split"]); // layers on which a class is that of the ground truth
@@ -8,17 +8,17 @@ class Viewer {
     Object.assign(this, { canvas, layers, data });
     ({ width: this.columns, height: this.rows } = layers.prediction.canvas);
     this.shown = "prediction";
-    this.other = ""; // drawn to the right of the divider
-    this.divider = 0.5; // share of the width
-    this.cursor = null; // [row, column] that the read-out tells
-    this.pinned = this.pointed = 0; // class singled out: kept so, and pointed at for now
+    this.other = ""; // layer to the right of the divider
+    this.divider = 0.5; // fraction of the width
+    this.cursor = null; // [row, column] of the read-out
+    this.pinned = this.pointed = 0; // highlighted class: by a click, and by the pointer
     this.zoom = 1; // 1 shows the whole scene
     this.centre = [this.columns / 2, this.rows / 2];
     this.veils = {};
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
   }
 
-  /** Fit the canvas to its place; gives the screen pixels per pixel of the scene. */
+  /** Fit the canvas to its place, and compute the screen pixels per pixel of the scene. */
   measure() {
     this.wide = this.canvas.parentElement.clientWidth;
     const tall = (this.wide * this.rows) / this.columns;
@@ -39,7 +39,7 @@ class Viewer {
     this.top = Math.round(this.tall / 2 - this.centre[1] * this.scale);
   }
 
-  /* No empty space beside a scene that is larger than its place; one that is smaller stands in the middle. */
+  /* A scene that is larger than its place fills it; a smaller one is centred. */
   within(centre, size, place) {
     const half = place / 2 / this.scale;
     return half >= size / 2 ? size / 2 : Math.min(Math.max(centre, half), size - half);
@@ -47,13 +47,13 @@ class Viewer {
 
   draw() {
     this.measure();
-    if (!this.wide) return; // on paper, where the still maps are shown instead
+    if (!this.wide) return; // on paper, which shows the still maps instead
     const context = this.canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     const dense = devicePixelRatio;
     context.scale(dense, dense);
-    context.imageSmoothingEnabled = this.scale * dense < 1; // pixels stay crisp
+    context.imageSmoothingEnabled = this.scale * dense < 1; // enlarged pixels stay sharp
     const at = this.other ? Math.round(this.divider * this.wide) : this.wide;
     this.drawLayer(context, this.shown, 0, at);
     if (this.other) {
@@ -64,7 +64,7 @@ class Viewer {
       context.fillRect(at - 1, 0, 2, this.tall);
     }
     if (this.cursor) this.drawCursor(context);
-    this.canvas.classList.toggle("near", this.zoom > 1); // then a finger pans the map, not the page
+    this.canvas.classList.toggle("near", this.zoom > 1); // then touch pans the map instead of the page
   }
 
   drawLayer(context, name, from, to) {
@@ -95,14 +95,14 @@ class Viewer {
     }
   }
 
-  /** The pixel of the scene under a place on the canvas, or null beside the scene. */
+  /** Return the pixel of the scene at a place on the canvas, or null outside the scene. */
   pixelAt(x, y) {
     const row = Math.floor((y - this.top) / this.scale);
     const column = Math.floor((x - this.left) / this.scale);
     return row >= 0 && row < this.rows && column >= 0 && column < this.columns ? [row, column] : null;
   }
 
-  /** Zoom by a factor about a place on the canvas, which stays where it is. */
+  /** Zoom by a factor around a place on the canvas, which keeps its position. */
   zoomBy(factor, x = this.wide / 2, y = this.tall / 2) {
     const before = this.scale;
     this.zoom = Math.min(Math.max(this.zoom * factor, 1), Math.max(1, MOST / this.fit));
@@ -122,7 +122,7 @@ class Viewer {
     this.draw();
   }
 
-  /** Move the pixel that is read; the map follows where it would leave the view. */
+  /** Move the pixel that is read; the map follows if it would leave the view. */
   moveTo(row, column) {
     this.cursor = [Math.min(Math.max(row, 0), this.rows - 1), Math.min(Math.max(column, 0), this.columns - 1)];
     const x = this.left + (this.cursor[1] + 0.5) * this.scale;
@@ -131,7 +131,7 @@ class Viewer {
     this.draw();
   }
 
-  /** What is known of the pixel that is read. */
+  /** Return all values of the pixel that is read. */
   read() {
     const [row, column] = this.cursor;
     const value = (name) => this.layers[name].values[row * this.columns + column];
