@@ -187,16 +187,16 @@ def _on_duplicates(findings: dict) -> str:
 
 
 def _on_fitting(settings: dict, n_train: int) -> str:
-    parts = [] if settings["normalize"] == "none" else [f"normalize {settings['normalize']}"]
-    parts += [f"pca {settings['pca']}"] if settings["pca"] else []
+    parts = [] if settings["normalize"] == "none" else [f"normalisation ({settings['normalize']})"]
+    parts += [f"PCA ({settings['pca']} components)"] if settings["pca"] else []
     if not parts:
-        return "With normalize none and no pca nothing is fitted to the spectra."
+        return "Nothing is fitted to the spectra: no normalisation and no PCA."
     where = (
         f"the {n_train:,} training pixels alone"
         if settings["fit_on"] == "train"
-        else "all pixels of the scene, test pixels' spectra (not labels) among them; fit_on train leaves them out"
+        else "all pixels of the scene, including the test pixels' spectra but no labels (fit_on train excludes them)"
     )
-    return f"{' and '.join(parts)} is fitted on {where}."
+    return f"Fitted on {where}: {' and '.join(parts)}."
 
 
 def _verdict(findings: dict, size: str) -> str:

@@ -5,11 +5,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def torchrun(n, *arguments, program=ROOT / "main.py", wait=True):
+def torchrun(n, *arguments, program=ROOT / "main.py", wait=True) -> Any:
     """Start a program in n processes by torchrun; gives what it said, or where it is not waited for the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -28,10 +28,15 @@ def scene():
 def _loader(scene, *, every=1, train=True, seed=0, batch_size=16):
     cube, gt = scene
     pixels, targets = labelled_pixels(gt)
-    options = {"patch_size": PATCH, "batch_size": batch_size}
-    if train:
-        options |= {"generator": torch.Generator().manual_seed(seed), "augment": Augmentation()}
-    return PatchLoader(cube.permute(2, 0, 1), pixels[::every], targets[::every], **options)
+    return PatchLoader(
+        cube.permute(2, 0, 1),
+        pixels[::every],
+        targets[::every],
+        patch_size=PATCH,
+        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(seed) if train else None,
+        augment=Augmentation() if train else None,
+    )
 
 
 def _model(name="CNN", **options):
@@ -79,7 +84,7 @@ def test_the_recorded_loss_is_the_mean_over_scales_and_pixels(scene):
 def test_evaluation_and_prediction_leave_the_model_and_the_random_state_as_they_were(scene):
     model = _model("MiM-v1")
     model.train()
-    model.stages[0].eval()  # a mixed state must come back as it was
+    model.get_submodule("stages.0").eval()  # a mixed state must come back as it was
     modes = [module.training for module in model.modules()]
     bits, random_state = _bits(model), torch.get_rng_state()
     engine.evaluate(model, _loader(scene, train=False))
@@ -101,7 +106,7 @@ def test_validation_does_not_change_what_is_learned(scene):
 def test_validation_counts_pixels_of_every_class_by_their_target(scene):
     model = _model()
     with torch.no_grad():
-        model.head.bias[:] = torch.tensor([-100.0, -100.0, 100.0])  # predicts class 3 everywhere
+        model.get_parameter("head.bias")[:] = torch.tensor([-100.0, -100.0, 100.0])  # predicts class 3 everywhere
     confusion = engine.evaluate(model, _loader(scene, train=False))
     assert confusion.tolist() == [[0, 0, 60], [0, 0, 60], [0, 0, 60]]
 
@@ -208,7 +213,7 @@ def test_the_learning_rate_follows_one_cycle_up_to_lr(scene):
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(scene):
     model = _model()
     with torch.no_grad():
-        model.head.weight[0, 0] = float("nan")
+        model.get_parameter("head.weight")[0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match=r"epoch 1.*learning rate \(lr\)"):
         engine.train(model, _loader(scene), None, engine.TrainConfig(2), Monitor())
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_a_block_is_no_larger_when_embedded_than_as_read(n_bands, monkeypatch):
     assert (max(asked), set(sizes)) == (5, {5 * 9})
 
 
-def raster(cube, wavelengths=None, nodata=None, path="scene"):
+def raster(cube, wavelengths=None, nodata=None, path=Path("scene")):
     return Raster(path, cube.shape, cube.dtype, wavelengths, nodata, _read=lambda start, stop: cube[start:stop])
 
 

@@ -1,6 +1,7 @@
 """Scores against scikit-learn and by hand."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +32,12 @@ def test_all_scores_equal_scikit_learns(case):
     confusion = confusion_matrix(target, prediction, n_classes)
     result = scores(confusion)
     present = result.support > 0
+    none: Any = None  # the scores of each class; the annotations of scikit-learn lack it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, on classes without pixels
         expected = {
-            "recall": sklearn_metrics.recall_score(target, prediction, labels=labels, average=None),
-            "f1": sklearn_metrics.f1_score(target, prediction, labels=labels, average=None),
+            "recall": sklearn_metrics.recall_score(target, prediction, labels=labels, average=none),
+            "f1": sklearn_metrics.f1_score(target, prediction, labels=labels, average=none),
             "overall": sklearn_metrics.accuracy_score(target, prediction),
             "average": sklearn_metrics.balanced_accuracy_score(target, prediction),
             "kappa": sklearn_metrics.cohen_kappa_score(target, prediction),

@@ -9,7 +9,6 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from preprocessing import NORMALIZATIONS, Preprocessing, fit_preprocessing
-from scenes.catalogue import SCENES
 from scenes.matfiles import read_arrays
 from utils import InputError
 
@@ -75,7 +74,7 @@ def test_the_components_of_a_real_scene_are_uncorrelated_and_of_variance_1(real_
     path = real_data / "IndianPines" / "Indian_pines_corrected.mat"
     if not path.is_file():
         pytest.skip(f"{path} is absent")
-    cube = read_arrays(path)[SCENES["IndianPines"].cube_key].astype(np.float32)
+    cube = read_arrays(path)["indian_pines_corrected"].astype(np.float32)
     for normalize in ("zscore", "none"):
         fitted = fit_preprocessing(cube, np.ones(cube.shape[:2]), normalize=normalize, n_components=30)
         covariance = np.cov(fitted(cube).reshape(-1, 30).astype(np.float64), rowvar=False)

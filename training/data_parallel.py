@@ -133,8 +133,10 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         exact = input.float()
         n = input.new_tensor([input.numel() // input.shape[1]], dtype=torch.float32)
         sums = _Sum.apply(torch.cat([exact.sum((0, 2, 3)), n]))

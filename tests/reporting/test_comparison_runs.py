@@ -354,14 +354,23 @@ def test_other_pixels_at_the_same_seed_are_another_protocol(tmp_path):
 
 
 def test_the_folds_of_a_cross_validation_are_one_method_and_another_patch_is_another_protocol(tmp_path):
-    split = "buffered, fold {} of 5 (from 0), blocks of 21 x 21, 7 pixels apart"
+    split = "spatial cross-validation, fold {} of 5 (from 0), blocks of 21 x 21, 7 pixels apart"
     drawn(tmp_path, "CNN", range(5), split=split)
     (method,) = only([tmp_path]).methods
     assert len(method.runs) == 5
-    assert only([tmp_path]).split == "buffered, 5 folds, blocks of 21 x 21, 7 pixels apart"
+    assert only([tmp_path]).split == "spatial cross-validation, 5 folds, blocks of 21 x 21, 7 pixels apart"
     drawn(tmp_path, "CNN", range(5), shift=5, patch=9, split=split.replace("7 pixels", "9 pixels"))
-    with pytest.raises(InputError, match=r"split \(buffered, 5 folds.*7 pixels apart / buffered.*9 pixels apart\)"):
+    with pytest.raises(InputError, match=r"split \(spatial.*, 5 folds.*7 pixels apart / spatial.*9 pixels apart\)"):
         compare([tmp_path])
+
+
+def test_a_spatial_split_that_an_earlier_version_called_buffered_is_the_same_protocol(tmp_path):
+    split = "{}, fold {{}} of 5 (from 0), blocks of 21 x 21, 7 pixels apart"
+    drawn(tmp_path, "CNN", range(5), split=split.format("buffered"))
+    drawn(tmp_path, "MiM-v1", range(5), split=split.format("spatial cross-validation"))
+    comparison = only([tmp_path])
+    assert len(comparison.methods) == 2
+    assert comparison.split == "spatial cross-validation, 5 folds, blocks of 21 x 21, 7 pixels apart"
 
 
 def test_skipped_borders_are_another_protocol_with_another_patch_whatever_the_seeds(tmp_path):

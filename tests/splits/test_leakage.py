@@ -87,7 +87,7 @@ def hand_made():
     train[0, 0], test[1, 1], test[0, 3], test[2, 3], test[1, 6] = 1, 1, 1, 2, 1
     cube = np.arange(21.0).reshape(3, 7, 1)
     cube[1, 6] = cube[0, 0]
-    return Split(train, test, **NAMES, method="by hand"), cube
+    return Split(train, test, NAMES["class_names"], NAMES["palette"], "by hand"), cube
 
 
 def test_the_short_form_of_a_hand_made_split():
@@ -238,9 +238,12 @@ def test_what_cannot_be_examined_is_one_sentence_and_exit_code_2(tiny_scene, cal
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "normalize zscore is fitted on all pixels of the scene"),
-        (["--pca", 2, "--fit_on", "train"], "normalize zscore and pca 2 is fitted on the 27 training pixels alone"),
-        (["--normalize", "none"], "nothing is fitted"),
+        ([], "Fitted on all pixels of the scene, including the test pixels' spectra"),
+        (
+            ["--pca", 2, "--fit_on", "train"],
+            "Fitted on the 27 training pixels alone: normalisation (zscore) and PCA (2 components).",
+        ),
+        (["--normalize", "none"], "Nothing is fitted"),
     ],
 )
 def test_the_pixels_that_fit_the_normalisation_are_told(tiny_scene, audit, flags, words):

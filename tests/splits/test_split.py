@@ -1,6 +1,7 @@
 """Splits share no pixel and lose none, repeat with the seed, and keep what they promise about each class."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -117,11 +118,11 @@ def test_the_seed_decides_the_split_to_the_bit(splitter):
 @every_splitter
 def test_a_split_leaves_the_ground_truth_and_the_global_generator_alone(splitter):
     gt = fields()
-    np.random.seed(0)
-    expected = np.random.random()
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    expected = np.random.random()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     splitter(gt, 0)
-    assert np.random.random() == expected
+    assert np.random.random() == expected  # noqa: NPY002
     np.testing.assert_array_equal(gt, fields())
 
 
@@ -131,6 +132,22 @@ def test_every_pixel_has_the_same_chance_to_train(name):
     chance = np.mean([SPLITTERS[name](gt, seed).train for seed in range(800)], axis=0)
     expected = {"random": 6 / 20, "per class": 5 / 20}[name]
     assert np.abs(chance - expected).max() < 0.07  # four standard deviations
+
+
+PARTS: tuple[Literal["train", "test", "validation"], ...] = ("train", "test", "validation")
+
+
+def test_the_numbers_of_pixels_are_those_of_the_label_maps():
+    split = SPLITTERS["random"](fields(), 0)
+    assert split.n_validation == 0
+    assert split.class_counts("validation").tolist() == [0, 0, 0, 0]
+    split = hold_out(split, 0.2, np.random.default_rng(0))
+    for part, n in zip(PARTS, (split.n_train, split.n_test, split.n_validation), strict=True):
+        by_hand = [sum(label == k for row in getattr(split, part).tolist() for label in row) for k in range(1, 5)]
+        assert split.class_counts(part).tolist() == by_hand
+        assert n == sum(by_hand) > 0
+    few = make_split([[1, 1, 0]], [[0, 0, 2]])
+    assert few.class_counts("train").tolist() == [2, 0, 0, 0]
 
 
 def test_the_method_is_told_in_words():
@@ -186,6 +203,7 @@ def test_validation_is_a_share_of_each_class_of_the_training_pixels_alone(gt, fr
         return
     after = hold_out(before, fraction, np.random.default_rng(seed))
     np.testing.assert_array_equal(after.test, before.test)
+    assert after.validation is not None
     assert not ((after.train > 0) & (after.validation > 0)).any()
     np.testing.assert_array_equal(after.train + after.validation, before.train)
     np.testing.assert_array_equal(after.labelled, gt)
