@@ -51,6 +51,7 @@ def test_the_indian_pines_masks_are_named_in_their_own_order(real_data):
 def test_the_indian_pines_masks_agree_with_the_ground_truth_once_renumbered(real_data):
     scene = real_scene(real_data, "IndianPines", "Indian_pines_gt.mat")
     split = real_split(real_data, scene)
+    assert scene.gt is not None
     renumbered = np.array([0, *IN_GROUND_TRUTH])[split.labelled]
     both = (renumbered > 0) & (scene.gt > 0)
     np.testing.assert_array_equal(renumbered[both], scene.gt[both])
@@ -78,6 +79,7 @@ def test_the_pavia_masks_keep_the_scenes_names(real_data):
 def test_the_indian_pines_masks_are_known_without_the_ground_truth(real_data):
     scene = replace(real_scene(real_data, "IndianPines"), gt=None)
     split = real_split(real_data, scene)
+    assert scene.spec.masks is not None
     assert split.class_names == scene.spec.masks.names
     assert len(split.notes) == 1
     assert "differently" in split.notes[0]
@@ -97,6 +99,7 @@ def test_the_houston_masks_are_transposed(real_data):
 @pytest.mark.parametrize("name", ["IndianPines", "PaviaU", "Salinas", "KSC"])
 def test_the_real_ground_truths_have_the_catalogues_counts(real_data, name):
     scene = real_scene(real_data, name, catalogue.SCENES[name].gt_file)
+    assert scene.gt is not None
     assert tuple(np.bincount(scene.gt.ravel())[1:]) == scene.spec.class_counts
     assert scene.gt.dtype == np.int64
     assert scene.cube is None
@@ -104,6 +107,7 @@ def test_the_real_ground_truths_have_the_catalogues_counts(real_data, name):
 
 def test_the_real_indian_pines_cube_is_read(real_data):
     scene = real_scene(real_data, "IndianPines", "Indian_pines_corrected.mat", need_cube=True)
+    assert scene.cube is not None
     assert scene.cube.shape == (145, 145, 200)
     assert scene.cube.dtype == np.float32
     assert scene.cube.min() > 0
@@ -153,6 +157,8 @@ def test_labels_below_1_in_a_struct_are_unlabelled_and_its_plain_copy_will_do(ti
 def test_the_simulated_scene_needs_no_file(tmp_path):
     scene = load_scene("simulated", tmp_path, need_cube=False)
     assert scene.cube is None
+    assert scene.gt is not None
+    assert scene.spec.shape is not None
     assert scene.gt.shape == scene.spec.shape[:2]
 
 

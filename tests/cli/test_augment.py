@@ -27,8 +27,10 @@ def test_the_written_scene_is_read_and_trained_on(tiny_scene, tmp_path):
     folder = str(tiny_scene.folder)
     assert main.main(["--augment", "2", "--dataset", "Tiny", "--folder", folder]) == 0
     scene = load_scene("augmented-tiny", tiny_scene.folder)
-    assert np.array_equal(scene.cube, tiny_scene.load().cube)
-    split = load_split(*fixed_masks("Augmented_Tiny", tiny_scene.folder), scene)
+    np.testing.assert_array_equal(scene.cube, tiny_scene.load().cube)
+    masks = fixed_masks("Augmented_Tiny", tiny_scene.folder)
+    assert masks is not None
+    split = load_split(*masks, scene)
     assert (split.train > 0).sum() == 2 * (tiny_scene.train > 0).sum()
     assert split.class_names == ("Land", "Water", "Roof")
     command = ["--dataset", "Augmented_Tiny", "--folder", folder, "--model", "CNN", "--patch_size", "3", "--epoch", "1"]

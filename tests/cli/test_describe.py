@@ -1,6 +1,7 @@
 """--describe says what there is, and what it suggests works when it is saved."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,7 @@ def test_a_survey_in_blocks_equals_one_at_once(tmp_path, monkeypatch):
         np.testing.assert_array_equal(values.low, cube.min((0, 1)))
         np.testing.assert_array_equal(values.high, cube.max((0, 1)))
         counts = survey(open_raster(tmp_path / "gt.npy")).counts
+        assert counts is not None
         assert [counts[i] for i in range(7)] == np.bincount((cube[..., 0] % 7).ravel()).tolist()
 
 
@@ -189,6 +191,6 @@ def test_what_cannot_be_described_is_refused(tmp_path, capsys):
 
 
 def test_an_array_is_an_image():
-    raster = Raster.of(GT, None)
+    raster = Raster.of(GT, Path("gt.mat"))
     assert raster.shape == (9, 12, 1)
     np.testing.assert_array_equal(raster.rows(2, 4)[..., 0], GT[2:4])

@@ -61,6 +61,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def do_GET(self):
         name, wanted = self.path.lstrip("/"), self.headers.get("Range")
         self.server.asked.append((name, wanted))
@@ -83,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: self.server.cut])
         return None
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         """Say nothing."""
 
 
@@ -170,7 +172,8 @@ def test_wrong_content_leaves_nothing_in_place(server, tmp_path, name, content, 
     assert not [found for found in names(tmp_path / "Tiny") if found.startswith((name, "."))]
 
 
-def test_a_known_sum_decides_even_where_the_content_fits(server, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("server")
+def test_a_known_sum_decides_even_if_the_content_fits(tmp_path, monkeypatch):
     spec = dataclasses.replace(catalogue.SCENES["Tiny"], sums={"Tiny_gt.mat": "0" * 64})
     monkeypatch.setitem(catalogue.SCENES, "Tiny", spec)
     with pytest.raises(DownloadError, match=f"its SHA-256 is [0-9a-f]{{64}}, but {'0' * 64} is expected"):
@@ -232,7 +235,8 @@ def test_a_file_gone_from_the_server_is_said_with_its_status(server, tmp_path):
     assert names(tmp_path / "Tiny") == {"Tiny.mat", "SHA256SUMS"}
 
 
-def test_what_needs_a_form_is_said_after_the_rest_was_fetched(server, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("server")
+def test_what_needs_a_form_is_said_after_the_rest_was_fetched(tmp_path, monkeypatch):
     spec = catalogue.SCENES["Tiny"]
     masks_only = {name: spec.urls[name] for name in catalogue.MASK_KEYS}
     monkeypatch.setitem(catalogue.SCENES, "Tiny", dataclasses.replace(spec, urls=masks_only))

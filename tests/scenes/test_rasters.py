@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import spectral.io.envi
+from spectral.io.spyfile import SpyFile
 
 from scenes.georeference import map_info_of, pixel_size_of, transform_of
 from scenes.rasters import Raster, open_raster, write_bands, write_labels
@@ -242,6 +243,7 @@ def test_geotiff_written_by_rasterio_is_read(tmp_path, options, dtype):
     raster = open_raster(geotiff(tmp_path / "a.tif", cube, **place, **options))
     assert_reads(raster, cube)
     assert raster.nodata == 7
+    assert raster.georeference is not None
     assert raster.georeference["transform"] == place["transform"]
     assert "UTM zone 31N" in raster.georeference["crs"]
     assert open_raster(geotiff(tmp_path / "b.TIFF", cube)).georeference is None
@@ -294,6 +296,7 @@ def test_spectral_reads_our_labels_and_bands_with_names_colours_and_place(tmp_pa
     )
     write_labels(tmp_path / "map.hdr", LABELS, *LEGEND, like)
     image = spectral.io.envi.open(str(tmp_path / "map.hdr"))
+    assert isinstance(image, SpyFile)
     np.testing.assert_array_equal(np.asarray(image.read_band(0)), LABELS)
     assert image.metadata["class names"] == ["Unlabelled", "Land", "Water", "Roof"]
     assert image.metadata["class lookup"] == ["0", "0", "0", "255", "0", "0", "0", "255", "0", "0", "0", "255"]
@@ -302,6 +305,7 @@ def test_spectral_reads_our_labels_and_bands_with_names_colours_and_place(tmp_pa
     bands = RNG.normal(size=(7, 5, 3)).astype(np.float32)
     write_bands(tmp_path / "p.hdr", bands, LEGEND[0], like)
     image = spectral.io.envi.open(str(tmp_path / "p.hdr"))
+    assert isinstance(image, SpyFile)
     np.testing.assert_array_equal(np.asarray(image.load()), bands)
     assert image.metadata["band names"] == list(LEGEND[0])
     assert open_raster(tmp_path / "p.hdr").georeference == like.georeference

@@ -43,6 +43,12 @@ def load(home, name="myscene", **options):
     return load_scene(name, home.parent, **options)
 
 
+def fixed_split(name, folder, scene):
+    masks = fixed_masks(name, folder)
+    assert masks is not None
+    return load_split(*masks, scene)
+
+
 def refuses(home, match, **options):
     with pytest.raises(InputError, match=match) as caught:
         load(home, **options)
@@ -54,6 +60,9 @@ def test_a_scene_is_found_by_name_by_path_and_by_folder(home):
         scene = load(home, name)
         np.testing.assert_array_equal(scene.cube, CUBE)
         np.testing.assert_array_equal(scene.gt, GT)
+        assert scene.cube is not None
+        assert scene.gt is not None
+        assert scene.spec.rgb_bands is not None
         assert (scene.cube.dtype, scene.gt.dtype) == (np.float32, np.int64)
         assert (scene.spec.name, scene.spec.shape) == ("My-Scene", (9, 12, 4))
         assert scene.spec.class_names == ("Land", "Water", "Roof")
@@ -77,7 +86,7 @@ def test_an_augmented_scene_takes_its_cube_and_ground_truth_from_its_neighbour(h
     scene = load(home, "augmented-indian_pines")
     assert scene.spec.name == "Augmented_IndianPines"
     np.testing.assert_array_equal(scene.cube, CUBE)
-    split = load_split(*fixed_masks(scene.spec, home.parent), scene)
+    split = fixed_split(scene.spec, home.parent, scene)
     np.testing.assert_array_equal(split.train, train)
     assert split.notes == ("more pixels train than test; are the masks swapped?",)
 
@@ -163,7 +172,7 @@ def test_masks_of_any_format_are_used(home):
     np.save(home / "t.npy", train)
     spectral.io.envi.save_image(str(home / "e.hdr"), GT - train)
     describe(home, train="t.npy", test="e.hdr")
-    split = load_split(*fixed_masks("myscene", home.parent), load(home))
+    split = fixed_split("myscene", home.parent, load(home))
     np.testing.assert_array_equal(split.train, train)
     np.testing.assert_array_equal(split.test, GT - train)
 
@@ -196,6 +205,8 @@ def test_pixels_without_data_are_unlabelled_and_leave_the_normalisation_alone(ho
     describe(home, nodata=None if math.isnan(value) else value)
     scene = load(home)
     assert "13 pixels have no data; they count as unlabelled" in caplog.text
+    assert scene.cube is not None
+    assert scene.gt is not None
     np.testing.assert_array_equal(scene.gt, np.where(empty, 0, GT))
     np.testing.assert_array_equal(scene.valid, ~empty)
     np.testing.assert_array_equal(scene.cube[~empty], CUBE[~empty])
@@ -232,11 +243,12 @@ def test_the_files_own_no_data_value_is_used_and_masks_leave_such_pixels_out(hom
     spectral.io.envi.save_image(str(home / "c.hdr"), cube, metadata={"data ignore value": 65535})
     describe(home, cube="c.hdr")
     scene = load(home)
+    assert scene.valid is not None
     assert scene.valid.sum() == GT.size - 1
     train = np.where(np.arange(9)[:, None] < 3, GT, 0)
     for name, mask in (("TRAIN_GT.mat", train), ("TEST_GT.mat", GT - train)):
         scipy.io.savemat(home / name, {name[0] + ("R" if "TRAIN" in name else "E"): mask})
-    split = load_split(*fixed_masks("myscene", home.parent), scene)
+    split = fixed_split("myscene", home.parent, scene)
     assert split.train[0, 3] == 0
     assert (split.train > 0).sum() == (train > 0).sum() - 1
     assert "1 pixels of the masks have no data and were left out" in split.notes
@@ -283,9 +295,10 @@ def test_houston_2018_loses_two_bands_and_its_labels_come_to_the_cubes_grid_as_g
     scene = load_scene("houston2018", tmp_path)
     np.testing.assert_array_equal(scene.cube, cube[..., :4])
     import rasterio
+    from rasterio.enums import Resampling
 
     with rasterio.open(path) as image:
-        expected = image.read(1, out_shape=(9, 12), resampling=rasterio.enums.Resampling.nearest)
+        expected = image.read(1, out_shape=(9, 12), resampling=Resampling.nearest)
     np.testing.assert_array_equal(scene.gt, expected)
     np.testing.assert_array_equal(load_scene("houston2018", tmp_path, need_cube=False).gt, expected)
 
