@@ -151,7 +151,7 @@ def map_blocks(
     batch, margin = engine.predict_batch(model.patch_size, device), model.patch_size // 2
     embedded: dict[int, Tensor] = {}  # (C, W + 2 margin) by row, kept while windows need it
     if block_rows is None:
-        block_rows = max(1, BLOCK_BYTES // (4 * width * max(model.n_bands, model.options.dim)))
+        block_rows = max(1, BLOCK_BYTES // (4 * width * max(model.n_bands, getattr(model.options, "dim", 0))))
     block = max(1, round(block_rows * len(grid) / height / batch)) * batch
     first, stop = start // batch * batch, len(grid) if stop is None else stop
     while first < stop:

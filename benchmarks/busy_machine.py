@@ -33,8 +33,8 @@ def train(policy: str, n_runs: int, flags: list[str]) -> float:
             "8",
             "--output",
         ]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        processes = [subprocess.Popen([*command, str(output)], env=env, **quiet) for output in outputs]
+        quiet = subprocess.DEVNULL
+        processes = [subprocess.Popen([*command, str(each)], env=env, stdout=quiet, stderr=quiet) for each in outputs]
         if any(process.wait() for process in processes):
             raise RuntimeError("a run failed")
         files = [next(output.glob("*/*/*/metrics.json")) for output in outputs]

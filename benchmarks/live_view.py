@@ -63,12 +63,12 @@ def _measure(arguments: list[str]) -> tuple[float, float, float]:
             spent["loop"] = time.perf_counter() - started
             spent["thread"] = time.thread_time() - processor
 
-    def timed_epoch(*positional):
+    def timed_epoch(*positional) -> None:
         started = time.perf_counter()
         epoch(*positional)
         spent["inside"] += time.perf_counter() - started
 
-    engine.train, VisdomMonitor.epoch = timed_train, timed_epoch
+    engine.train, VisdomMonitor.epoch = timed_train, timed_epoch  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
             with contextlib.redirect_stderr(io.StringIO()) as said:

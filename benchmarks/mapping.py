@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def write_inputs(folder: Path, args, height: int, width: int, bands: int) -> lis
     """Write a scene and a checkpoint; the command that maps the one with the other."""
     folder.mkdir()
     scene = folder / "scene.hdr"
-    write_bands(scene, Noise(height, width, bands), [f"band {i}" for i in range(bands)])
+    write_bands(scene, cast(np.ndarray, Noise(height, width, bands)), [f"band {i}" for i in range(bands)])
     torch.manual_seed(0)
     model = create_model(args.model, n_bands=bands, n_classes=9, patch_size=args.patch_size)
     preprocessing = Preprocessing("zscore", "scene", np.zeros(bands, np.float32), np.ones(bands, np.float32))

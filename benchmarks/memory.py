@@ -23,6 +23,7 @@ def main():
     parser.add_argument("--limit", type=float, default=4.0, help="GiB; the exit code is 1 above it")
     args = parser.parse_args()
     spec = SCENES["PaviaU"]
+    assert spec.shape is not None and spec.cube_file is not None and spec.gt_file is not None
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / spec.folder
         home.mkdir()

@@ -46,6 +46,7 @@ def main():
     args = parser.parse_args()
 
     scene = load_scene(args.dataset, args.folder)
+    assert scene.cube is not None
     home = args.folder / scene.spec.folder
     split = load_split(home / "TRAIN_GT.mat", home / "TEST_GT.mat", scene)  # checks the masks; split.test stays unused
     cube = torch.from_numpy(fit_preprocessing(scene.cube, split.train)(scene.cube)).permute(2, 0, 1)

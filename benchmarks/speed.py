@@ -19,7 +19,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 from unittest import mock
 
 import numpy as np
@@ -67,10 +69,12 @@ class Subject:
         self.pixels = torch.ones(self.cube.shape[:2]).nonzero()
         self.targets = torch.arange(len(self.pixels)) % N_CLASSES
 
-    def _loader(self, n, batch, train):
+    def _loader(self, n, batch, train) -> PatchLoader:
+        """Make the loader, or the peer's, which is used in the same way."""
         chosen, targets = self.pixels.repeat(-(-n // len(self.pixels)), 1)[:n], torch.arange(n) % N_CLASSES
         if self.loader_peer:
-            return ItemLoader(PatchByPatch(self.cube, chosen, targets, self.patch_size), batch, train)
+            peer = ItemLoader(PatchByPatch(self.cube, chosen, targets, self.patch_size), batch, train)
+            return cast(PatchLoader, peer)
         options = {"generator": torch.Generator().manual_seed(0), "augment": Augmentation()} if train else {}
         image = self.cube.permute(2, 0, 1)
         return PatchLoader(image, chosen, targets, patch_size=self.patch_size, batch_size=batch, **options)
@@ -106,10 +110,10 @@ class Subject:
 def thin_product() -> float:
     """Seconds of the thin matrix product."""
     a, b = torch.ones(THIN[0], THIN[1]), torch.ones(THIN[1], THIN[2])
-    a @ b
+    torch.mm(a, b)
     started = time.perf_counter()
     for _ in range(5):
-        a @ b
+        torch.mm(a, b)
     return (time.perf_counter() - started) / 5
 
 
@@ -162,7 +166,7 @@ def pixels_to_map(patch_size: int) -> int:
 def flops_per_pixel(subject: Subject) -> int:
     """Operations of mapping a pixel: those of its patch, of whose pixels all but one are embedded for other patches."""
     patch = torch.zeros(1, subject.bands, subject.patch_size, subject.patch_size)
-    embedding = 2 * subject.bands * subject.model.options.dim
+    embedding = 2 * subject.bands * asdict(subject.model.options)["dim"]
     return count_flops(subject.model, patch) - (subject.patch_size**2 - 1) * embedding
 
 
@@ -245,7 +249,7 @@ def growth(name, rounds) -> list[dict]:
     rows = []
     for size, values in GROWTH.items():
         keys = {"patch": "patch_size", "scene": "side"}
-        made = {v: {"patch_size": 7} | {keys.get(size, size): v} for v in values}
+        made: dict[int, dict[str, Any]] = {v: {"patch_size": 7} | {keys.get(size, size): v} for v in values}
         subjects = {v: Subject(name, **options) for v, options in made.items()}
         calls = {}
         for v, subject in subjects.items():

@@ -78,6 +78,7 @@ def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
             facts = {"nodata": spec.nodata, "wavelengths": spec.wavelengths}
             return replace(raster, **{fact: value for fact, value in facts.items() if value is not None}), spec.name
     scene = load_scene(name, folder)
+    assert scene.cube is not None
     cube = scene.cube if scene.valid is None else np.where(scene.valid[:, :, None], scene.cube, np.float32(np.nan))
     return replace(Raster.of(cube, path), wavelengths=scene.spec.wavelengths), spec.name
 

@@ -13,7 +13,7 @@ from utils import InputError, did_you_mean, plain_name
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 FILE = "scene.toml"
 _LONGEST = 1 << 22  # bytes of a file

@@ -8,6 +8,8 @@ import numpy as np
 
 from utils import InputError, fingerprint
 
+Part = Literal["train", "test", "validation"]
+
 
 @dataclass(frozen=True)
 class Split:
@@ -56,7 +58,12 @@ class Split:
         """Number of validation pixels."""
         return 0 if self.validation is None else int((self.validation > 0).sum())
 
-    def class_counts(self, part: Literal["train", "test", "validation"]) -> np.ndarray:
+    def masks(self) -> dict[Part, np.ndarray]:
+        """Give the label maps of training, validation if there is one, and test."""
+        held_out: dict[Part, np.ndarray] = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, **held_out, "test": self.test}
+
+    def class_counts(self, part: Part) -> np.ndarray:
         """Count the pixels of each class in a part of the split, (K,) int64."""
         labels = getattr(self, part)
         return np.zeros(self.n_classes, dtype=np.int64) if labels is None else count_classes(labels, self.n_classes)

@@ -50,6 +50,7 @@ class VisdomServer:
 
     def answers(self) -> bool:
         """Whether it answers."""
+        assert self.process is not None and self.process.stderr is not None
         assert self.process.poll() is None, self.process.stderr.read().decode()
         try:
             return self.session.post(f"{self.url}/env_state", data="{}", timeout=5).ok

@@ -65,10 +65,11 @@ class Checkpoint:
                 f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
             ) from error
         names = [each.name for each in fields(cls)]
-        content = {"wavelengths": None} | content if isinstance(content, dict) else {}  # the oldest have none
-        if content.get("kind") != KIND or not {*names} <= {*content}:
+        entries: dict[str, Any] = {"wavelengths": None}  # the oldest have none
+        entries |= content if isinstance(content, dict) else {}
+        if entries.get("kind") != KIND or not {*names} <= {*entries}:
             raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
-        return cls(**{name: content[name] for name in names})
+        return cls(**{name: entries[name] for name in names})
 
     def network(self, device: torch.device) -> tuple[PatchClassifier, Preprocessing]:
         """Make the network on a device, with the best scan back end there, whatever it was trained with.
@@ -76,8 +77,10 @@ class Checkpoint:
         Returns:
             The network, and the normalisation that it was trained on.
         """
-        options = {k: "auto" if k == "scan_backend" else value for k, value in self.model["options"].items()}
-        sizes = {name: self.model[name] for name in ("n_bands", "n_classes", "patch_size")}
+        options: dict[str, Any] = {
+            k: "auto" if k == "scan_backend" else value for k, value in self.model["options"].items()
+        }
+        sizes: dict[str, Any] = {name: self.model[name] for name in ("n_bands", "n_classes", "patch_size")}
         model = create_model(self.model["name"], **sizes, **options).to(device)
         model.load_state_dict(self.state["weights"])
         return model, Preprocessing.from_state(self.preprocessing)

@@ -1,7 +1,7 @@
 """Everything that a run depends on, in one object: the command line makes it, and config.json holds it."""
 
 import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -196,7 +196,7 @@ class RunConfig:
         if not isinstance(content, dict):
             raise refusal
         if {"arguments", "options", "seed"} <= set(content) and isinstance(content["arguments"], dict):
-            entries = {name: value for name, value in content["arguments"].items() if name not in DROPPED}
+            entries: Any = {name: value for name, value in content["arguments"].items() if name not in DROPPED}
             entries |= {"model_options": content["options"], "seed": content["seed"]}
             entries = {RENAMED.get(name, name): value for name, value in entries.items()}
         else:
@@ -229,7 +229,7 @@ class RunConfig:
         return " \\\n    ".join([start_command(processes), *filter(None, flags)])
 
 
-def _restored(setting, value):
+def _restored(setting: Field, value: Any) -> Any:
     """A value of a field as JSON has it, as the field has it."""
     if setting.name == "model_options":
         return {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}

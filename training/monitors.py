@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from mapping import map_scene
-from reporting.colours import false_colour
 from reporting.live import panes
 from reporting.live.client import environment_name
 from reporting.live.monitor import JsonLog, Monitors, ProgressBar
@@ -39,19 +38,18 @@ def _draw(job: Job, model, n_pixels: int) -> tuple[np.ndarray, int]:
     """Label map from about n_pixels predicted pixels, at most, and how many they were."""
     height, width = job.split.train.shape
     stride = math.ceil(math.sqrt(height * width / n_pixels))
-    settings = {"border": job.config.border, "precision": job.config.precision}
-    labels, _ = map_scene(model, job.cube, stride=stride, valid=job.scene.valid, **settings)
+    border, precision = job.config.border, job.config.precision
+    labels, _ = map_scene(model, job.cube, stride=stride, border=border, valid=job.scene.valid, precision=precision)
     return labels, max(1, height // stride) * max(1, width // stride)
 
 
 def _subject(job: Job, folder: Path) -> Subject:
     config, split, spec = job.config, job.split, job.scene.spec
     where = () if config.output.name == USUAL_OUTPUT else (config.output.name,)
-    masks = {"train": split.train, "validation": split.validation, "test": split.test}
-    masks = {title: mask for title, mask in masks.items() if mask is not None}
-    pictures = {"false colour": partial(false_colour, job.raw_cube, spec.rgb_bands)}
+    masks = split.masks()
+    pictures = {"false colour": job.false_colour}
     pictures |= {"ground truth": lambda: split.labelled}
-    pictures |= {f"{title} pixels": lambda mask=mask: mask for title, mask in masks.items()}
+    pictures |= {f"{part} pixels": lambda mask=mask: mask for part, mask in masks.items()}
     parts = "".join(f" {name}={value}" for name, value in config.model_options.items() if name != "scan_backend")
     settings = _settings(job, folder)
     return Subject(
@@ -67,7 +65,7 @@ def _subject(job: Job, folder: Path) -> Subject:
         shape=split.train.shape,
         class_names=split.class_names,
         palette=split.palette,
-        counts={title: split.class_counts(title).tolist() for title in masks},
+        counts={part: split.class_counts(part).tolist() for part in masks},
         settings=settings,
         pictures=pictures,
         spectra=_spectra(job) if config.with_exploration else {},

@@ -9,7 +9,6 @@ import numpy as np
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from reporting import results
-from reporting.colours import false_colour
 from reporting.figures import curves
 from reporting.run_folder import Run, write_maps
 from reporting.run_report import write_pictures_and_page
@@ -67,7 +66,7 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         folder,
         **{name: mask.astype(label_type(split.n_classes)) for name, mask in masks.items()},
         confidence=confidence.astype(np.float16),
-        false_colour=false_colour(job.raw_cube, job.scene.spec.rgb_bands),
+        false_colour=job.false_colour(),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
     write_pictures_and_page(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))

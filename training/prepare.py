@@ -15,6 +15,7 @@ from models.base import PatchClassifier
 from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results
+from reporting.colours import false_colour
 from splits.choose import make_split
 from splits.leakage import brief, brief_sentence
 from splits.split import Split, hold_out, skip_border
@@ -46,6 +47,11 @@ class Job:
         """The cube as read, (H, W, n_bands) float32."""
         assert self.scene.cube is not None  # `prepare` takes a scene with its cube
         return self.scene.cube
+
+    def false_colour(self) -> np.ndarray:
+        """Give the scene in false colour, (H, W, 3) uint8."""
+        assert self.scene.spec.rgb_bands is not None  # known once the cube has been read
+        return false_colour(self.raw_cube, self.scene.spec.rgb_bands)
 
     def loader(self, mask: np.ndarray, **options) -> PatchLoader:
         """Patches and targets of a label map."""

@@ -33,7 +33,7 @@ def test_every_setting_and_every_part_is_a_flag_with_help():
 def test_the_help_shows_every_default():
     for name, value in defaults(None).items():
         if value not in (None, False):
-            assert f"(default: {'yes' if value is True else value})" in flags()[name].help, name
+            assert f"(default: {'yes' if value is True else value})" in (flags()[name].help or ""), name
 
 
 def test_every_mode_has_a_function_and_takes_flags_that_exist():

@@ -24,7 +24,8 @@ scans = pytest.mark.parametrize("scan", ["halves", "whole"])
 def t_mamba(scan="halves", decay="both", dtype=torch.float64, *, grids=(5, 3), types=(1, 2, 3, 4), **switches) -> Any:
     """A T-Mamba with no parameter left at its start, and nothing dropped."""
     torch.manual_seed(0)
-    options = MiMOptions(**SMALL | {"d_inner": 40, "dropout": 0.0} | switches, scan=scan, decay=decay)
+    settings: dict[str, Any] = {**SMALL, "d_inner": 40, "dropout": 0.0, **switches, "scan": scan, "decay": decay}
+    options = MiMOptions(**settings)
     return shaken(TMamba(*grids, scan_types=types, options=options)).to(dtype)
 
 
