@@ -39,8 +39,8 @@ def windows(mask, half):
 
 
 def split(gt, fold=0, seed=0, **options):
-    options: dict[str, Any] = {"patch_size": 3, "n_folds": 3} | options | NAMES
-    return split_spatial(gt, np.random.default_rng(seed), fold=fold, **options)
+    keywords: dict[str, Any] = {"patch_size": 3, "n_folds": 3} | options | NAMES
+    return split_spatial(gt, np.random.default_rng(seed), fold=fold, **keywords)
 
 
 def splits_of(gt, n_folds, **options):
