@@ -28,7 +28,7 @@ def make_folder(parent: Path, suffix: str = "") -> Path:
         try:
             folder.mkdir()
             return folder
-        except FileExistsError:
+        except FileExistsError:  # noqa: PERF203 - another run has just taken this name
             continue
     raise FileExistsError(f"{parent / name}: too many runs started in this second")
 
