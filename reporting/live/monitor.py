@@ -80,7 +80,7 @@ class ProgressBar(Monitor):
         self.bar = Bar(n_epochs * self.work + n_map, first * self.work)
         self.mapped, self.scores = 0, ""
 
-    def epoch(self, record: dict, model) -> None:  # noqa: ARG002
+    def epoch(self, record: dict, model) -> None:
         self.scores = f"loss {record['loss']:.3f}, train {100 * record['train_accuracy']:.1f} %"
         if record["val_accuracy"] is not None:
             self.scores += f", val {100 * record['val_accuracy']:.1f} %"
@@ -158,6 +158,6 @@ class JsonLog(Monitor):
         self.path = path
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in records))
 
-    def epoch(self, record: dict, model) -> None:  # noqa: ARG002
+    def epoch(self, record: dict, model) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

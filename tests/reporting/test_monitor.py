@@ -1,4 +1,4 @@
-"""What a run shows on a terminal, and what it writes where nobody watches."""
+"""What a run shows on a terminal, and what it writes without one."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def record(epoch, loss=0.5, train=0.75, val=None):
 
 @pytest.fixture
 def lines(caplog, monkeypatch):
-    """Lines of a bar that nobody watches, each at once."""
+    """The lines of a bar without a terminal, which come at once."""
     monkeypatch.setattr(monitor, "LINE_EVERY", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     caplog.set_level("INFO")

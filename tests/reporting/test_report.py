@@ -1,4 +1,4 @@
-"""What report.html tells and holds, read without a browser; test_report_in_browser.py opens it in one."""
+"""The content of report.html, read without a browser; test_report_in_browser.py opens it in one."""
 
 import io
 import json
@@ -91,7 +91,7 @@ def test_the_layers_say_of_each_pixel_what_the_arrays_of_the_run_say(tmp_path):
     assert run.metrics["overall_accuracy"] == pytest.approx(1 - wrong / tested)
 
 
-# what the page tells
+# the content of the page
 
 
 def test_every_figure_and_every_entry_of_the_protocol_is_reported(tmp_path):
@@ -312,7 +312,7 @@ VISIONS = {f"{name}, Viénot": np.linalg.inv(RGB_TO_LMS) @ np.array(m) @ RGB_TO_
 
 
 def _nearest(hexes, vision):
-    """Smallest difference (CIE 1976) of two colours of a list as somebody with this vision sees them."""
+    """Smallest difference (CIE 1976) of two colours of a list as people with this vision see them."""
     lab = _lab(_linear(hexes) @ np.array(VISIONS[vision]).T)
     apart = np.sqrt(((lab[:, None] - lab[None]) ** 2).sum(-1))
     return apart[np.triu_indices(len(hexes), 1)].min()

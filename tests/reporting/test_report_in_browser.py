@@ -44,7 +44,7 @@ def opened(browser, tmp_path):  # noqa: F811
 
 @pytest.fixture(scope="session")
 def axe(pytestconfig):
-    """The source of axe-core, fetched once into pytest's cache; the test skips where npm cannot."""
+    """The source of axe-core, fetched once into pytest's cache; the test skips if npm cannot."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed, so axe-core cannot be fetched")
     home = pytestconfig.cache.mkdir("axe-core")

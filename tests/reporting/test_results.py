@@ -22,7 +22,7 @@ def rows_of(path):
 
 
 def add_rows(path, process):
-    """What one of several runs does at the same time; each has a column of its own."""
+    """Add the rows of one of several simultaneous runs; each run has its own column."""
     for number in range(5):
         results.append_result(path, {"run": f"{process}-{number}", "seed": number, f"column {process}": process})
 

@@ -1,4 +1,4 @@
-"""What a run's folder says of the run, and that page, pictures and live view call it by the same names."""
+"""A run read from its folder, and the names that pictures, page and live view share."""
 
 import numpy as np
 import pytest

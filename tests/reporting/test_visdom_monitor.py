@@ -54,7 +54,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scripts():
-    """The scripts of visdom's page are in their places; the test skips where they are not and npm cannot fetch them."""
+    """Install the scripts of visdom's page; the test skips if npm cannot fetch them."""
     try:
         visdom_server.install_scripts(visdom_server.static_folder())
     except InputError as error:
@@ -63,7 +63,7 @@ def scripts():
 
 @pytest.fixture
 def train(tiny_scene, tmp_path, capsys):
-    """Run the main job on Tiny; gives what it said and the run's folder."""
+    """Run the main job on Tiny; returns its output and the run's folder."""
 
     def call(*arguments, output="runs", model="MiM-v1", code=0):
         common = ["--dataset", "tiny", "--folder", tiny_scene.folder, "--output", tmp_path / output, "--cuda", "-1"]
@@ -451,7 +451,7 @@ def test_names_of_environments_say_nothing_else_to_visdom():
 
 
 class _Clock:
-    """Time that passes only where it is said to."""
+    """A clock that the test moves."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
