@@ -1,9 +1,9 @@
-"""What the live view costs the training loop: runs with a visdom server and without, in turn, in one process.
+"""Measure what the live view costs the training loop: runs with and without a visdom server, in turn, in one process.
 
 python -m benchmarks.live_view --folder Datasets --dataset IndianPines --model MiM-v1 --epochs 10 --repeats 3
 
-Start a server first (make visdom). Named are the seconds of the whole loop, monitors included; how long of it the loop
-was inside the live view; and the processor time of the loop's own thread, which other processes disturb less.
+Start a server first (make visdom). It prints the seconds of the whole loop, monitors included; how many of them were
+spent in the live view; and the processor time of the loop's thread, which other processes disturb less.
 """
 
 import argparse
@@ -63,18 +63,18 @@ def _measure(arguments: list[str]) -> tuple[float, float, float]:
             spent["loop"] = time.perf_counter() - started
             spent["thread"] = time.thread_time() - processor
 
-    def timed_epoch(*positional) -> None:
+    def timed_epoch(self, record, model):
         started = time.perf_counter()
-        epoch(*positional)
+        epoch(self, record, model)
         spent["inside"] += time.perf_counter() - started
 
     engine.train, VisdomMonitor.epoch = timed_train, timed_epoch  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
-            with contextlib.redirect_stderr(io.StringIO()) as said:
+            with contextlib.redirect_stderr(io.StringIO()) as errors:
                 code = command_line.main([*arguments, "--output", f"{output}/benchmark"])
             if code:
-                raise SystemExit(said.getvalue())
+                raise SystemExit(errors.getvalue())
     finally:
         engine.train, VisdomMonitor.epoch = train, epoch
     return spent["loop"], spent["inside"], spent["thread"]

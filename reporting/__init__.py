@@ -1,1 +1,1 @@
-"""What a run leaves behind, and where it is watched."""
+"""The results of runs: pictures, the report, comparisons, and the live view."""

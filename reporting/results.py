@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -25,11 +26,9 @@ def make_folder(parent: Path, suffix: str = "") -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     name = f"{datetime.now():%Y%m%d-%H%M%S}{suffix}"
     for folder in (parent / name, *(parent / f"{name}-{number}" for number in range(2, 10_000))):
-        try:
+        with suppress(FileExistsError):  # another run of this second has the name
             folder.mkdir()
             return folder
-        except FileExistsError:
-            continue
     raise FileExistsError(f"{parent / name}: too many runs started in this second")
 
 

@@ -1,4 +1,4 @@
-"""A real browser without a screen, for the tests of what a page shows."""
+"""A real browser without a screen, for the tests of pages."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ FLAGS = (
 
 
 class Browser:
-    """A browser window, and what its pages asked for and complained of.
+    """A browser window, with the requests and the console messages of its pages.
 
     Args:
         driver: of selenium.
@@ -37,29 +37,29 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def go_offline(self) -> None:
-        """Cut the network off; files on the disk still open."""
+        """Disconnect the network; files on the disk can still be opened."""
         self.driver.execute_cdp_cmd("Network.enable", {})
         conditions = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since the last call; those inside the page (data:, blob:) left out."""
+        """Return the addresses requested since the last call, without those inside the page (data:, blob:)."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [url for url in asked if urlsplit(url).scheme not in ("data", "blob", "chrome")]
 
     def complaints(self) -> list[str]:
-        """Errors and warnings of the console since the last call."""
+        """Return the errors and warnings of the console since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def run(self, script: str, *arguments):
-        """Run JavaScript in the page and give what it returns."""
+        """Run JavaScript in the page and return its result."""
         return self.driver.execute_script(script, *arguments)
 
 
 @pytest.fixture
 def browser(tmp_path):
-    """A Browser; the test skips where there is none on this machine."""
+    """A Browser; the test skips if this machine has none."""
     selenium = pytest.importorskip("selenium", reason="selenium is not installed")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None or shutil.which("chromedriver") is None:

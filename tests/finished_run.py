@@ -1,4 +1,4 @@
-"""A finished run's folder without a training, for the tests of what is made from such a folder."""
+"""The folder of a finished run, made without training, for the tests of what is made from it."""
 
 from pathlib import Path
 
@@ -25,9 +25,9 @@ def write_run(
     validation: bool = True,
     faults: tuple[str, ...] = (),
 ) -> Run:
-    """Write a run's folder: fields of each class, a quarter unlabelled, about one test pixel in eight wrong.
+    """Write the folder of a run: fields of each class, a quarter unlabelled, about one test pixel in eight wrong.
 
-    The first row is not predicted and not in the split; the last class has no test pixel where there are more than two.
+    The first row is not predicted and not in the split; of three or more classes the last has no test pixel.
     """
     rng = np.random.default_rng(0)
     n_classes, (height, width) = len(names), shape

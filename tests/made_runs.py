@@ -1,4 +1,4 @@
-"""Runs' folders as training leaves them, made in no time: what the tests of --compare read."""
+"""Folders of runs as training leaves them, made without training, for the tests of comparisons."""
 
 import copy
 import json
@@ -36,14 +36,14 @@ def make_run(
     maps=True,
     seconds=None,
 ):
-    """Write a finished run into a new folder and give its path.
+    """Write a finished run into a new folder and return its path.
 
     Args:
-        folder: below which it goes, as runs/model/scene/time-seed.
+        folder: the run is written below it, into model/scene/time-seed.
         model, seed, scene, patch, names: of the run.
-        accuracy: share of the test pixels that are right, about.
-        test: label map of the test pixels, (SIDE, SIDE); None for one of all classes that is always the same.
-        protocol, options, recipe, augmentation: entries that differ from the usual.
+        accuracy: about the fraction of the test pixels that are right.
+        test: label map of the test pixels, (SIDE, SIDE); None for a constant one with all classes.
+        protocol, options, recipe, augmentation: entries that differ from the defaults.
         maps: whether to write prediction.npy and maps.npz.
         seconds: of training and prediction.
     """
@@ -112,7 +112,7 @@ def make_run(
 
 
 def change(run: Path, **entries) -> None:
-    """Change entries of a run's metrics.json; a dict is merged into what is there."""
+    """Change entries of a run's metrics.json; a dict is merged into the present entry."""
     path = run / "metrics.json"
     content = json.loads(path.read_text())
     for name, value in entries.items():

@@ -1,4 +1,4 @@
-"""A real visdom server for the tests: a process of its own on a free port of loopback, always ended."""
+"""A real visdom server for the tests: a separate process on a free port of loopback, always ended."""
 
 import json
 import socket
@@ -14,14 +14,14 @@ PATIENCE = 90.0  # seconds that a busy machine may take for anything
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_until(condition, what: str) -> None:
-    """Wait for a condition; the test fails where it does not come."""
+    """Wait for a condition; the test fails if it does not come true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
@@ -49,8 +49,9 @@ class VisdomServer:
         wait_until(self.answers, "the server starts")
 
     def answers(self) -> bool:
-        """Whether it answers."""
-        assert self.process is not None and self.process.stderr is not None
+        """Tell whether it answers."""
+        assert self.process is not None
+        assert self.process.stderr is not None
         assert self.process.poll() is None, self.process.stderr.read().decode()
         try:
             return self.session.post(f"{self.url}/env_state", data="{}", timeout=5).ok
@@ -58,17 +59,17 @@ class VisdomServer:
             return False
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill it, as a crash would."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
 
     def environments(self) -> list[str]:
-        """Names of its environments."""
+        """Return the names of its environments."""
         return self.session.post(f"{self.url}/env_state", data="{}", timeout=PATIENCE).json()
 
     def windows(self, environment: str) -> dict[str, dict]:
-        """Its windows of an environment, by title."""
+        """Return the windows of an environment, by title."""
         data = json.dumps({"eid": environment, "win": None})
         windows = self.session.post(f"{self.url}/win_data", data=data, timeout=PATIENCE).json()
         return {window["title"]: window for window in windows.values()}

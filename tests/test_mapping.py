@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +103,9 @@ def test_rows_are_asked_for_once_and_few_at_a_time():
 def test_a_block_is_no_larger_when_embedded_than_as_read(n_bands, monkeypatch):
     monkeypatch.setattr(engine, "PREDICT_BATCH", 9)
     model = create_model("CNN", n_bands=n_bands, n_classes=N_CLASSES, patch_size=PATCH)
-    assert N_BANDS < model.options.dim < 130
-    monkeypatch.setattr(mapping, "BLOCK_BYTES", 5 * 4 * 9 * max(n_bands, model.options.dim))  # five rows
+    dim = asdict(model.options)["dim"]
+    assert N_BANDS < dim < 130
+    monkeypatch.setattr(mapping, "BLOCK_BYTES", 5 * 4 * 9 * max(n_bands, dim))  # five rows
     cube, asked = np.zeros((40, 9, n_bands), np.float32), []
 
     def read(start, stop):

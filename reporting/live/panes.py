@@ -202,7 +202,7 @@ def spectra(
         unit: of `bands`.
     """
     traces, x = [], list(bands)
-    for i in np.flatnonzero(~np.isnan(mean).any(1)).tolist():
+    for i in map(int, np.flatnonzero(~np.isnan(mean).any(1))):
         low, high = _short(mean[i] - std[i]), _short(mean[i] + std[i])
         red, green, blue = rgb(palette[i])
         group = {"legendgroup": str(i), "type": "scatter", "mode": "lines"}

@@ -139,7 +139,7 @@ def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
 
 
 def _data(run: Run) -> dict:
-    """The data of the scripts, besides the maps, which they read from the figures."""
+    """The data of the scripts, besides the maps, which they read from the pictures."""
     records = run.records
     return {
         "classes": run.class_names,

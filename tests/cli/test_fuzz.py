@@ -125,7 +125,7 @@ def fuzz(path, read, content, n_cases):
         database=None,
         deadline=None,
         phases=[Phase.generate],
-        suppress_health_check=[*HealthCheck],
+        suppress_health_check=list(HealthCheck.__members__.values()),
     )
     @given(damage(content))
     def check(changed):

@@ -55,7 +55,7 @@ def test_the_runs_of_a_folder_are_in_order_of_model_and_patch_and_arguments_in_t
     assert folders_of([tmp_path / "MiM-v1", tmp_path / "CNN"]) == [runs[1], runs[0], runs[3], runs[2]]
 
 
-def test_rows_are_looked_up_as_given_then_beside_the_table_and_gone_ones_are_told_in_a_line(
+def test_rows_are_looked_up_as_given_then_beside_the_table_and_gone_ones_are_reported_in_a_line(
     tmp_path, caplog, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def test_rows_are_looked_up_as_given_then_beside_the_table_and_gone_ones_are_tol
     assert "gone-2" in line
 
 
-def test_unfinished_and_damaged_runs_below_a_folder_are_told_and_left_out(tmp_path, caplog):
+def test_unfinished_and_damaged_runs_below_a_folder_are_reported_and_left_out(tmp_path, caplog):
     runs = [make_run(tmp_path, seed=seed) for seed in range(4)]
     (runs[1] / "metrics.json").unlink()
     (runs[2] / "metrics.json").write_text('{"half')
@@ -226,7 +226,7 @@ def test_labels_of_different_settings_never_agree(tmp_path):
     assert len(set(names)) == len(runs), names
 
 
-def test_a_run_with_the_same_seed_and_settings_counts_once_the_last_one_and_it_is_said(tmp_path):
+def test_a_run_with_the_same_seed_and_settings_counts_once_the_last_one_which_is_reported(tmp_path):
     first, last = (make_run(tmp_path, seed=3, accuracy=accuracy) for accuracy in (0.6, 0.9))
     for paths in ([tmp_path], [last, first]):
         comparison = only(paths)
@@ -235,7 +235,7 @@ def test_a_run_with_the_same_seed_and_settings_counts_once_the_last_one_and_it_i
         assert str(last) not in comparison.notes[-1]
 
 
-def test_a_class_without_test_pixels_is_nan_and_a_class_without_them_in_some_runs_is_told(tmp_path):
+def test_a_class_without_test_pixels_is_nan_and_a_class_without_them_in_some_runs_is_reported(tmp_path):
     runs = [make_run(tmp_path, seed=seed) for seed in range(3)]
     change(runs[1], class_recall=[0.5, None, None])
     change(runs[0], class_recall=[0.5, 0.5, None])
@@ -258,7 +258,7 @@ def test_training_pixels_are_those_of_the_audit_for_runs_of_earlier_versions(tmp
     assert only([run]).pixels("Corn") == ("48", "127")
 
 
-def test_other_machines_versions_and_seeds_are_told(tmp_path):
+def test_other_machines_versions_and_seeds_are_reported(tmp_path):
     make_run(tmp_path, seed=0)
     make_run(
         tmp_path, "MiM-v1", seed=1, protocol={"machine": {"device": "cuda:0: H", "threads": "4", "git_commit": "b"}}

@@ -271,7 +271,8 @@ def test_the_latex_compiles_without_error_or_overfull_box(tmp_path, what):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout[-2000:]
     log = (tmp_path / "page.log").read_text(errors="replace")
-    assert "Overfull" not in log and "Missing character" not in log and "undefined" not in log, log
+    for fault in ("Overfull", "Missing character", "undefined"):
+        assert fault not in log, log
 
 
 # CSV
@@ -396,7 +397,7 @@ def test_of_many_pairs_only_the_significant_ones_are_listed(tmp_path):
     assert text.count("- CNN, patch 15 ") == 6
 
 
-def test_methods_without_common_seeds_have_no_test_and_it_is_said(tmp_path):
+def test_methods_without_common_seeds_have_no_test_which_is_reported(tmp_path):
     for seed in (0, 1):
         make_run(tmp_path, "CNN", seed)
         make_run(tmp_path, "MiM-v1", seed + 5)
@@ -405,7 +406,7 @@ def test_methods_without_common_seeds_have_no_test_and_it_is_said(tmp_path):
     assert "the methods have no seed in common" in text
 
 
-def test_a_table_without_columns_is_its_notes(tmp_path):
+def test_a_table_without_columns_is_its_notes():
     table = Table("", "", (), notes=("nothing to show",))
     assert [render_table(table, format, 80) for format in ("text", "markdown", "latex")] == [
         "- Nothing to show.",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from finished_run import write_run
+from finished_run import COMMAND, write_run
 from made_runs import change
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def drawn(monkeypatch):
     FigureCanvasAgg(figure_drawn)
 
     @contextmanager
-    def sheet(path, width=1.0, height=1.0, layout=None):
+    def sheet(*_):
         figure_drawn.clear()
         yield figure_drawn
 
@@ -66,7 +66,8 @@ def count(image, colour):
 def box_of(image, *colours):
     """The largest area of these colours: its rows and columns."""
     coloured = np.any([(image == colour).all(-1) for colour in colours], axis=0)
-    areas, _ = ndimage.label(coloured)
+    areas = np.empty(coloured.shape, dtype=np.int32)
+    ndimage.label(coloured, output=areas)
     return ndimage.find_objects(areas)[np.bincount(areas[coloured]).argmax() - 1]
 
 
@@ -89,7 +90,9 @@ def test_a_figure_is_a_png_of_300_dpi_and_a_pdf_with_truetype_text(tmp_path):
     assert pdf.startswith(b"%PDF")
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
-    width, height = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf).groups())
+    media_box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf)
+    assert media_box is not None
+    width, height = map(float, media_box.groups())
     assert width / 72 * INCH == pytest.approx(9, abs=0.01)
     assert height / width == pytest.approx(image.height / image.width, abs=0.01)
 
@@ -133,16 +136,16 @@ def test_a_drawing_that_fails_leaves_the_files_as_they_were(tmp_path, monkeypatc
     (tmp_path / "map.png").write_bytes(b"earlier")
     with pytest.raises(ZeroDivisionError), style.sheet(tmp_path / "map"):
         _ = 1 / 0
-    with monkeypatch.context() as patch, pytest.raises(OSError), style.sheet(tmp_path / "map") as figure:
-        original = figure.savefig
-        fail = {"pdf": OSError("full")}
+    original = Figure.savefig
 
-        def savefig(buffer, **keywords):
-            original(buffer, **keywords)
-            if keywords["format"] in fail:
-                raise fail[keywords["format"]]
+    def savefig(figure, buffer, **keywords):
+        original(figure, buffer, **keywords)
+        if keywords["format"] == "pdf":
+            raise OSError("full")
 
-        patch.setattr(figure, "savefig", savefig)
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(OSError, match="full"), style.sheet(tmp_path / "map"):
+        pass
     assert {path.name for path in tmp_path.iterdir()} == {"map.png"}
     assert (tmp_path / "map.png").read_bytes() == b"earlier"
 
@@ -181,7 +184,7 @@ def test_the_maps_of_a_run_have_the_same_legend_and_the_same_size_whatever_was_p
     np.save(tmp_path / "run" / "prediction.npy", np.where(prediction == 3, 1, np.maximum(prediction, 1)))
     run = Run.read(tmp_path / "run")
     assert set(np.unique(run.prediction)) == {1, 2}
-    write_pictures_and_page(run)
+    write_pictures_and_page(run, COMMAND)
     names = ("map", "map_labelled", "ground_truth")
     assert all(legends[name] == ["unlabelled", "1 Corn", "2 Woods", "3 Water"] for name in names)
     sizes = {Image.open(run.folder / f"{name}.png").size for name in names}
@@ -275,7 +278,7 @@ def test_the_size_of_a_legend_is_known_before_it_is_drawn(tmp_path):
     with style.sheet(tmp_path / "x") as figure:
         for n_columns, (width, height) in style.legend_sizes(figure, entries).items():
             legend = style.add_legend(figure, entries, n_columns)
-            extent = legend.get_window_extent(figure.canvas.get_renderer())
+            extent = legend.get_window_extent()
             legend.remove()
             assert width == pytest.approx(extent.width / figure.dpi, rel=0.01)
             assert height == pytest.approx(extent.height / figure.dpi, rel=0.06)
@@ -316,14 +319,14 @@ def test_the_picture_of_the_errors_counts_them_and_has_colours_that_the_colour_b
 
 
 def test_the_curves_are_those_of_the_records(drawn, tmp_path):
-    records = [
+    records: list[dict] = [
         {"epoch": i, "loss": 3 / i, "scale_losses": [3 / i, 4 / i], "lr": 1e-3 / i, "train_accuracy": 1 - 1 / i}
         | {"val_accuracy": None if i == 2 else 0.5 + i / 100}
         for i in range(1, 41)
     ]
     curves.save_curves(tmp_path / "curves", records, ("scale 3 x 3", "scale 1 x 1"), "a title")
     loss, accuracy, rate = drawn.axes
-    lines = {line.get_label(): line.get_xydata() for axes in (loss, accuracy) for line in axes.lines}
+    lines = {line.get_label(): np.array(line.get_xydata()) for axes in (loss, accuracy) for line in axes.lines}
     assert list(lines) == ["total", "scale 3 x 3", "scale 1 x 1", "training", "validation"]
     for name, expected in (
         ("total", [r["loss"] for r in records]),
@@ -414,7 +417,7 @@ def test_the_curve_over_distance_is_that_of_the_entries(drawn, tmp_path):
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 60)], ids=["histogram beside", "histogram below"])
 def test_the_picture_of_an_audit_has_training_pixels_and_distances_in_their_shares(tmp_path, shape):
-    train, test = np.zeros((2, *shape), dtype=np.int64)
+    train, test = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     train[:, :5], test[:, 5:7] = 1, 2
     distance = np.maximum(np.arange(shape[1]) - 4, 0)[None].repeat(shape[0], 0)
     curves.save_audit(tmp_path / "audit", train, test, distance, 3, "a title")

@@ -137,6 +137,7 @@ def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_pat
     code += f"sys.exit(v.main(['--port', '{port}', '--keep', {str(tmp_path / 'keep')!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert process.stderr is not None
         first = process.stderr.readline().decode()
         assert f"http://localhost:{port}" in first
         session = requests.Session()
@@ -154,23 +155,21 @@ def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_pat
 
 
 def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(server, "install_scripts", lambda static: None)
+    monkeypatch.setattr(server, "install_scripts", lambda _: None)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         assert server.main(["--port", str(port), "--keep", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert (
-        said
-        == f"visdom: port {port} is taken, perhaps by another visdom server; choose another with `make visdom PORT={port + 1}`\n"
-    )
+    reason, advice = "is taken, perhaps by another visdom server", f"choose another with `make visdom PORT={port + 1}`"
+    assert said == f"visdom: port {port} {reason}; {advice}\n"
     assert server.main(["--port", "99999", "--keep", str(tmp_path)]) == 2
     assert "port must be from 0 to 65535, not 99999" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(server, "install_scripts", lambda static: None)
+    monkeypatch.setattr(server, "install_scripts", lambda _: None)
     (tmp_path / "file").write_text("")
     assert server.main(["--port", str(free_port()), "--keep", str(tmp_path / "file" / "keep")]) == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a run shows on a terminal, and what it writes where nobody watches."""
+"""What a run shows on a terminal, and what it writes without one."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def record(epoch, loss=0.5, train=0.75, val=None):
 
 
 @pytest.fixture
-def told(caplog, monkeypatch):
-    """Lines of a bar that nobody watches, each at once."""
+def lines(caplog, monkeypatch):
+    """The lines of a bar without a terminal, which come at once."""
     monkeypatch.setattr(monitor, "LINE_EVERY", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     caplog.set_level("INFO")
@@ -87,7 +87,7 @@ def test_the_bar_stays_in_one_line_of_any_terminal(columns):
         assert "val 80.0 %" in states[-1]
 
 
-def test_where_nobody_watches_there_are_whole_lines_with_loss_accuracy_and_time_left(told, clock, capfd):
+def test_without_a_terminal_there_are_whole_lines_with_loss_accuracy_and_time_left(lines, clock, capfd):
     bar = ProgressBar(2, n_train=100, n_map=200)
     clock[0] += 40
     bar.epoch(record(1, val=0.625), None)
@@ -96,7 +96,7 @@ def test_where_nobody_watches_there_are_whole_lines_with_loss_accuracy_and_time_
     clock[0] += 10
     bar.mapping(100, 200)
     bar.close()
-    assert told() == [
+    assert lines() == [
         "40 %, 01:00 left: epoch 1/2, loss 0.500, train 75.0 %, val 62.5 %",
         "80 %, 00:20 left: epoch 2/2, loss 0.500, train 75.0 %",
         "90 %, 00:10 left: mapping 50 %, loss 0.500, train 75.0 %",
@@ -104,31 +104,31 @@ def test_where_nobody_watches_there_are_whole_lines_with_loss_accuracy_and_time_
     assert capfd.readouterr().err == ""
 
 
-def test_where_nobody_watches_a_line_comes_now_and_then_alone(told, clock, monkeypatch):
+def test_without_a_terminal_a_line_comes_now_and_then_alone(lines, clock, monkeypatch):
     monkeypatch.setattr(monitor, "LINE_EVERY", 30.0)
     bar = ProgressBar(1000, n_train=10, n_map=10)
     for epoch in range(1, 1001):
         clock[0] += 0.1
         bar.epoch(record(epoch), None)
-    assert len(told()) == 3
+    assert len(lines()) == 3
 
 
-def test_a_resumed_run_counts_its_time_left_from_what_it_does_itself(told, clock):
+def test_a_resumed_run_counts_its_time_left_from_what_it_does_itself(lines, clock):
     bar = ProgressBar(4, n_train=100, n_map=0, first=2)
     clock[0] += 7
     bar.epoch(record(3), None)
-    assert told() == ["75 %, 00:07 left: epoch 3/4, loss 0.500, train 75.0 %"]
+    assert lines() == ["75 %, 00:07 left: epoch 3/4, loss 0.500, train 75.0 %"]
 
 
-def test_the_bar_of_a_mapping_knows_its_total_when_it_begins(told, clock):
+def test_the_bar_of_a_mapping_knows_its_total_when_it_begins(lines, clock):
     progress = Progress("mapping", "px")
     progress(500, 2000)
     clock[0] += 5
     progress(500, 2000)
-    assert told() == ["25 %, ? left: mapping 500/2,000 px", "50 %, 00:05 left: mapping 1,000/2,000 px"]
+    assert lines() == ["25 %, ? left: mapping 500/2,000 px", "50 %, 00:05 left: mapping 1,000/2,000 px"]
 
 
-def test_the_log_has_a_line_per_epoch_that_can_be_read_while_the_run_goes_on(tmp_path):
+def test_the_log_has_a_line_per_epoch_that_can_be_read_while_the_run_continues(tmp_path):
     log = JsonLog(tmp_path / "log.jsonl", [record(1)])
     log.epoch(record(2, loss=0.25), None)
     lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()

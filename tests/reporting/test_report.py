@@ -1,4 +1,4 @@
-"""What report.html tells and holds, read without a browser; test_report_in_browser.py opens it in one."""
+"""The content of report.html, read without a browser; test_report_in_browser.py opens it in one."""
 
 import io
 import json
@@ -29,11 +29,18 @@ class Reader(HTMLParser):
         self.texts, self.tags = [], []
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data):
         self.texts.append(data)
+
+
+def found(pattern, text, flags=0):
+    """The match of a pattern, which must be in the text."""
+    match = re.search(pattern, text, flags)
+    assert match is not None, pattern
+    return match
 
 
 def text_of(run):
@@ -80,10 +87,10 @@ def test_the_layers_say_of_each_pixel_what_the_arrays_of_the_run_say(tmp_path):
     assert run.metrics["overall_accuracy"] == pytest.approx(1 - wrong / tested)
 
 
-# what the page tells
+# the content of the page
 
 
-def test_every_figure_and_every_entry_of_the_protocol_is_told(tmp_path):
+def test_every_figure_and_every_entry_of_the_protocol_is_reported(tmp_path):
     run = write_run(tmp_path / "run")
     text = text_of(run)
     metrics = run.metrics
@@ -93,7 +100,7 @@ def test_every_figure_and_every_entry_of_the_protocol_is_told(tmp_path):
         assert f"{value:,}" in text
     assert "93.4 s" in text
     assert "2.0 s" in text
-    assert "Something new 17" in text  # what a later version adds is told as well
+    assert "Something new 17" in text  # what a later version adds is shown as well
     assert "Size 20 × 30 pixels" in text
     assert "dim 64" in text
     assert "Highest learning rate 0.00123" in text
@@ -104,8 +111,8 @@ def test_every_figure_and_every_entry_of_the_protocol_is_told(tmp_path):
 
 def test_the_table_of_classes_holds_the_counts_and_scores_of_the_run(tmp_path):
     run = write_run(tmp_path / "run")
-    table = re.search(r'<table id="classes">.*?</table>', page(run, COMMAND).decode(), re.DOTALL)[0]
-    body = re.search(r"<tbody>(.*)</tbody>", table, re.DOTALL)[1]
+    table = found(r'<table id="classes">.*?</table>', page(run, COMMAND).decode(), re.DOTALL)[0]
+    body = found(r"<tbody>(.*)</tbody>", table, re.DOTALL)[1]
     rows = [
         [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row)]
         for row in re.findall(r"<tr>.*?</tr>", body)
@@ -127,7 +134,7 @@ def test_the_table_of_classes_holds_the_counts_and_scores_of_the_run(tmp_path):
 
 def test_the_confusion_matrix_has_the_ground_truth_in_its_rows(tmp_path):
     run = write_run(tmp_path / "run")
-    table = re.search(r'<table id="confusion">.*?</table>', page(run, COMMAND).decode(), re.DOTALL)[0]
+    table = found(r'<table id="confusion">.*?</table>', page(run, COMMAND).decode(), re.DOTALL)[0]
     counts = [
         [int(n) for n in re.findall(r'<td(?: class="\w+"><span class="n")?>(\d+)', row)]
         for row in re.findall(r"<tr>(.*?)</tr>", table.split("<tbody>")[1])
@@ -138,7 +145,7 @@ def test_the_confusion_matrix_has_the_ground_truth_in_its_rows(tmp_path):
 
 def test_a_fault_of_the_split_stands_at_the_top_and_apart(tmp_path):
     text = page(write_run(tmp_path / "run", faults=("5 pixels both train and test",)), COMMAND).decode()
-    box = re.search(r'<p class="verdict-box">.*?</p>', text)[0]
+    box = found(r'<p class="verdict-box">.*?</p>', text)[0]
     assert '<span class="fault"><b>FAULT:</b> 5 pixels both train and test.</span>' in box
     assert box.index("FAULT") < box.index("Verdict")
     assert 'class="fault"' not in page(write_run(tmp_path / "sound"), COMMAND).decode()
@@ -155,7 +162,7 @@ def test_names_may_hold_anything_and_stay_text(tmp_path):
     parser = Reader(text)
     assert [tag for tag, _ in parser.tags].count("script") == 2  # the data and the page's own
     assert text.count("</script>") == 2
-    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    data = json.loads(found(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert tuple(data["classes"]) == HOSTILE
     shown = "".join(parser.texts)
     assert all(name in shown for name in HOSTILE)
@@ -164,7 +171,7 @@ def test_names_may_hold_anything_and_stay_text(tmp_path):
 
 def test_the_page_forbids_itself_every_request_and_asks_for_none(tmp_path):
     text = page(write_run(tmp_path / "run"), COMMAND).decode()
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    policy = found(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "http" not in policy
@@ -192,7 +199,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
     run = write_run(tmp_path / "run")
     (run.folder / "report.html").write_text("before")
 
-    def fail(self, target):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
@@ -229,7 +236,7 @@ def test_a_loss_that_is_no_number_is_a_gap_and_not_broken_json(tmp_path):
     run = write_run(tmp_path / "run")
     run.records[2]["loss"] = float("nan")
     text = page(run, COMMAND).decode()
-    data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1]
+    data = found(r'id="data">(.*?)</script>', text, re.DOTALL)[1]
     curves = json.loads(data, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["curves"]
     assert curves["loss"][2] is None
     assert curves["loss"][1] == 1.25
@@ -267,7 +274,7 @@ VISIONS = {f"{name}, Viénot": np.linalg.inv(RGB_TO_LMS) @ np.array(m) @ RGB_TO_
 
 
 def _nearest(hexes, vision):
-    """Smallest difference (CIE 1976) of two colours of a list as somebody with this vision sees them."""
+    """Smallest difference (CIE 1976) of two colours of a list as people with this vision see them."""
     lab = _lab(_linear(hexes) @ np.array(VISIONS[vision]).T)
     apart = np.sqrt(((lab[:, None] - lab[None]) ** 2).sum(-1))
     return apart[np.triu_indices(len(hexes), 1)].min()

@@ -30,7 +30,8 @@ def opened(browser, tmp_path):  # noqa: F811
         write_report(run, COMMAND)
         browser.go_offline()
         browser.resize(width, height)
-        browser.requests(), browser.complaints()
+        browser.requests()  # forget those of earlier pages
+        browser.complaints()
         browser.driver.get((run.folder / "report.html").as_uri())
         deadline = time.monotonic() + 20
         while not browser.run("return document.documentElement.classList.contains('scripted')"):
@@ -43,7 +44,7 @@ def opened(browser, tmp_path):  # noqa: F811
 
 @pytest.fixture(scope="session")
 def axe(pytestconfig):
-    """The source of axe-core, fetched once into pytest's cache; the test skips where npm cannot."""
+    """The source of axe-core, fetched once into pytest's cache; the test skips if npm cannot."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed, so axe-core cannot be fetched")
     home = pytestconfig.cache.mkdir("axe-core")
@@ -56,7 +57,9 @@ def axe(pytestconfig):
             except (OSError, subprocess.SubprocessError) as error:
                 pytest.skip(f"npm could not fetch axe-core ({type(error).__name__})")
             with tarfile.open(home / name.split()[-1]) as archive:
-                script.write_bytes(archive.extractfile("package/axe.min.js").read())
+                file = archive.extractfile("package/axe.min.js")
+                assert file is not None
+                script.write_bytes(file.read())
     return script.read_text(encoding="utf-8")
 
 
@@ -115,7 +118,7 @@ def expected(run, row, column):
     return said
 
 
-def test_hover_tells_the_true_values_and_nothing_is_asked_for(opened):
+def test_hover_shows_the_true_values_and_nothing_is_asked_for(opened):
     browser, run = opened()  # noqa: F811
     browser.shape = run.prediction.shape
     maps = run.maps
@@ -219,7 +222,7 @@ def test_keys_alone_reach_and_read_every_pixel_and_control(opened):
     )
 
 
-def test_zoomed_and_dragged_the_map_still_tells_the_pixel_under_the_pointer(opened):
+def test_zoomed_and_dragged_the_map_still_reads_the_pixel_under_the_pointer(opened):
     browser, run = opened()  # noqa: F811
     browser.shape = run.prediction.shape
     x, y = place_of(browser, 12, 20)
@@ -284,7 +287,7 @@ def test_the_safe_colours_are_one_click_away_everywhere(opened):
     assert colour_at(browser, *pixel) == rgb(PALETTE[label - 1])
 
 
-def test_tables_sort_and_the_confusion_matrix_tells_both_classes(opened):
+def test_tables_sort_and_the_confusion_matrix_shows_both_classes(opened):
     browser, run = opened()  # noqa: F811
     head = browser.driver.find_elements("css selector", "#classes thead th button")[4]  # recall
     column = "return [...document.querySelectorAll('#classes tbody tr')].map((row) => row.cells[1].textContent)"
@@ -301,8 +304,8 @@ def test_tables_sort_and_the_confusion_matrix_tells_both_classes(opened):
     browser.run(f"{cell}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
     box = browser.run(f"return {cell}.getBoundingClientRect().toJSON()")
     mouse(browser, "mouseMoved", box["x"] + 8, box["y"] + 8)
-    told = browser.run("return document.getElementById('pair').textContent")
-    assert told == f"{count} test pixels of 1 Corn ({share:.1f} % of the class), predicted as 2 Woods"
+    shown = browser.run("return document.getElementById('pair').textContent")
+    assert shown == f"{count} test pixels of 1 Corn ({share:.1f} % of the class), predicted as 2 Woods"
     assert browser.run(f"return {cell}.innerText") == f"{share:.1f}"
     browser.driver.find_element("id", "counts").click()
     assert browser.run(f"return {cell}.innerText") == str(count)
@@ -315,11 +318,11 @@ def test_the_curves_read_out_the_epoch_under_the_pointer(opened):
     browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plots[1])
     box = browser.run("return arguments[0].getBoundingClientRect().toJSON()", plots[1])
     mouse(browser, "mouseMoved", box["x"] + 54, box["y"] + 60)  # just right of the axis: the first epoch
-    told = browser.run("return document.querySelectorAll('.chart-readout')[1].textContent")
-    assert told == "Epoch 1: training 20.00 % · validation 10.00 %"
+    shown = browser.run("return document.querySelectorAll('.chart-readout')[1].textContent")
+    assert shown == "Epoch 1: training 20.00 % · validation 10.00 %"
     entry = run.metrics["accuracy_by_distance"][-1]
-    told = browser.run("return document.querySelectorAll('.chart-readout')[3].textContent")
-    assert f"right {100 * entry['accuracy']:.2f} %" in told
+    shown = browser.run("return document.querySelectorAll('.chart-readout')[3].textContent")
+    assert f"right {100 * entry['accuracy']:.2f} %" in shown
     assert "NaN" not in browser.run("return document.getElementById('curves').innerHTML")
 
 
@@ -342,8 +345,8 @@ def test_axe_finds_no_fault_and_a_phone_scrolls_only_down(opened, axe, width, sc
     found = browser.driver.execute_async_script(
         "const done = arguments[0]; axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done)"
     )
-    told = [(each["id"], each["help"], each["nodes"][0]["html"][:120]) for each in found["violations"]]
-    assert told == []
+    shown = [(each["id"], each["help"], each["nodes"][0]["html"][:120]) for each in found["violations"]]
+    assert shown == []
     rules = {each["id"] for each in found["passes"]}
     looked_at = {"color-contrast", "label", "page-has-heading-one", "region", "th-has-data-cells"}
     assert looked_at | ({"scrollable-region-focusable"} if width == 390 else set()) <= rules
@@ -396,9 +399,9 @@ def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_pa
 
 def test_the_page_of_one_epoch_without_validation_works(opened):
     browser, _ = opened(n_epochs=1, n_scales=1, validation=False, shape=(9, 12))  # noqa: F811
-    told = browser.run("return [...document.querySelectorAll('.chart-readout')].map((e) => e.textContent)")
-    assert told[0] == "Epoch 1: loss 2.5000"
-    assert told[1] == "Epoch 1: training 20.00 %"
+    shown = browser.run("return [...document.querySelectorAll('.chart-readout')].map((e) => e.textContent)")
+    assert shown[0] == "Epoch 1: loss 2.5000"
+    assert shown[1] == "Epoch 1: training 20.00 %"
     assert browser.run("return document.querySelectorAll('#training-charts svg .dot').length") >= 3
     assert "NaN" not in browser.run("return document.querySelector('main').innerHTML")
     assert browser.complaints() == []

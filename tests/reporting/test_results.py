@@ -22,7 +22,7 @@ def rows_of(path):
 
 
 def add_rows(path, process):
-    """What one of several runs does at the same time; each has a column of its own."""
+    """Add the rows of one of several simultaneous runs; each run has its own column."""
     for number in range(5):
         results.append_result(path, {"run": f"{process}-{number}", "seed": number, f"column {process}": process})
 
@@ -65,8 +65,8 @@ def test_new_columns_are_added_and_absent_values_are_empty(tmp_path):
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
     class Stopped(datetime):
         @classmethod
-        def now(cls):
-            return cls(2026, 1, 2, 3, 4, 5)
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
 
     monkeypatch.setattr(results, "datetime", Stopped)
     folders = [results.make_run_folder(tmp_path, "MiM-v1", "PaviaU", seed=7) for _ in range(3)]
@@ -150,7 +150,7 @@ def test_an_array_comes_back_as_it_was(tmp_path):
 
 
 def test_the_table_shows_per_cent_and_the_pixels_of_each_class():
-    text = results.table(scores([[800, 200, 0], [1, 1233, 0], [0, 0, 0]]), NAMES)
+    text = results.table(scores(np.array([[800, 200, 0], [1, 1233, 0], [0, 0, 0]])), NAMES)
     cells = [line.split() for line in text.splitlines()]
     assert cells[1] == ["1", "Corn", "80.00", "88.84", "1,000"]
     assert cells[2] == ["2", "Woods", "99.92", "92.46", "1,234"]

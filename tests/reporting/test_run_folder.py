@@ -1,8 +1,8 @@
-"""What a run's folder says of the run, and that page, pictures and live view call it by the same names."""
+"""A run read from its folder, and the names that pictures, page and live view share."""
 
 import numpy as np
 import pytest
-from finished_run import write_run
+from finished_run import COMMAND, write_run
 
 from reporting.live import panes
 from reporting.page.html_tables import epoch_table
@@ -33,7 +33,7 @@ def test_the_page_and_the_live_view_call_the_scales_what_the_curves_call_them(tm
     np.testing.assert_allclose(pane["data"][1]["y"], [record["scale_losses"][0] for record in run.records])
     table = epoch_table(run.records, run.scale_names)
     assert all(f'<th scope="col">Loss, {name}</th>' in table for name in run.scale_names)
-    assert '"scale_names":["scale 5 x 5","scale 3 x 3","scale 1 x 1"]' in page(run).decode()
+    assert '"scale_names":["scale 5 x 5","scale 3 x 3","scale 1 x 1"]' in page(run, COMMAND).decode()
     assert "scale 1<" not in table
 
 

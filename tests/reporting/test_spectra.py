@@ -30,10 +30,10 @@ def test_mean_and_spread_are_those_of_the_classs_pixels_band_by_band(scene):
 
 
 def test_a_class_without_pixels_has_no_spectrum(scene):
-    mean, std = class_spectra(*scene, 3)
+    mean, std = class_spectra(*scene, n_classes=3)
     assert np.isnan(mean[1]).all()
     assert np.isnan(std[1]).all()
-    assert random_spectra(*scene, 3, 5, np.random.default_rng(0))[1].shape == (0, 4)
+    assert random_spectra(*scene, n_classes=3, n_each=5, rng=np.random.default_rng(0))[1].shape == (0, 4)
 
 
 def test_random_spectra_are_different_pixels_of_their_class(scene):
@@ -49,7 +49,9 @@ def test_random_spectra_are_different_pixels_of_their_class(scene):
 
 
 def test_random_spectra_are_the_same_for_the_same_seed_alone(scene):
-    first, again, other = (random_spectra(*scene, 3, 4, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        random_spectra(*scene, n_classes=3, n_each=4, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first[2], again[2])
     assert (first[2] != other[2]).any()
 

@@ -54,7 +54,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scripts():
-    """The scripts of visdom's page are in their places; the test skips where they are not and npm cannot fetch them."""
+    """Install the scripts of visdom's page; the test skips if npm cannot fetch them."""
     try:
         visdom_server.install_scripts(visdom_server.static_folder())
     except InputError as error:
@@ -63,7 +63,7 @@ def scripts():
 
 @pytest.fixture
 def train(tiny_scene, tmp_path, capsys):
-    """Run the main job on Tiny; gives what it said and the run's folder."""
+    """Run the main job on Tiny; returns its output and the run's folder."""
 
     def call(*arguments, output="runs", model="MiM-v1", code=0):
         common = ["--dataset", "tiny", "--folder", tiny_scene.folder, "--output", tmp_path / output, "--cuda", "-1"]
@@ -91,11 +91,11 @@ def _result(folder):
     return metrics, (folder / "prediction.npy").read_bytes(), bits
 
 
-def _no_map(model, n_pixels):
+def _no_map(*_):
     raise AssertionError("a map for nobody")
 
 
-def _told(said):
+def _visdom_lines(said):
     return [line for line in said.splitlines() if "visdom s" in line]
 
 
@@ -154,7 +154,8 @@ def _pixels(browser, title):
     return np.array(values, dtype=np.uint8).reshape(height, width, 4)[..., :3], tuple(shown)
 
 
-def test_a_real_browser_shows_every_pane_of_a_run(train, server, browser, scripts, tiny_scene):
+@pytest.mark.usefixtures("scripts")
+def test_a_real_browser_shows_every_pane_of_a_run(train, server, browser, tiny_scene):
     said, folder = train("--visdom", server.url, "--with_exploration", "--patch_size", "5")
     assert f"visdom shows this run at {server.url}/env/{_environment(folder)}" in said
     expected = (*CURVES, *PICTURES, *AT_END, *SPECTRA)
@@ -180,7 +181,8 @@ def test_a_real_browser_shows_every_pane_of_a_run(train, server, browser, script
     ):
         image, shown = _pixels(browser, title)
         factor = image.shape[1] // 12
-        assert image.shape == (9 * factor, 12 * factor, 3) and factor > 20, title
+        assert image.shape == (9 * factor, 12 * factor, 3), title
+        assert factor > 20, title
         assert np.array_equal(image, table[labels].repeat(factor, 0).repeat(factor, 1)), title
         # A pane may stand between two pixels of the screen, whose arithmetic rounds its sides.
         assert shown == pytest.approx((12 * factor, 9 * factor), abs=0.01), f"{title} is not shown as it is"
@@ -208,7 +210,8 @@ def test_a_real_browser_shows_every_pane_of_a_run(train, server, browser, script
     assert browser.complaints() == []
 
 
-def test_the_runs_of_a_sweep_stand_side_by_side(train, server, browser, scripts):
+@pytest.mark.usefixtures("scripts")
+def test_the_runs_of_a_sweep_stand_side_by_side(train, server, browser):
     train("--visdom", server.url, "--runs", "2", output="sweep")
     train("--visdom", server.url, output="sweep", model="CNN")
     curves = ["training loss", "train accuracy, %", "validation accuracy, %"]
@@ -218,7 +221,8 @@ def test_the_runs_of_a_sweep_stand_side_by_side(train, server, browser, scripts)
         f => [f.layout.title.text, f.data.map(trace => [trace.name, trace.x, trace.y, trace.text])]))"""
     figures = browser.run(script)
     names = [name for name, *_ in figures["training loss"]]
-    assert len(set(names)) == 3 and sum("MiM-v1 p5" in name for name in names) == 2, names
+    assert len(set(names)) == 3, names
+    assert sum("MiM-v1 p5" in name for name in names) == 2, names
     for title in curves:
         assert [(name, x) for name, x, *_ in figures[title]] == [(name, [1, 2, 3, 4]) for name in names], title
     assert {(name, *y) for name, _, y, _ in figures["final scores, %"]} == {(name,) * 4 for name in names}
@@ -227,7 +231,8 @@ def test_the_runs_of_a_sweep_stand_side_by_side(train, server, browser, scripts)
     assert browser.complaints() == []
 
 
-def test_class_names_are_shown_letter_by_letter_and_never_as_html(server, browser, scripts):
+@pytest.mark.usefixtures("scripts")
+def test_class_names_are_shown_letter_by_letter_and_never_as_html(server, browser):
     subject = _subject(environment="Odd_run", class_names=("<b>Land</b>", "R&D <script>", "Ünder_water"))
     monitor = VisdomMonitor(server.url, subject, _no_map)
     monitor.epoch(_record(1), None)
@@ -279,20 +284,24 @@ def test_a_server_that_comes_late_dies_and_comes_back_changes_no_bit_and_shows_e
         "the visdom server at",
         "the visdom server is back",
     )
-    told = _told(said)
-    assert len(told) == 4 and all(map(str.startswith, told, expected)), told
-    assert "no longer answers" in told[2]
+    lines = _visdom_lines(said)
+    assert len(lines) == 4, lines
+    assert all(map(str.startswith, lines, expected))
+    assert "no longer answers" in lines[2]
     assert kept == windows, "what a finished run showed is there after the server was started again"
 
 
-def test_a_visdom_server_that_is_not_there_is_one_line_and_the_run_goes_on(train):
+def test_a_visdom_server_that_is_not_there_is_one_line_and_the_run_continues(train):
     said, _ = train("--visdom", "http://127.0.0.1:9", model="CNN")
-    lines = _told(said)
-    assert len(lines) == 1 and "training continues" in lines[0], lines
+    lines = _visdom_lines(said)
+    assert len(lines) == 1, lines
+    assert "training continues" in lines[0]
 
 
 @pytest.mark.parametrize("after", [None, 30.0], ids=["never", "after 30 s"])
-def test_a_visdom_server_that_answers_late_or_never_does_not_hold_the_run_up_and_is_told(train, monkeypatch, after):
+def test_a_visdom_server_that_answers_late_or_never_does_not_hold_the_run_up_and_is_visdom_lines(
+    train, monkeypatch, after
+):
     monkeypatch.setattr(VisdomMonitor, "WAIT_AT_END", 0.2)
     epoch, took = VisdomMonitor.epoch, []
 
@@ -310,8 +319,9 @@ def test_a_visdom_server_that_answers_late_or_never_does_not_hold_the_run_up_and
             threading.Thread(target=_answer_late, args=(mute, after, ended), daemon=True).start()
         said, _ = train("--visdom", f"http://127.0.0.1:{mute.getsockname()[1]}", model="CNN")
         ended.set()
-    lines = _told(said)
-    assert len(lines) == 1 and "does not answer" in lines[0], lines
+    lines = _visdom_lines(said)
+    assert len(lines) == 1, lines
+    assert "does not answer" in lines[0]
     assert len(took) == 4
     assert max(took) < 0.2
 
@@ -322,15 +332,16 @@ def _answer_late(listener, after, ended):
     connection.close()
 
 
-def test_another_server_at_the_address_is_taken_for_none(train, monkeypatch):
+def test_another_server_at_the_address_is_taken_for_none(train):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(50)
         threading.Thread(target=_answer_wrongly, args=(listener,), daemon=True).start()
         said, _ = train("--visdom", f"http://127.0.0.1:{listener.getsockname()[1]}", model="CNN")
         listener.shutdown(socket.SHUT_RDWR)
-    lines = _told(said)
-    assert len(lines) == 1 and "no visdom server answers" in lines[0], lines
+    lines = _visdom_lines(said)
+    assert len(lines) == 1, lines
+    assert "no visdom server answers" in lines[0]
 
 
 def _answer_wrongly(listener):
@@ -345,13 +356,13 @@ def _answer_wrongly(listener):
 
 
 def test_off_starts_nothing(train, monkeypatch):
-    def refuse(*arguments):
+    def refuse(*_):
         raise AssertionError("a live view")
 
     monkeypatch.setattr(monitors, "VisdomMonitor", refuse)
     monkeypatch.setattr(monitors, "_subject", refuse)
     said, _ = train("--visdom", "off", model="CNN")
-    assert not _told(said)
+    assert not _visdom_lines(said)
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_loopback(server, monkeypatch):
@@ -363,7 +374,8 @@ def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_loopback(server
 
 
 @pytest.mark.parametrize("url", ["foo:bar", "http://", "ftp://localhost:8097", "localhost:0"])
-def test_an_address_that_is_none_is_one_sentence(train, capsys, url):
+@pytest.mark.usefixtures("train")
+def test_an_address_that_is_none_is_one_sentence(capsys, url):
     assert main.main(["--dataset", "tiny", "--visdom", url]) == 2
     assert f"--visdom {url} is no address of a server" in capsys.readouterr().err
 
@@ -376,7 +388,7 @@ def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
     barrier = threading.Barrier(n_runs, timeout=60)
 
     class Together(Server):
-        """Goes on when all have been told that the window is not there yet."""
+        """Goes on when all have been lines that the window is not there yet."""
 
         def _post(self, endpoint, message):
             answer = super()._post(endpoint, message)
@@ -413,7 +425,7 @@ def test_runs_that_write_to_the_same_window_at_once_lose_no_line(server):
         assert line["y"] == [float(line["name"][4:])] * 5
 
 
-def test_a_resumed_run_goes_on_in_its_own_lines(train, server, monkeypatch):
+def test_a_resumed_run_continues_in_its_own_lines(train, server, monkeypatch):
     epoch = VisdomMonitor.epoch
 
     def interrupted(monitor, record, model):
@@ -439,7 +451,7 @@ def test_names_of_environments_say_nothing_else_to_visdom():
 
 
 class _Clock:
-    """Time that passes only where it is said to."""
+    """A clock that the test moves."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -448,10 +460,10 @@ class _Clock:
 
 @pytest.mark.parametrize("per_pixel", [1e-5, 1e-3, 1e-1])
 def test_maps_while_training_take_no_more_than_their_share_of_the_time(monkeypatch, per_pixel):
-    monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
+    monkeypatch.setattr(VisdomMonitor, "_work", lambda _: None)
     clock, maps, n_epochs, drawn = _Clock(monkeypatch), [], 400, 0.0
 
-    def draw(model, n_pixels):
+    def draw(_, n_pixels):
         nonlocal drawn
         assert 400 <= n_pixels <= 2000
         started = clock.now
@@ -473,7 +485,7 @@ def test_maps_while_training_take_no_more_than_their_share_of_the_time(monkeypat
 
 
 def test_no_map_is_drawn_while_no_server_answers(monkeypatch):
-    monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
+    monkeypatch.setattr(VisdomMonitor, "_work", lambda _: None)
     monitor = VisdomMonitor("http://127.0.0.1:9", _subject(), _no_map)
     for answers in (None, False):
         monitor.answers = answers
@@ -482,7 +494,7 @@ def test_no_map_is_drawn_while_no_server_answers(monkeypatch):
 
 
 def test_noting_an_epoch_takes_next_to_no_time(monkeypatch):
-    monkeypatch.setattr(VisdomMonitor, "_work", lambda monitor: None)
+    monkeypatch.setattr(VisdomMonitor, "_work", lambda _: None)
     monitor = VisdomMonitor("http://127.0.0.1:9", _subject(n_epochs=1000), _no_map)
     started = time.process_time()
     for epoch in range(1, 1001):
