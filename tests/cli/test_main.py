@@ -101,7 +101,7 @@ def test_the_runs_of_a_cross_validation_test_every_fold_once(run, tmp_path, fold
     assert code == 0, said
     metrics = [_metrics(path) for path in sorted((tmp_path / "runs" / "CNN" / "Tiny").iterdir())]
     protocols = [each["protocol"] for each in metrics]
-    assert sorted(protocol["split"].split()[2] for protocol in protocols) == ["0", "1", "2"]
+    assert sorted(protocol["split"].split("fold ")[1][0] for protocol in protocols) == ["0", "1", "2"]
     assert sum(each["n_test"] + each["protocol"]["unlearned_test_pixels_dropped"] for each in metrics) == 180
     for each in metrics:
         protocol = each["protocol"]
@@ -296,7 +296,7 @@ ERRORS = {
     ),
     "missing mask": (["--train_set", "nowhere.mat", "--test_set", "TEST_GT.mat"], "nowhere.mat"),
     "swapped masks": (["--train_set", "TEST_GT.mat", "--test_set", "TRAIN_GT.mat"], "swapped"),
-    "sample without a mode": (["--training_sample", "0.2"], "--sampling_mode"),
+    "sample without a mode": (["--training_sample", "0.2"], "sampling_mode"),
     "sample too large": (["--sampling_mode", "random", "--training_sample", "1.5"], "between 0 and 1"),
     "sample without end": (["--sampling_mode", "fixed", "--training_sample", "inf"], "such as 50"),
     "mask and fold": (

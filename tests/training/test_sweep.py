@@ -191,7 +191,7 @@ def test_a_single_run_is_always_trained(call, tmp_path):
 def test_a_run_that_fails_does_not_hold_up_the_others(call, tmp_path):
     code, said = call("--model", "CNN", "--patch_size", 17, 3)
     assert code == 2
-    assert "1 of 2 runs failed: CNN on" in said and "patch 17, seed 0: --patch_size 17 is larger than the scene" in said
+    assert "1 of 2 runs failed: CNN on" in said and "patch 17, seed 0: patch_size 17 is larger than the scene" in said
     assert set(complete(tmp_path / "runs")) == {("CNN", 3, 0)}
 
 
