@@ -176,7 +176,7 @@ def source_files() -> list[Path]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the folder that this file lies in, None where there is none."""
+    """Give the git commit of the project's folder, None if it is not a git repository."""
     command = [
         "git",
         "-C",

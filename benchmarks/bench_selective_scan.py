@@ -208,7 +208,7 @@ def extra_memory(shape):
     tensors = make_inputs(shape, "cpu")
     grad_y = torch.ones_like(tensors[0])
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     y = ours("cpu")(*tensors)
     grads = torch.autograd.grad(y, tensors, grad_y)
     outputs = sum(x.numel() for x in (y, *grads))

@@ -40,7 +40,7 @@ GROWTH = {"patch": (5, 7, 11, 15), "bands": (50, 100, 200, 400), "batch": (16, 3
 
 
 class Silent:
-    """A monitor that is told of epochs and keeps quiet."""
+    """A monitor that shows nothing."""
 
     def epoch(self, record, model):
         pass
@@ -140,7 +140,7 @@ def growth_of_memory(what, name, patch_size, **sizes) -> float:
     keep_freed_memory()
     Subject(name, patch_size, batch=2, side=2).train()  # loads what is loaded once
     subject, before = Subject(name, patch_size, **sizes), _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     subject.train(1) if what == "train" else subject.map()
     return (_resident("VmHWM") - before) / 2**20
 

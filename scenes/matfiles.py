@@ -84,7 +84,7 @@ def choose_array(
         wanted: what the array is to be, for a message.
         n_axes: how many axes it may have if it is not named; the first number for which an array fits counts.
         shapes: the shapes that it may have if it is not named. Without them the only array of a file always fits, so
-            that whoever uses it can say what is wrong with it.
+            that the caller can say what is wrong with it.
     Raises:
         InputError: no array of that name, or none or several that fit; the message lists the arrays.
     """

@@ -44,7 +44,7 @@ def load_cpu() -> Path:
 
 
 def build_cpu() -> Path:
-    """Compile csrc/cpu.cpp into the cache, unless it is there already, and then no compiler is needed.
+    """Compile csrc/cpu.cpp into the cache, unless it has been compiled already; then no compiler is needed.
 
     Returns:
         The library's path.

@@ -107,13 +107,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A visdom server on loopback; it works without a network.")
     parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     parser.add_argument("--keep", type=Path, default=FOLDER, help="folder for what it shows; default: %(default)s")
-    args = parser.parse_args(argv)
+    chosen = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("tornado").setLevel(logging.CRITICAL)  # it logs every page that is not found
     log.setLevel(logging.INFO)
     try:
         install_scripts(static_folder())
-        serve(args.port, args.keep)
+        serve(chosen.port, chosen.keep)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         log.info("the visdom server has stopped")

@@ -51,7 +51,7 @@ struct Place {
 };
 
 // Sums each of COUNT values over LANES lanes that lie STRIDE apart; this is lane k of them. As lanes halve, so do the
-// values that a lane goes on with, and `write(value, sum)` is called once for each value, by one lane.
+// values that a lane keeps, and `write(value, sum)` is called once for each value, by one lane.
 template <int LANES, int STRIDE, int COUNT, class T, class Write>
 MIM_INLINE void sum_lanes(T* values, int k, Write write) {
   constexpr int HELD = COUNT > LANES ? COUNT / LANES : 1, SHARED = LANES > COUNT ? LANES / COUNT : 1;
