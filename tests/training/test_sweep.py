@@ -174,7 +174,7 @@ def test_the_last_rank_shows_all_results_in_the_order_of_the_command(monkeypatch
 
     seen = []
     monkeypatch.setattr(sweep, "compare", lambda folders, **_: seen.extend(folders))
-    monkeypatch.setattr(sweep, "render", lambda *_: "")
+    monkeypatch.setattr(sweep, "render_comparisons", lambda *_: "")
     sweep._finish({9: Path("c c"), 0: Path("a"), 11: None}, [], 12, LastOfTwo())
     assert seen == [Path("a"), Path("b"), Path("c c"), Path("d")]
 
