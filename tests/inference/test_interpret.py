@@ -317,23 +317,23 @@ NETWORKS = {
 def test_the_figures_of_a_run_are_those_that_its_network_has(train, capsys, model):
     small = () if model == "CNN" else ("--dim", 8, "--d_inner", 8, "--d_state", 4)
     run = train("--model", model, *small)
-    assert main.main(["--figures", str(run), "--cuda", "-1"]) == 0
+    assert main.main(["--interpret", str(run), "--cuda", "-1"]) == 0
     said = capsys.readouterr().err
     expected = {f"{name}.{kind}" for name in NETWORKS[model] for kind in ("png", "pdf")}
     assert {path.name for path in (run / "figures").iterdir()} == expected
     absent = {name for name in PICTURES - NETWORKS[model] if name != "token_attention_by_class"}
     assert {line.split(" is left out: ")[0] for line in said.splitlines() if " is left out: " in line} == absent
     before = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
-    assert main.main(["--figures", str(run), "--cuda", "-1"]) == 0
+    assert main.main(["--interpret", str(run), "--cuda", "-1"]) == 0
     assert before == {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
 
 
 def test_the_figures_of_every_part_are_drawn(train):
     run = train("--separate_types", "--depth", 2, "--scan_types", 4, 1, "--scan", "whole", "--fusion", "mean")
-    assert main.main(["--figures", str(run), "--seed", "3"]) == 0
+    assert main.main(["--interpret", str(run), "--seed", "3"]) == 0
     assert {path.stem for path in (run / "figures").iterdir()} == PICTURES - {"scan_weights"}
     run = train("--decay", "none", "--tokens", "pooled", "--scales", 1, "--scan_types", 2)
-    assert main.main(["--figures", str(run)]) == 0
+    assert main.main(["--interpret", str(run)]) == 0
     assert {path.stem for path in (run / "figures").iterdir()} == {"features", "scan_orders"}
 
 
@@ -345,27 +345,27 @@ def test_figures_of_another_scene_of_an_unfinished_run_or_of_none_are_refused(tr
         assert not (run / "figures").exists()
         return capsys.readouterr().err
 
-    assert "--figures does not use --model" in refusal("--figures", run, "--model", "cnn")
-    assert "does not exist; give the folder of a run" in refusal("--figures", tmp_path)
+    assert "--interpret does not use --model" in refusal("--interpret", run, "--model", "cnn")
+    assert "does not exist; give the folder of a run" in refusal("--interpret", tmp_path)
     tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube + 1)
-    assert "the scene has changed since the run" in refusal("--figures", run)
+    assert "the scene has changed since the run" in refusal("--interpret", run)
     tiny_scene.write("Tiny.mat", tiny=tiny_scene.cube)
     (run / "last.pt").rename(run / "kept.pt")
-    assert "no such checkpoint" in refusal("--figures", run)
+    assert "no such checkpoint" in refusal("--interpret", run)
     (run / "metrics.json").unlink()
-    assert "is not complete" in refusal("--figures", run)
+    assert "is not complete" in refusal("--interpret", run)
 
 
 def test_the_figures_find_a_scene_that_has_moved(train, tiny_scene, tmp_path):
     run = train("--model", "cnn")
     tiny_scene.folder.rename(tmp_path / "moved")
-    assert main.main(["--figures", str(run)]) == 2
-    assert main.main(["--figures", str(run), "--folder", str(tmp_path / "moved")]) == 0
+    assert main.main(["--interpret", str(run)]) == 2
+    assert main.main(["--interpret", str(run), "--folder", str(tmp_path / "moved")]) == 0
 
 
 def test_exploration_draws_the_training_pixels_spectra_into_the_runs_folder(train):
     run = train("--model", "cnn", "--with_exploration")
     assert (run / "spectra.png").is_file()
     assert (run / "spectra.pdf").is_file()
-    assert json.loads((run / "config.json").read_text())["arguments"]["with_exploration"] is True
+    assert json.loads((run / "config.json").read_text())["config"]["with_exploration"] is True
     assert not (train("--model", "cnn") / "spectra.png").exists()

@@ -447,12 +447,12 @@ def test_compare_prints_the_table_alone_on_standard_output(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "csv"], "--format goes with --compare; leave it out"),
+        (["--format", "csv"], "--table_format goes with --compare; leave it out"),
         (["--mixed_protocols"], "--mixed_protocols goes with --compare; leave it out"),
-        (["--dataset", "tiny", "--key", "x"], "--key goes with --predict; leave it out"),
+        (["--dataset", "tiny", "--key", "x"], "--cube_key goes with --predict; leave it out"),
         (["--compare", "x", "--dataset", "tiny"], "--compare does not use --dataset"),
         (["--compare", "x", "--seed", "1"], "--compare does not use --seed"),
-        (["--audit", "--dataset", "tiny", "--format", "csv"], "--audit does not use --format"),
+        (["--audit", "--dataset", "tiny", "--format", "csv"], "--audit does not use --table_format"),
         (["--compare", "x", "--format", "html"], "invalid choice: 'html'"),
         (["--compare"], "expected at least one argument"),
         (["--compare", "nowhere"], "nowhere does not exist; give the folder of a run"),

@@ -183,7 +183,7 @@ def test_the_command_line_refuses_an_absent_back_end_before_anything_is_written(
     command = ["--dataset", "Tiny", "--folder", str(tiny_scene.folder), "--patch_size", "3", "--model", "MiM-v1"]
     command += ["--scan_backend", "cpu", "--cuda", "-1", "--visdom", "off", "--output", str(tmp_path / "runs")]
     assert main.main(command) == 2
-    assert "--scan_backend: the scan back end 'cpu' cannot be used here" in capsys.readouterr().err
+    assert "scan_backend: the scan back end 'cpu' cannot be used here" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -217,11 +217,11 @@ def test_faults_are_told_not_raised(tiny_scene, audit):
     ("flags", "words"),
     [
         (["--train_set", "nowhere.mat", "--test_set", "TEST_GT.mat"], "nowhere.mat"),
-        (["--train_set", "Tiny.mat", "--test_set", "TEST_GT.mat"], "has no TR"),
+        (["--train_set", "Tiny.mat", "--test_set", "TEST_GT.mat"], "holds no array that can be TR"),
         (["--model", "cnn"], "--audit does not use --model"),
         (["--patch_size", "4"], "odd"),
         (["--train_set", "TRAIN_GT.mat"], "go together"),
-        (["--fold", "1"], "--fold is used with --sampling_mode buffered alone"),
+        (["--fold", "1"], "--fold is used with --sampling_mode spatial alone"),
         (["--output", "{file}"], "is a file"),
     ],
 )

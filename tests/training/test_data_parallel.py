@@ -227,7 +227,7 @@ def field(tmp_path_factory):
 
 def folders(output):
     """Folders of the runs by seed."""
-    return {json.loads((p / "config.json").read_text())["seed"]: p for p in output.glob("*/*/*") if p.is_dir()}
+    return {json.loads((p / "config.json").read_text())["config"]["seed"]: p for p in output.glob("*/*/*") if p.is_dir()}
 
 
 def losses(folder):
@@ -327,7 +327,7 @@ def test_one_process_of_torchrun_is_one_process(field, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "start it with torchrun --nproc_per_node=N main.py"),
+        ([], "start it with `torchrun --nproc_per_node=N main.py`"),
         (["--audit"], "--audit does not use --cuda, --data_parallel"),
         (["--doctor"], "--doctor does not use"),
     ],
