@@ -24,17 +24,7 @@ LAYERS = (
 )
 IMPORTS = {
     "main": {"cli", "datasets", "inference", "reporting", "scenes", "training", "utils"},
-    "cli": {
-        "datasets",
-        "engine",
-        "models",
-        "preprocessing",
-        "reporting",
-        "scenes",
-        "selective_scan",
-        "splits",
-        "utils",
-    },
+    "cli": {"datasets", "models", "reporting", "scenes", "selective_scan", "splits", "training", "utils"},
     "inference": {
         "datasets",
         "engine",

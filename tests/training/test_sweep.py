@@ -94,7 +94,7 @@ def test_the_same_command_again_does_only_what_is_missing(call, tmp_path, monkey
     monkeypatch.setattr(engine, "_train_epoch", original)
     code, said = call(*command)
     assert code == 0, said
-    assert said.count("is done already") == 1 and said.count("going on in") == 1 and "after epoch 1" in said
+    assert said.count("is done already") == 1 and said.count("resuming ") == 1 and "after epoch 1" in said
     assert "over 3 runs" in said
     found = complete(tmp_path / "runs")
     assert {key: len(folders) for key, folders in found.items()} == {("CNN", 3, seed): 1 for seed in range(3)}
@@ -134,7 +134,7 @@ def test_a_run_killed_while_its_pictures_are_drawn_is_completed_by_the_same_comm
         assert call(*command)[0] == 130
     assert not complete(tmp_path / "runs")
     code, said = call(*command)
-    assert code == 0 and "going on in" in said and "after epoch 1" in said, said
+    assert code == 0 and "resuming " in said and "after epoch 1" in said, said
     assert [row["seed"] for row in rows(tmp_path / "runs")] == ["0", "1"]
     for (folder,) in complete(tmp_path / "runs").values():
         assert {"report.html", "confusion.pdf", "distance.png"} <= {path.name for path in folder.iterdir()}
@@ -217,7 +217,7 @@ def test_a_run_in_which_another_process_is_at_work_is_left_to_it(call, tmp_path)
     (folder / "metrics.json").unlink()
     with FileLock(folder / sweep.LOCK):
         code, said = call("--model", "CNN", "--runs", 2)
-        assert code == 0 and f"another process is at work in {folder}" in said
+        assert code == 0 and f"another process works in {folder}" in said
         assert main.main(["--resume", str(folder), "--visdom", "off", "--cuda", "-1"]) == 2
     assert len(rows(tmp_path / "runs")) == 2
 
