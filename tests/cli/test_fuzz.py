@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_matfiles import ARRAYS, STRUCT, WRITERS, write_big_endian
+from mat_writers import ARRAYS, STRUCT, WRITERS, write_big_endian
 
 from scenes.matfiles import read_arrays
 from scenes.rasters import open_raster

@@ -1,6 +1,5 @@
 """The networks against loops written from their description, their sizes, gradients, shapes and refusals."""
 
-import math
 import subprocess
 import sys
 from dataclasses import asdict, fields
@@ -11,22 +10,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_tokens import naive_attention, naive_pool, naive_weights
+from networks import MIM, N_BANDS, N_CLASSES, SMALL, every_mim, naive_weights, patches, shaken, small
+from test_tokens import naive_attention, naive_pool
 
 from models import MODELS, check_options, create_model
 from models.dropout import Dropout
 from models.options import SCAN_BACKENDS, MiMOptions
 from models.ssm import S6, CausalConv
 from models.t_mamba import TMamba
-from models.tokens import GaussianDecay, GridPool
 from selective_scan import BACKENDS
 
 N_PARAMETERS = {"MiM-v1": 115_863, "MiM-v2": 488_004, "MiM-v3": 71_320, "CNN": 87_952}  # 200 bands, 16 classes, patch 7
-MIM = {  # what the variants are, and their scales at patch 5
-    "MiM-v1": {"scan": "halves", "decay": "both", "tokens": "learned", "depth": 1, "scales": (3, 1)},
-    "MiM-v2": {"scan": "whole", "decay": "both", "tokens": "learned", "depth": 1, "scales": (5, 3, 1)},
-    "MiM-v3": {"scan": "whole", "decay": "index", "tokens": "pooled", "depth": 2, "scales": (5,)},
-}
 COMMON = {
     "stem": "depthwise",
     "fusion": "weighted",
@@ -34,8 +28,6 @@ COMMON = {
     "scan_types": (1, 2, 3, 4),
     "separate_types": False,
 }
-SMALL = {"dim": 8, "d_inner": 32, "d_state": 3}  # dt_rank 2
-N_BANDS, N_CLASSES = 6, 4
 CHOICES = {option.name: option.metadata["choices"] for option in fields(MiMOptions) if "choices" in option.metadata}
 SWITCHES = [
     {},
@@ -48,54 +40,11 @@ SWITCHES = [
     {"scales": (3, 1), "scale_loss": "last", "tokens": "pooled", "scan": "halves", "stem": "full"},
 ]
 every_model = pytest.mark.parametrize("name", MODELS)
-every_mim = pytest.mark.parametrize("name", MIM)
 every_switch = pytest.mark.parametrize(
     "switches",
     SWITCHES,
     ids=lambda switches: "-".join(f"{key}={value}" for key, value in switches.items()) or "default",
 )
-
-
-def small(name, *, patch_size=5, seed=0, **switches) -> Any:
-    """A narrow network of the kind, freshly drawn."""
-    torch.manual_seed(seed)
-    options = SMALL if name in MIM else {"dim": 8}
-    return create_model(name, n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=patch_size, **options | switches)
-
-
-def patches(n, patch_size=5, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, N_BANDS, patch_size, patch_size, dtype=torch.float64, generator=generator)
-
-
-def shaken(model, seed=0):
-    """The model in float64 and eval mode, with no parameter and no running statistic left at its start."""
-    generator = torch.Generator().manual_seed(seed)
-    model = model.double().eval()
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(torch.randn(tensor.shape, dtype=torch.float64, generator=generator), alpha=0.2)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_var"):
-                buffer.copy_(0.5 + torch.rand(buffer.shape, dtype=torch.float64, generator=generator))
-    return with_exact_constants(model)
-
-
-def with_exact_constants(model):
-    """Check the constants, which are kept in float32, and put in float64 ones: all else then agrees to 1e-9."""
-    for module in model.modules():
-        if isinstance(module, GaussianDecay) and not (module.index_weight == 1).all():
-            place = np.zeros((len(module.index_weight), 1))
-            constant, exact = module.index_weight, np.array(naive_weights(place, module.centre, "index"))[:, None]
-        elif isinstance(module, GridPool):
-            n_out, n_in = module.pool_weights.shape
-            constant, exact = module.pool_weights, naive_pool(np.eye(n_in), math.isqrt(n_in), math.isqrt(n_out))
-        else:
-            continue
-        torch.testing.assert_close(constant, torch.tensor(exact), rtol=3e-7, atol=0)
-        constant.copy_(torch.tensor(exact))
-    return model
 
 
 # The networks again, one patch at a time, from the description: arrays named as in the state dict, loops over tokens.

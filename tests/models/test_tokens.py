@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import naive_weights
 
 from models.options import DECAYS
 from models.tokens import GaussianDecay, GridPool, SequenceAttention, TokenFuser, TokenLearner, WeightedFusion
@@ -38,19 +39,6 @@ def arrays(module):
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
-
-
-def naive_weights(y, centre, decay):
-    """Weights of the tokens y (L, channels), one number at a time."""
-    n = len(y)
-    steps = [abs(t - centre) for t in range(n)]
-    apart = [math.sqrt(sum((a - b) ** 2 for a, b in zip(row, y[centre], strict=True))) for row in y]
-    weights = [1.0] * n
-    for distances, used in ((steps, decay in ("index", "both")), (apart, decay in ("feature", "both"))):
-        scale = sum(distances) / n
-        if used and scale > 0:
-            weights = [w * math.exp(-0.5 * d**2 / scale**2) for w, d in zip(weights, distances, strict=True)]
-    return weights
 
 
 def naive_attention(x, weights):

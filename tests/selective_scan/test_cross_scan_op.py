@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import SMALL, every_mim, patches, shaken, small
+from networks import SMALL, every_mim, patches, shaken, small
 from torch.utils.flop_counter import FlopCounterMode
 
 import models.t_mamba

@@ -310,7 +310,7 @@ def test_resuming_takes_as_many_processes_and_gives_the_same_bits(runs, tmp_path
     cut_off(cut)
     assert main.main(["--resume", str(cut)]) == 2
     told = capfd.readouterr().err
-    assert f"split over 2 processes; go on with torchrun --nproc_per_node=2 main.py --resume {cut}" in told
+    assert f"split over 2 processes; resume it with torchrun --nproc_per_node=2 main.py --resume {cut}" in told
     said = torchrun(2, "--resume", cut)
     assert (cut / "metrics.json").exists(), said
     assert losses(cut) == expected[0]
