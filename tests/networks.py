@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import create_model
-from models.tokens import GaussianDecay
+from models.tokens import GaussianDecay, GridPool
 
 MIM = {  # what the variants are, and their scales at patch 5
     "MiM-v1": {"scan": "halves", "decay": "both", "tokens": "learned", "depth": 1, "scales": (3, 1)},
@@ -73,3 +73,11 @@ def naive_weights(y, centre, decay):
         if used and scale > 0:
             weights = [w * math.exp(-0.5 * d**2 / scale**2) for w, d in zip(weights, distances, strict=True)]
     return weights
+
+
+def naive_pool(x, grid, grid_out):
+    """Adaptive average of a raster (g * g, channels): window i runs from floor(i g / o) to ceil((i + 1) g / o)."""
+    windows = [range(i * grid // grid_out, -(-(i + 1) * grid // grid_out)) for i in range(grid_out)]
+    return np.array(
+        [np.mean([x[r * grid + c] for r in rows for c in columns], axis=0) for rows in windows for columns in windows]
+    )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import MIM, N_BANDS, N_CLASSES, SMALL, every_mim, naive_weights, patches, shaken, small
-from test_tokens import naive_attention, naive_pool
+from networks import MIM, N_BANDS, N_CLASSES, SMALL, every_mim, naive_pool, naive_weights, patches, shaken, small
+from test_tokens import naive_attention
 
 from models import MODELS, check_options, create_model
 from models.dropout import Dropout

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import naive_weights
+from networks import naive_pool, naive_weights
 
 from models.options import DECAYS
 from models.tokens import GaussianDecay, GridPool, SequenceAttention, TokenFuser, TokenLearner, WeightedFusion
@@ -45,14 +45,6 @@ def naive_attention(x, weights):
     """Each token of x (L, channels) times the sigmoid of a 1x1 convolution over its maximum and its mean."""
     (to_max, to_mean), bias = weights["mix.weight"][0], weights["mix.bias"][0]
     return np.array([token * sigmoid(to_max * max(token) + to_mean * sum(token) / len(token) + bias) for token in x])
-
-
-def naive_pool(x, grid, grid_out):
-    """Adaptive average of a raster (g * g, channels): window i runs from floor(i g / o) to ceil((i + 1) g / o)."""
-    windows = [range(i * grid // grid_out, -(-(i + 1) * grid // grid_out)) for i in range(grid_out)]
-    return np.array(
-        [np.mean([x[r * grid + c] for r in rows for c in columns], axis=0) for rows in windows for columns in windows]
-    )
 
 
 @places
