@@ -217,7 +217,8 @@ def _verdict(findings: dict, size: str) -> str:
     if in_window < 0.5:
         return f"{at}{in_window_text}: read the accuracy by distance beside the overall one."
     return (
-        f"{at}{in_window_text}: the score says little about unseen land; sampling_mode spatial keeps the windows apart."
+        f"{at}{in_window_text}: the score says little about unseen land; spatial cross-validation "
+        "(--sampling_mode spatial) keeps the windows apart."
     )
 
 
