@@ -3,9 +3,9 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from metrics import confusion_matrix, scores
 from patches import PatchLoader
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-PREDICT_BATCH = 256  # patches per batch when predicting, at most
-PREDICT_PAIRS = 2**22  # pairs of tokens in such a batch, patch_size^4 per patch, at most
-CPU_TOKENS = 2**13  # tokens in such a batch on the CPU, at most: intermediate results then stay in the cache
+
+Result = TypeVar("Result")
 
 
 class Network(Protocol):
@@ -104,7 +103,108 @@ class SingleProcess:
         return value
 
 
+class Steps:
+    """Take training steps: AdamW, one-cycle schedule, mean over scales of the cross entropy.
+
+    `training.cuda_graph.GraphSteps` takes the same steps with one launch each on a GPU.
+
+    Args:
+        model, loader, config: as for `train`.
+        parallel: splits each batch over several processes; None trains in this process alone.
+    """
+
+    def __init__(self, model: Network, loader: PatchLoader, config: TrainConfig, parallel: SingleProcess | None = None):
+        self.model, self.loader, self.config, self.n = model, loader, config, len(loader.pixels)
+        self.parallel = parallel or SingleProcess(model)
+        self.parameters = list(model.parameters())
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.schedule = one_cycle(self.optimiser, config, config.epochs * len(loader))
+        weights = config.class_weights
+        self.weights = None if weights is None else torch.tensor(weights, device=loader.device)
+
+    def lr(self) -> float:
+        """Return the learning rate of the next step."""
+        return self.optimiser.param_groups[0]["lr"]
+
+    def state(self) -> dict:
+        """Return what `load` needs to resume to the same bits: weights, optimiser, schedule and random numbers."""
+        return {
+            "weights": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generators": _get_generators(self.loader),
+        }
+
+    def load(self, state: dict) -> None:
+        """Resume from what `state` returned."""
+        self.model.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        _set_generators(self.loader, state["generators"])
+
+    def epoch(self, number: int) -> Generator[None, None, dict]:
+        """Pass over the training pixels once; yields after each batch, returns what `epoch_record` does."""
+        self.model.train()
+        self.parallel.begin_epoch(number)
+        loss_sum = torch.zeros((), device=self.loader.device)
+        hits = torch.zeros((), dtype=torch.int64, device=self.loader.device)
+        for patches, targets in self.loader:
+            losses, correct = self._step(patches, targets)
+            loss_sum = loss_sum + losses * len(targets)
+            hits = hits + correct
+            yield
+        return epoch_record(self.parallel.total(loss_sum), self.parallel.total(hits), self.n)
+
+    def _step(self, patches, targets) -> tuple[Tensor, Tensor]:
+        """Take one step; gives the losses of the scales and the number of hits, which stay on the device."""
+        patches, own_targets = self.parallel.part(patches, targets)
+        fraction = _weight(own_targets, self.weights) / _weight(targets, self.weights)  # of the batch's loss
+        self.optimiser.zero_grad(set_to_none=True)
+        with autocast(patches.device, self.config.precision):
+            logits = self.parallel.forward_scales(patches).float()  # (S, B, K)
+        smoothing = self.config.label_smoothing
+        scale_losses = fraction * torch.stack(
+            [F.cross_entropy(rows, own_targets, self.weights, label_smoothing=smoothing) for rows in logits]
+        )
+        scale_losses.mean().backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.config.max_norm)
+        self.optimiser.step()
+        self.schedule.step()
+        hits = (self.model.class_probabilities(logits.detach()).argmax(-1) == own_targets).sum()
+        return scale_losses.detach(), hits
+
+
+def epoch_record(loss_sum: Tensor, hits: Tensor, n: int) -> dict:
+    """Return the figures of an epoch from the sums over its n pixels of the scales' losses, (S,), and of hits."""
+    return {
+        "loss": float(loss_sum.mean()) / n,
+        "scale_losses": (loss_sum / n).tolist(),
+        "train_accuracy": float(hits) / n,
+    }
+
+
 def train(
+    model: Network,
+    loader: PatchLoader,
+    val_loader: PatchLoader | None,
+    config: TrainConfig,
+    monitor,
+    **options,
+) -> History:
+    """Train a model in place; see `training`, whose generator this exhausts."""
+    return exhaust(training(model, loader, val_loader, config, monitor, **options))
+
+
+def exhaust(generator: Generator[None, None, Result]) -> Result:
+    """Run a generator to its end; gives what it returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def training(
     model: Network,
     loader: PatchLoader,
     val_loader: PatchLoader | None,
@@ -113,9 +213,9 @@ def train(
     *,
     state: dict | None = None,
     save: Callable[[str, dict], None] | None = None,
-    parallel: SingleProcess | None = None,
-) -> History:
-    """Train a model in place: AdamW, one-cycle schedule, mean over scales of the cross entropy.
+    steps: Steps | None = None,
+) -> Generator[None, None, History]:
+    """Train a model in place, batch by batch.
 
     Args:
         model: a PatchClassifier on its device.
@@ -126,28 +226,22 @@ def train(
         state: what `save` received earlier; training resumes from there as if never interrupted.
         save: called after every epoch as save("last", state), and as save("best", state) if the validation accuracy
             has risen.
-        parallel: splits each batch over several processes; None trains in this process alone.
+        steps: takes the steps; None takes `Steps` in this process alone.
+    Yields:
+        None after each batch, so that several networks can be trained side by side.
     Returns:
         The records of all epochs, including those before `state`.
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = _one_cycle(optimiser, config, config.epochs * len(loader))
-    history = History()
+    steps, history = steps or Steps(model, loader, config), History()
     if state is not None:
-        model.load_state_dict(state["weights"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
+        steps.load(state)
         history = History(**state["history"])
-        _set_generators(loader, state["generators"])
-    weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=loader.device)
-    parallel = parallel or SingleProcess(model)
     for epoch in range(len(history.records) + 1, config.epochs + 1):
         started = time.perf_counter()
-        record = {"epoch": epoch, "lr": optimiser.param_groups[0]["lr"]}
-        parallel.begin_epoch(epoch)
-        record |= _train_epoch(model, loader, config, weights, optimiser, schedule, parallel)
+        record = {"epoch": epoch, "lr": steps.lr()}
+        record |= yield from steps.epoch(epoch)
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (lr)")
         accuracy, risen = None, False
@@ -159,46 +253,12 @@ def train(
         record |= {"val_accuracy": accuracy, "seconds": time.perf_counter() - started}
         history.records.append(record)
         if save is not None:
-            state = {
-                "weights": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "generators": _get_generators(loader),
-                "history": asdict(history),
-            }
+            state = steps.state() | {"history": asdict(history)}
             if risen:
                 save("best", state)  # first: a run that is interrupted in between repeats this epoch when resumed
             save("last", state)
         monitor.epoch(record, model)
     return history
-
-
-def _train_epoch(model, loader, config, weights, optimiser, schedule, parallel) -> dict:
-    """Pass over the training pixels once; the sums stay on the device until the end."""
-    model.train()
-    parameters = list(model.parameters())
-    loss_sum = hits = 0
-    for patches, targets in loader:
-        patches, own_targets = parallel.part(patches, targets)
-        fraction = _weight(own_targets, weights) / _weight(targets, weights)  # of the batch's loss
-        optimiser.zero_grad(set_to_none=True)
-        with _autocast(patches.device, config.precision):
-            logits = parallel.forward_scales(patches).float()  # (S, B, K)
-        scale_losses = fraction * torch.stack(
-            [F.cross_entropy(rows, own_targets, weights, label_smoothing=config.label_smoothing) for rows in logits]
-        )
-        scale_losses.mean().backward()
-        nn.utils.clip_grad_norm_(parameters, config.max_norm)
-        optimiser.step()
-        schedule.step()
-        loss_sum = loss_sum + scale_losses.detach() * len(targets)
-        hits = hits + (model.class_probabilities(logits.detach()).argmax(-1) == own_targets).sum()
-    loss_sum, hits, n = parallel.total(loss_sum), parallel.total(hits), len(loader.pixels)
-    return {
-        "loss": float(loss_sum.mean()) / n,
-        "scale_losses": (loss_sum / n).tolist(),
-        "train_accuracy": float(hits) / n,
-    }
 
 
 def _weight(targets: Tensor, weights: Tensor | None) -> Tensor | int:
@@ -210,63 +270,15 @@ def _weight(targets: Tensor, weights: Tensor | None) -> Tensor | int:
 def evaluate(model: Network, loader: PatchLoader, *, precision: str = "float32") -> np.ndarray:
     """Compute the confusion matrix (K, K) of a model over labelled patches; the model's modes are kept."""
     targets, predictions = [], []
-    with _eval_mode(model):
+    with eval_mode(model):
         for patches, batch_targets in loader:
-            with _autocast(patches.device, precision):
+            with autocast(patches.device, precision):
                 predictions.append(model(patches).argmax(-1))
             targets.append(batch_targets)
     return confusion_matrix(torch.cat(targets).cpu().numpy(), torch.cat(predictions).cpu().numpy(), model.n_classes)
 
 
-@torch.no_grad()
-def predict(
-    model: Network,
-    cube: Tensor,
-    pixels: Tensor,
-    *,
-    batch_size: int | None = None,
-    precision: str = "float32",
-    progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Predict the class probabilities of some pixels; the per-pixel part of the model runs once on the whole scene.
-
-    Args:
-        model: a PatchClassifier; its modes are kept.
-        cube: normalised scene, (H, W, n_bands), on the model's device.
-        pixels: rows and columns, (n, 2).
-        batch_size: patches at a time; None takes `predict_batch`.
-        precision: a key of PRECISIONS.
-        progress: called after each batch with its number of pixels.
-    Returns:
-        Class probabilities, (n, K) float32 on the CPU; the label of column k is k + 1.
-    """
-    probabilities = [torch.empty(0, model.n_classes)]  # for the case of no pixels
-    with inference(model, cube.device, precision):
-        embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
-        batch_size = batch_size or predict_batch(model.patch_size, cube.device)
-        for patches in PatchLoader(embedded, pixels, patch_size=model.patch_size, batch_size=batch_size):
-            assert isinstance(patches, Tensor)  # without targets
-            probabilities.append(model.class_probabilities(model.encode(patches)).cpu())
-            if progress is not None:
-                progress(len(patches))
-    return torch.cat(probabilities)
-
-
-def predict_batch(patch_size: int, device: torch.device) -> int:
-    """Return the number of patches per batch when predicting."""
-    tokens = patch_size * patch_size
-    most = min(PREDICT_PAIRS // tokens**2, CPU_TOKENS // tokens) if device.type == "cpu" else PREDICT_PAIRS // tokens**2
-    return min(PREDICT_BATCH, max(1, most))
-
-
-@contextlib.contextmanager
-def inference(model: Network, device: torch.device, precision: str):
-    """Use evaluation mode and the given precision inside, without gradients."""
-    with torch.no_grad(), _eval_mode(model), _autocast(device, precision):
-        yield
-
-
-def _one_cycle(optimiser, config: TrainConfig, steps: int):
+def one_cycle(optimiser, config: TrainConfig, steps: int):
     if steps == 1:  # the only point of the cycle would be its last, at which the rate is nearly 0
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=steps)
@@ -281,7 +293,7 @@ def class_weights(targets: Tensor, n_classes: int) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def _eval_mode(model: Network):
+def eval_mode(model: Network):
     """Use evaluation mode inside; afterwards every module has the mode that it had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -292,7 +304,8 @@ def _eval_mode(model: Network):
             module.training = mode
 
 
-def _autocast(device: torch.device, precision: str):
+def autocast(device: torch.device, precision: str):
+    """Compute matrix products and convolutions inside in a precision, a key of PRECISIONS."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 

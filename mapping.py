@@ -1,5 +1,6 @@
 """Map a scene with a trained network: a scene in memory at once, or one of any size block by block."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,8 +11,12 @@ from torch import Tensor
 
 import engine
 from models.base import PatchClassifier
-from patches import Windows, check_patch_size
+from patches import PatchLoader, Windows, check_patch_size
 
+PREDICT_BATCH = 256  # patches per batch when predicting on the CPU, at most
+PREDICT_PAIRS = 2**22  # pairs of tokens in such a batch, patch_size^4 per patch, at most
+CPU_TOKENS = 2**13  # tokens in such a batch, at most: intermediate results then stay in the cache
+GPU_TOKENS = 2**18  # tokens in a batch on a GPU, at most: they fill it; see docs/performance.md
 BLOCK_BYTES = 2**24  # size of a block of rows, as read or as embedded, whichever is larger
 
 
@@ -67,6 +72,55 @@ def _nearest(chosen: np.ndarray, size: int) -> np.ndarray:
     return np.where(closer, before, after)
 
 
+@torch.no_grad()
+def predict(
+    model: PatchClassifier,
+    cube: Tensor,
+    pixels: Tensor,
+    *,
+    batch_size: int | None = None,
+    precision: str = "float32",
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Predict the class probabilities of some pixels; the per-pixel part of the model runs once on the whole scene.
+
+    Args:
+        model: a PatchClassifier; its modes are kept.
+        cube: normalised scene, (H, W, n_bands), on the model's device.
+        pixels: rows and columns, (n, 2).
+        batch_size: patches at a time; None takes `predict_batch`.
+        precision: a key of PRECISIONS.
+        progress: called after each batch with its number of pixels.
+    Returns:
+        Class probabilities, (n, K) float32 on the CPU; the label of column k is k + 1.
+    """
+    probabilities = [torch.empty(0, model.n_classes)]  # for the case of no pixels
+    with inference(model, cube.device, precision):
+        embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
+        batch_size = batch_size or predict_batch(model.patch_size, cube.device)
+        for patches in PatchLoader(embedded, pixels, patch_size=model.patch_size, batch_size=batch_size):
+            assert isinstance(patches, Tensor)  # without targets
+            probabilities.append(model.class_probabilities(model.encode(patches)).cpu())
+            if progress is not None:
+                progress(len(patches))
+    return torch.cat(probabilities)
+
+
+def predict_batch(patch_size: int, device: torch.device) -> int:
+    """Return the number of patches per batch when predicting."""
+    tokens = patch_size * patch_size
+    if device.type != "cpu":
+        return max(1, GPU_TOKENS // tokens)
+    return max(1, min(PREDICT_BATCH, PREDICT_PAIRS // tokens**2, CPU_TOKENS // tokens))
+
+
+@contextlib.contextmanager
+def inference(model: PatchClassifier, device: torch.device, precision: str):
+    """Use evaluation mode and the given precision inside, without gradients."""
+    with torch.no_grad(), engine.eval_mode(model), engine.autocast(device, precision):
+        yield
+
+
 def map_scene(
     model: PatchClassifier,
     cube: Tensor,
@@ -101,7 +155,7 @@ def map_scene(
     wanted[np.ix_(grid.rows, grid.columns)] = True
     pixels = torch.from_numpy(np.argwhere(wanted))
     report = None if progress is None else lambda n: progress(n, len(pixels))
-    probabilities = engine.predict(model, cube, pixels, precision=precision, progress=report).numpy()
+    probabilities = predict(model, cube, pixels, precision=precision, progress=report).numpy()
     labels = np.zeros(grid.shape, dtype=label_type(model.n_classes))
     labels[wanted] = probabilities.argmax(1) + 1
     confidence = np.zeros(grid.shape, dtype=np.float32)
@@ -148,7 +202,7 @@ def map_blocks(
         Number of the block's first pixel, and its pixels' probabilities, (n, K) float32.
     """
     height, width = grid.shape
-    batch, margin = engine.predict_batch(model.patch_size, device), model.patch_size // 2
+    batch, margin = predict_batch(model.patch_size, device), model.patch_size // 2
     embedded: dict[int, Tensor] = {}  # (C, W + 2 margin) by row, kept while windows need it
     if block_rows is None:
         block_rows = max(1, BLOCK_BYTES // (4 * width * max(model.n_bands, getattr(model.options, "dim", 0))))
@@ -161,7 +215,7 @@ def map_blocks(
         needed = _mirrored(np.arange(low, high), height)
         for row in [row for row in embedded if row < needed.min()]:
             del embedded[row]
-        with engine.inference(model, device, precision):
+        with inference(model, device, precision):
             missing = sorted(set(needed.tolist()) - embedded.keys())
             _embed(model, read_rows, missing, block_rows, embedded, device)
             image = torch.stack([embedded[row] for row in needed.tolist()], 1)  # (C, rows, W + 2 margin)

@@ -1,12 +1,14 @@
 """Gather patches by index from the mirror-padded scene, a batch in one tensor operation, and augment them."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 class Windows:
@@ -25,9 +27,32 @@ class Windows:
 
     def gather(self, first: Tensor) -> Tensor:
         """Cut the windows with these first pixels, (n, 2) rows and columns of the padded image, to (n, C, P, P)."""
-        index = (first[:, 0] * self.n_columns + first[:, 1]).unsqueeze(1) + self.window
-        flat = self.spectra.index_select(0, index.flatten())
-        return flat.view(len(first), self.patch_size, self.patch_size, -1).permute(0, 3, 1, 2)
+        return self.cut(self.number(first).unsqueeze(1) + self.window)
+
+    def number(self, pixels: Tensor) -> Tensor:
+        """Number pixels of the padded image row by row: (n, 2) to (n,)."""
+        return pixels[:, 0] * self.n_columns + pixels[:, 1]
+
+    def cut(self, numbers: Tensor) -> Tensor:
+        """Read windows from the numbers of their pixels, (n, P * P), to (n, C, P, P)."""
+        flat = self.spectra.index_select(0, numbers.flatten())
+        return flat.view(len(numbers), self.patch_size, self.patch_size, -1).permute(0, 3, 1, 2)
+
+
+class Plan(NamedTuple):
+    """The batches of an epoch by numbers, so that all of it can go to a GPU at once.
+
+    Attributes:
+        sizes: of the m batches.
+        first: (m, largest size) int64, numbers of the windows' first pixels, see `Windows.number`; 0 behind a batch.
+        image: the same of the mirror images, 0 to 7, for `PatchLoader.cut`.
+        targets: the same of the targets.
+    """
+
+    sizes: list[int]
+    first: Tensor
+    image: Tensor
+    targets: Tensor
 
 
 class PatchLoader:
@@ -72,18 +97,13 @@ class PatchLoader:
         self.pixels = pixels.to(image.device)
         self.targets = None if targets is None else targets.to(image.device)
         self.batch_size, self.device = batch_size, image.device
-        self.generator, self.augment = generator, augment
+        self.generator, self.augment, self._images = generator, augment, None
 
     def __len__(self) -> int:
         return -(-len(self.pixels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-        n = len(self.pixels)
-        if self.generator is None:
-            batches = torch.arange(n).split(self.batch_size) if n else ()
-        else:
-            batches = torch.randperm(n, generator=self.generator).tensor_split(len(self)) if n else ()
-        for chosen in batches:
+        for chosen in self._batches():
             chosen = chosen.to(self.pixels.device)
             patches = self.gather(self.pixels[chosen])
             if self.targets is None:
@@ -93,6 +113,32 @@ class PatchLoader:
             if self.augment is not None and self.generator is not None:
                 patches = self.augment(patches, targets, self.generator)
             yield patches, targets
+
+    def _batches(self) -> Sequence[Tensor]:
+        n = len(self.pixels)
+        if n == 0:
+            return ()
+        if self.generator is None:
+            return torch.arange(n).split(self.batch_size)
+        return torch.randperm(n, generator=self.generator).tensor_split(len(self))
+
+    def plan(self) -> Plan:
+        """Draw an epoch at once, with the random numbers that an iteration would draw; `augment` may only flip."""
+        assert self.generator is not None
+        assert self.targets is not None
+        batches = self._batches()
+        flips = getattr(self.augment, "flip", False)
+        images = [_draw_images(len(chosen), self.generator) if flips else chosen * 0 for chosen in batches]
+        chosen, image = (pad_sequence(list(rows), batch_first=True) for rows in (batches, images))
+        chosen = chosen.to(self.device)
+        first, targets = self.windows.number(self.pixels)[chosen], self.targets[chosen]
+        return Plan([len(chosen) for chosen in batches], first, image.to(self.device), targets)
+
+    def cut(self, first: Tensor, image: Tensor) -> Tensor:
+        """Cut mirror images of windows, both (n,) as in a `Plan`, to (n, C, P, P)."""
+        if self._images is None:  # of each image the offsets of its pixels, (8, P * P)
+            self._images = self.windows.window[_images(self.windows.patch_size).to(self.device)]
+        return self.windows.cut(first.unsqueeze(1) + self._images.index_select(0, image))
 
     def gather(self, pixels: Tensor) -> Tensor:
         """Cut the windows round some pixels, (n, 2) to (n, C, P, P)."""
@@ -143,11 +189,16 @@ class Augmentation:
 
 def _flip(patches: Tensor, generator: torch.Generator) -> Tensor:
     n, channels, side, _ = patches.shape
-    flips = (torch.rand(3, n, generator=generator) < 0.5).to(patches.device)  # rows, columns, rows for columns
-    image = (flips * flips.new_tensor([[1], [2], [4]], dtype=torch.int64)).sum(0)
+    image = _draw_images(n, generator).to(patches.device)
     source = _images(side).to(patches.device)[image] + torch.arange(n, device=patches.device).unsqueeze(1) * side**2
     spectra = patches.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, source.flatten())
     return spectra.view(n, side, side, channels).permute(0, 3, 1, 2)
+
+
+def _draw_images(n: int, generator: torch.Generator) -> Tensor:
+    """Draw which of its eight images each patch becomes, (n,) int64."""
+    flips = torch.rand(3, n, generator=generator) < 0.5  # rows, columns, rows for columns
+    return (flips * torch.tensor([[1], [2], [4]])).sum(0)
 
 
 @functools.cache

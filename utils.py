@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 VERSION = "0.2.0"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-EXECUTION = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
+EAGER = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
+GRAPHS = "training steps as CUDA graphs, the rest eager"
 SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h", ".toml")
 NOT_OURS = ("benchmarks", "tests")  # no result depends on them
 
@@ -138,7 +139,7 @@ def count_flops(model: "torch.nn.Module", example: "torch.Tensor") -> int:
     return counter.get_total_flops()
 
 
-def describe_machine(device: "torch.device") -> dict[str, str | None]:
+def describe_machine(device: "torch.device", execution: str = EAGER) -> dict[str, str | None]:
     """Versions of what computed, the device, and the project's git commit ("+" if files differ from it)."""
     import torch
 
@@ -152,7 +153,7 @@ def describe_machine(device: "torch.device") -> dict[str, str | None]:
         "cuda": torch.version.cuda,
         "device": f"{device}: {name}",
         "threads": str(torch.get_num_threads()),
-        "execution": EXECUTION,
+        "execution": execution,
         "git_commit": _git_commit(),
         "code": _code(),
     }

@@ -53,12 +53,12 @@ def main():
 def _measure(arguments: list[str]) -> tuple[float, float, float]:
     """Seconds of the training loop, of the calls of the live view in it, and of its thread's processor time."""
     spent = {"loop": 0.0, "inside": 0.0, "thread": 0.0}
-    train, epoch = engine.train, VisdomMonitor.epoch
+    training, epoch = engine.training, VisdomMonitor.epoch
 
-    def timed_train(*positional, **named):
+    def timed_training(*positional, **named):
         started, processor = time.perf_counter(), time.thread_time()
         try:
-            return train(*positional, **named)
+            return (yield from training(*positional, **named))
         finally:
             spent["loop"] = time.perf_counter() - started
             spent["thread"] = time.thread_time() - processor
@@ -68,7 +68,7 @@ def _measure(arguments: list[str]) -> tuple[float, float, float]:
         epoch(self, record, model)
         spent["inside"] += time.perf_counter() - started
 
-    engine.train, VisdomMonitor.epoch = timed_train, timed_epoch  # pyright: ignore[reportAttributeAccessIssue]
+    engine.training, VisdomMonitor.epoch = timed_training, timed_epoch  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()):
             with contextlib.redirect_stderr(io.StringIO()) as errors:
@@ -76,7 +76,7 @@ def _measure(arguments: list[str]) -> tuple[float, float, float]:
             if code:
                 raise SystemExit(errors.getvalue())
     finally:
-        engine.train, VisdomMonitor.epoch = train, epoch
+        engine.training, VisdomMonitor.epoch = training, epoch
     return spent["loop"], spent["inside"], spent["thread"]
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 import engine
+import mapping
 from benchmarks.bench_selective_scan import print_table, pscan
 from benchmarks.peers import ItemLoader, PatchByPatch
 from models import MODELS, create_model
@@ -101,9 +102,9 @@ class Subject:
         with self._scan():
             started = time.perf_counter()
             if self.loader_peer:
-                engine.evaluate(self.model, self._loader(n, engine.PREDICT_BATCH, train=False))
+                engine.evaluate(self.model, self._loader(n, mapping.PREDICT_BATCH, train=False))
             else:
-                engine.predict(self.model, self.cube, self.pixels[:n], precision=self.precision)
+                mapping.predict(self.model, self.cube, self.pixels[:n], precision=self.precision)
             return (time.perf_counter() - started) / n
 
 

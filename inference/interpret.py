@@ -10,7 +10,7 @@ import torch
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
-import engine
+import mapping
 from models.base import PatchClassifier
 from models.options import MiMOptions
 from models.scan_order import cross_scan_orders
@@ -110,14 +110,14 @@ def record_activations(model: PatchClassifier, cube: Tensor, pixels: np.ndarray,
         _BlockRecorder(block, model.n_classes, handles) for block in model.modules() if isinstance(block, MiMBlock)
     ]
     try:
-        with as_modules(model), engine.inference(model, cube.device, "float32"):
+        with as_modules(model), mapping.inference(model, cube.device, "float32"):
             embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0]
             loader = PatchLoader(
                 embedded,
                 torch.from_numpy(pixels),
                 torch.from_numpy(targets),
                 patch_size=model.patch_size,
-                batch_size=engine.predict_batch(model.patch_size, cube.device),
+                batch_size=mapping.predict_batch(model.patch_size, cube.device),
             )
             for patches, batch_targets in loader:
                 for recorder in recorders:

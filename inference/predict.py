@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from datasets import load_scene
-from engine import predict_batch
 from inference.bands import Bands, match_bands
 from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
-from mapping import Grid, label_type, map_blocks
+from mapping import Grid, label_type, map_blocks, predict_batch
 from preprocessing import Preprocessing
 from reporting import results
 from reporting.figures import maps

@@ -27,7 +27,6 @@ IMPORTS = {
     "cli": {"datasets", "models", "reporting", "scenes", "selective_scan", "splits", "training", "utils"},
     "inference": {
         "datasets",
-        "engine",
         "mapping",
         "models",
         "patches",

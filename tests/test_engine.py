@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import engine
+import mapping
 from models import create_model
 from patches import Augmentation, PatchLoader, labelled_pixels
 from reporting.live.monitor import Monitor
@@ -88,7 +89,7 @@ def test_evaluation_and_prediction_leave_the_model_and_the_random_state_as_they_
     modes = [module.training for module in model.modules()]
     bits, random_state = _bits(model), torch.get_rng_state()
     engine.evaluate(model, _loader(scene, train=False))
-    engine.predict(model, scene[0], EVERY_PIXEL)
+    mapping.predict(model, scene[0], EVERY_PIXEL)
     assert [module.training for module in model.modules()] == modes
     assert _same(bits, _bits(model))
     assert torch.equal(random_state, torch.get_rng_state())
@@ -238,7 +239,7 @@ def test_class_weights_change_the_loss(scene):
 def test_every_pixel_of_the_scene_is_predicted_as_from_its_own_mirrored_patch(scene, name):
     cube, _ = scene
     model = _model(name).eval()
-    found, in_sevens = (engine.predict(model, cube, EVERY_PIXEL, batch_size=size) for size in (None, 7))
+    found, in_sevens = (mapping.predict(model, cube, EVERY_PIXEL, batch_size=size) for size in (None, 7))
     assert found.shape == in_sevens.shape == (180, N_CLASSES)
     padded = np.pad(cube.numpy(), ((2, 2), (2, 2), (0, 0)), mode="reflect")
     for row, column in [(0, 0), (0, 14), (11, 0), (11, 14), (5, 7), (3, 0)]:
@@ -253,16 +254,16 @@ def test_chosen_pixels_are_predicted_as_in_the_whole_map(scene):
     cube, _ = scene
     model = _model()
     pixels = torch.tensor([[0, 0], [11, 14], [4, 9]])
-    whole = engine.predict(model, cube, EVERY_PIXEL)
+    whole = mapping.predict(model, cube, EVERY_PIXEL)
     numbers = 15 * pixels[:, 0] + pixels[:, 1]
-    assert engine.predict(model, cube, pixels).argmax(1).tolist() == whole[numbers].argmax(1).tolist()
-    assert engine.predict(model, cube, pixels[:0]).shape == (0, N_CLASSES)
+    assert mapping.predict(model, cube, pixels).argmax(1).tolist() == whole[numbers].argmax(1).tolist()
+    assert mapping.predict(model, cube, pixels[:0]).shape == (0, N_CLASSES)
 
 
 def test_probabilities_do_not_depend_on_the_batch_size(scene):
     cube, _ = scene
     model = _model("MiM-v1")
-    first, second = (engine.predict(model, cube, EVERY_PIXEL, batch_size=size) for size in (11, 180))
+    first, second = (mapping.predict(model, cube, EVERY_PIXEL, batch_size=size) for size in (11, 180))
     torch.testing.assert_close(first, second, rtol=0, atol=5e-6)  # matrix products round by their sizes
     torch.testing.assert_close(first.sum(-1), torch.ones(180))
 
@@ -271,8 +272,8 @@ def test_bfloat16_trains_and_stays_near_float32(scene):
     cube, _ = scene
     model = _model("MiM-v1")
     engine.train(model, _loader(scene), None, engine.TrainConfig(2, precision="bfloat16"), Monitor())
-    exact = engine.predict(model, cube, EVERY_PIXEL)
-    rough = engine.predict(model, cube, EVERY_PIXEL, precision="bfloat16")
+    exact = mapping.predict(model, cube, EVERY_PIXEL)
+    rough = mapping.predict(model, cube, EVERY_PIXEL, precision="bfloat16")
     assert 0 < (exact - rough).abs().max() < 0.1
 
 
@@ -288,10 +289,10 @@ def test_label_smoothing_off_is_plain_cross_entropy(scene):
 
 def test_a_mapping_takes_fewer_patches_at_a_time_the_larger_they_are_and_on_the_cpu():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    for device in (cpu, gpu):
-        sizes = [engine.predict_batch(patch_size, device) for patch_size in range(1, 101, 2)]
+    for device, largest in ((cpu, mapping.PREDICT_BATCH), (gpu, mapping.GPU_TOKENS)):
+        sizes = [mapping.predict_batch(patch_size, device) for patch_size in (*range(1, 101, 2), 1001)]
         assert sizes == sorted(sizes, reverse=True)
-        assert (sizes[0], sizes[-1]) == (engine.PREDICT_BATCH, 1)
+        assert (sizes[0], sizes[-1]) == (largest, 1)
     for patch_size in range(5, 63, 2):
-        assert engine.predict_batch(patch_size, cpu) * patch_size**2 <= engine.CPU_TOKENS
-        assert engine.predict_batch(patch_size, cpu) <= engine.predict_batch(patch_size, gpu)
+        assert mapping.predict_batch(patch_size, cpu) * patch_size**2 <= mapping.CPU_TOKENS
+        assert mapping.predict_batch(patch_size, cpu) <= mapping.predict_batch(patch_size, gpu)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from filelock import FileLock
 
-import engine
 import main
 import mapping
 from inference import partial_map
@@ -47,7 +46,7 @@ def blocks(model, cube, grid, **options):
 
 @pytest.mark.parametrize("name", ["CNN", "MiM-v1"])
 def test_the_blocks_do_not_change_a_bit(name, monkeypatch):
-    monkeypatch.setattr(engine, "PREDICT_BATCH", 16)
+    monkeypatch.setattr(mapping, "PREDICT_BATCH", 16)
     model, cube = make_model(name), make_cube()
     grid = Grid.of(cube.shape[:2], PATCH)
     whole, one = blocks(model, cube, grid)
@@ -70,7 +69,7 @@ def test_blocks_agree_with_the_whole_scene_at_once(name, stride, border):
     labels = grid.spread(shares.argmax(1) + 1, 0, len(cube))
     assert np.array_equal(labels, map_scene(model, torch.from_numpy(cube), stride=stride, border=border)[0])
     pixels = torch.from_numpy(grid.pixels(0, len(grid)))
-    expected = engine.predict(model, torch.from_numpy(cube), pixels)
+    expected = mapping.predict(model, torch.from_numpy(cube), pixels)
     torch.testing.assert_close(torch.from_numpy(shares), expected, rtol=0, atol=5e-6)
 
 
@@ -101,7 +100,7 @@ def test_rows_are_asked_for_once_and_few_at_a_time():
 
 @pytest.mark.parametrize("n_bands", [N_BANDS, 130])
 def test_a_block_is_no_larger_when_embedded_than_as_read(n_bands, monkeypatch):
-    monkeypatch.setattr(engine, "PREDICT_BATCH", 9)
+    monkeypatch.setattr(mapping, "PREDICT_BATCH", 9)
     model = create_model("CNN", n_bands=n_bands, n_classes=N_CLASSES, patch_size=PATCH)
     dim = asdict(model.options)["dim"]
     assert N_BANDS < dim < 130
@@ -202,7 +201,7 @@ def test_a_file_is_mapped_as_its_scene_was_with_its_place_and_colours(trained, s
 
 def cut_off(scene_file, trained, tmp_path, monkeypatch, *more):
     """The folder of a mapping that was cut off after some blocks."""
-    monkeypatch.setattr(engine, "PREDICT_BATCH", 4)
+    monkeypatch.setattr(mapping, "PREDICT_BATCH", 4)
     calls, read = [], predict_module.RowReader.__call__
 
     def killed(self, start, stop):

@@ -77,7 +77,7 @@ def announced_runs(ranks: Ranks) -> Iterator[Path]:
 
 
 class DataParallel(SingleProcess):
-    """Train on this process's part of each batch with the gradients of all; the `parallel` of `engine.train`.
+    """Train on this process's part of each batch with the gradients of all; the `parallel` of `engine.Steps`.
 
     Every process draws the same batches with the same augmentation. The dropout of each process has a seed of its own,
     made of the run's seed, the epoch and the rank, so that a resumed run repeats to the bit.

@@ -22,7 +22,7 @@ from splits.split import Split, hold_out, skip_border
 from training.checkpoint import check_backend, model_facts, restore_weights
 from training.config import RunConfig
 from training.distributed import Ranks
-from utils import InputError, describe_machine, fingerprint, seed_everything
+from utils import EAGER, GRAPHS, InputError, describe_machine, fingerprint, seed_everything
 
 log = logging.getLogger("mim")
 
@@ -47,6 +47,12 @@ class Job:
         """The cube as read, (H, W, n_bands) float32."""
         assert self.scene.cube is not None  # `prepare` takes a scene with its cube
         return self.scene.cube
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether training steps are launched as CUDA graphs: on one GPU, unless augmentation draws its noise."""
+        noise = self.augmentation.radiation or self.augmentation.mixture
+        return self.cube.is_cuda and self.ranks.world == 1 and not noise
 
     def false_colour(self) -> np.ndarray:
         """Give the scene in false colour, (H, W, 3) uint8."""
@@ -96,7 +102,7 @@ class Job:
             "weights": config.eval_weights,
             "test_stride": config.test_stride,
             "restored_from": config.restore,
-            "machine": describe_machine(next(self.model.parameters()).device),
+            "machine": describe_machine(self.cube.device, GRAPHS if self.uses_graphs else EAGER),
         }
 
 

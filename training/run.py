@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from mapping import map_scene
 from metrics import Scores
 from reporting.live.monitor import Monitor
 from training.checkpoint import Checkpoint, model_facts
+from training.cuda_graph import GraphSteps
 from training.data_parallel import DataParallel, announce_run
 from training.monitors import watch
 from training.outputs import explore, score, write_outcome
@@ -23,13 +24,18 @@ log = logging.getLogger("mim")
 
 def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
     """Train, or resume from `state`; then map the scene, score the test pixels and write the run's folder."""
+    return engine.exhaust(running(job, folder, state))
+
+
+def running(job: Job, folder: Path, state: dict | None = None) -> Generator[None, None, Scores]:
+    """Do what `run` does, and yield after each training step, so that runs can be trained side by side."""
     config, split, model = job.config, job.split, job.model
     if config.with_exploration and state is None:
         explore(job, folder)
     monitor = watch(job, folder, [] if state is None else state["history"]["records"])
     try:
         announce_run(job.ranks, folder)
-        history = train(job, monitor, state, _saver(job, folder))
+        history = yield from train(job, monitor, state, _saver(job, folder))
         if config.eval_weights == "best":
             model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
             log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
@@ -55,14 +61,20 @@ def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
     return write_outcome(job, folder, labels, confidence, seconds)
 
 
-def train(job: Job, monitor: Monitor, state: dict | None, save: Callable | None = None) -> engine.History:
+def train(
+    job: Job, monitor: Monitor, state: dict | None, save: Callable | None = None
+) -> Generator[None, None, engine.History]:
     """Train a run's network in one process, or together with the other processes, which must call this too."""
     split, model = job.split, job.model
     generator = torch.Generator().manual_seed(job.config.seed)
     loader = job.loader(split.train, generator=generator, augment=job.augmentation)
     val_loader = None if split.validation is None else job.loader(split.validation)
-    parallel = DataParallel(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
-    return engine.train(model, loader, val_loader, job.recipe, monitor, state=state, save=save, parallel=parallel)
+    if job.uses_graphs:
+        steps = GraphSteps(model, loader, job.recipe)
+    else:
+        parallel = DataParallel(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
+        steps = engine.Steps(model, loader, job.recipe, parallel)
+    return engine.training(model, loader, val_loader, job.recipe, monitor, state=state, save=save, steps=steps)
 
 
 def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:

@@ -9,6 +9,7 @@ from shutil import get_terminal_size
 import torch
 from filelock import FileLock, Timeout
 
+import engine
 from datasets import Scene, load_scene
 from reporting import results
 from reporting.comparison.runs import compare
@@ -182,7 +183,7 @@ def _train_announced_runs(cache: SceneCache, replaced: dict | None = None) -> No
     for folder in announced_runs(cache.team):
         job = _job_of(folder, cache, replaced or {})
         with contextlib.suppress(FloatingPointError):  # the first process has it too, and reports it
-            train(job, Monitor(), _state_of(folder))
+            engine.exhaust(train(job, Monitor(), _state_of(folder)))
 
 
 def _read_config(folder: Path) -> tuple[RunConfig, dict]:

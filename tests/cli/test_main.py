@@ -136,7 +136,7 @@ def test_the_accuracy_by_distance_and_the_audit_are_those_of_the_map_and_the_mas
 
 def test_a_run_that_was_interrupted_is_resumed_to_the_same_bits(run, monkeypatch, folder):
     _, _, whole = run("--model", "MiM-v1", *SMALL, "--epoch", 3)
-    original = engine._train_epoch
+    original = engine.Steps.epoch
     calls = iter([original, KeyboardInterrupt])
 
     def interrupted(*arguments):
@@ -145,11 +145,11 @@ def test_a_run_that_was_interrupted_is_resumed_to_the_same_bits(run, monkeypatch
             raise KeyboardInterrupt
         return call(*arguments)
 
-    monkeypatch.setattr(engine, "_train_epoch", interrupted)
+    monkeypatch.setattr(engine.Steps, "epoch", interrupted)
     code, said, broken = run("--model", "MiM-v1", *SMALL, "--epoch", 3)
     assert code == 130 and "interrupted" in said and "Traceback" not in said
     assert not (broken / "metrics.json").exists() and (broken / "last.pt").exists()
-    monkeypatch.setattr(engine, "_train_epoch", original)
+    monkeypatch.setattr(engine.Steps, "epoch", original)
     code, said, _ = run("--resume", broken, "--visdom", "off", tiny=False)
     assert code == 0, said
     assert _scores(broken) == _scores(whole)

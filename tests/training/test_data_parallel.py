@@ -59,8 +59,9 @@ def make_loader(value=None):
     return PatchLoader(cube.permute(2, 0, 1), *labelled_pixels(torch.tensor(gt)), **sizes, augment=Augmentation())
 
 
-def fit(model, config, parallel=None, **more):
-    return engine.train(model, make_loader(), None, config, Monitor(), parallel=parallel, **more)
+def fit(model, config, parallel=None, value=None, **more):
+    steps = engine.Steps(model, loader := make_loader(value), config, parallel)
+    return engine.train(model, loader, None, config, Monitor(), steps=steps, **more)
 
 
 def train_case(case, make_parallel=lambda _: None):
@@ -134,9 +135,7 @@ def work(folder):
         found["norm"] = norm(x, gradient, BatchNorm)
         model = make_model("CNN", {"dim": 8})
         try:
-            engine.train(
-                model, make_loader(np.nan), None, engine.TrainConfig(2), Monitor(), parallel=make_parallel(model)
-            )
+            fit(model, engine.TrainConfig(2), make_parallel(model), value=np.nan)
         except FloatingPointError as error:
             found["error"] = str(error)
         torch.save(found, folder / f"{ranks.rank}.pt")

@@ -81,17 +81,17 @@ def test_a_sweep_does_every_combination_and_reads_the_scene_once(call, tmp_path,
 
 def test_the_same_command_again_does_only_what_is_missing(call, tmp_path, monkeypatch):
     command = ["--model", "CNN", "--runs", 3]
-    original, calls = engine._train_epoch, iter(range(100))
+    original, calls = engine.Steps.epoch, iter(range(100))
 
     def interrupted(*arguments):
         if next(calls) == 3:  # the second epoch of the second run
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(engine, "_train_epoch", interrupted)
+    monkeypatch.setattr(engine.Steps, "epoch", interrupted)
     code, said = call(*command)
     assert code == 130, said
-    monkeypatch.setattr(engine, "_train_epoch", original)
+    monkeypatch.setattr(engine.Steps, "epoch", original)
     code, said = call(*command)
     assert code == 0, said
     assert said.count("is done already") == 1 and said.count("resuming ") == 1 and "after epoch 1" in said
@@ -177,7 +177,7 @@ def test_other_code_or_another_scene_means_training_anew(call, tmp_path, scene, 
     assert call("--model", "CNN", "--runs", 2)[0] == 0
     assert len(rows(tmp_path / "runs")) == 4
     described = prepare.describe_machine
-    monkeypatch.setattr(prepare, "describe_machine", lambda device: described(device) | {"code": "other"})
+    monkeypatch.setattr(prepare, "describe_machine", lambda *facts: described(*facts) | {"code": "other"})
     assert call("--model", "CNN", "--runs", 2)[0] == 0
     assert len(rows(tmp_path / "runs")) == 6
 
