@@ -24,11 +24,8 @@ class Network(Protocol):
     """What the engine needs of a network; every `models.PatchClassifier` has it."""
 
     n_classes: int
-    patch_size: int
 
     def __call__(self, patch: Tensor, /) -> Tensor: ...
-    def embed(self, x: Tensor) -> Tensor: ...
-    def encode(self, embedded: Tensor) -> Tensor: ...
     def forward_scales(self, patch: Tensor) -> Tensor: ...
     def class_probabilities(self, logits: Tensor) -> Tensor: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -213,6 +210,7 @@ def training(
     *,
     state: dict | None = None,
     save: Callable[[str, dict], None] | None = None,
+    save_every: float = 0.0,
     steps: Steps | None = None,
 ) -> Generator[None, None, History]:
     """Train a model in place, batch by batch.
@@ -226,6 +224,7 @@ def training(
         state: what `save` received earlier; training resumes from there as if never interrupted.
         save: called after every epoch as save("last", state), and as save("best", state) if the validation accuracy
             has risen.
+        save_every: seconds between two calls of save("last", state), at least; the last epoch is always saved.
         steps: takes the steps; None takes `Steps` in this process alone.
     Yields:
         None after each batch, so that several networks can be trained side by side.
@@ -234,7 +233,7 @@ def training(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    steps, history = steps or Steps(model, loader, config), History()
+    steps, history, saved = steps or Steps(model, loader, config), History(), time.perf_counter()
     if state is not None:
         steps.load(state)
         history = History(**state["history"])
@@ -252,11 +251,13 @@ def training(
                 history.best_epoch, history.best_accuracy = epoch, accuracy
         record |= {"val_accuracy": accuracy, "seconds": time.perf_counter() - started}
         history.records.append(record)
-        if save is not None:
+        due = time.perf_counter() - saved >= save_every or epoch == config.epochs
+        if save is not None and (risen or due):
             state = steps.state() | {"history": asdict(history)}
             if risen:
                 save("best", state)  # first: a run that is interrupted in between repeats this epoch when resumed
             save("last", state)
+            saved = time.perf_counter()
         monitor.epoch(record, model)
     return history
 
@@ -278,18 +279,11 @@ def evaluate(model: Network, loader: PatchLoader, *, precision: str = "float32")
     return confusion_matrix(torch.cat(targets).cpu().numpy(), torch.cat(predictions).cpu().numpy(), model.n_classes)
 
 
-def one_cycle(optimiser, config: TrainConfig, steps: int):
+def one_cycle(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int):
+    """Return the schedule of learning rate and momentum over so many steps (Smith and Topin, arXiv 1708.07120)."""
     if steps == 1:  # the only point of the cycle would be its last, at which the rate is nearly 0
         return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=steps)
-
-
-def class_weights(targets: Tensor, n_classes: int) -> tuple[float, ...]:
-    """Compute weights inverse to the frequency of the classes, 1 on average over the pixels; 0 without pixels."""
-    counts = torch.bincount(targets, minlength=n_classes).double()
-    present = counts > 0
-    weights = torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 0.0)
-    return tuple(weights.tolist())
 
 
 @contextlib.contextmanager

@@ -159,6 +159,14 @@ def labelled_pixels(mask: Tensor) -> tuple[Tensor, Tensor]:
     return pixels, mask[pixels[:, 0], pixels[:, 1]] - 1
 
 
+def class_weights(targets: Tensor, n_classes: int) -> tuple[float, ...]:
+    """Compute weights inverse to the frequency of the classes, 1 on average over the pixels; 0 without pixels."""
+    counts = torch.bincount(targets, minlength=n_classes).double()
+    present = counts > 0
+    weights = torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 0.0)
+    return tuple(weights.tolist())
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Augment the patches of a training batch with the parts that are switched on.

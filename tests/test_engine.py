@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import engine
 import mapping
 from models import create_model
-from patches import Augmentation, PatchLoader, labelled_pixels
+from patches import Augmentation, PatchLoader, class_weights, labelled_pixels
 from reporting.live.monitor import Monitor
 from utils import seed_everything
 
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(scene):
 
 def test_class_weights_are_inverse_to_frequency_and_one_on_average():
     targets = torch.tensor([0] * 6 + [1] * 3 + [3] * 1)
-    weights = engine.class_weights(targets, 4)
+    weights = class_weights(targets, 4)
     assert weights == pytest.approx((10 / 18, 10 / 9, 0.0, 10 / 3))
     assert np.mean([weights[t] for t in targets.tolist()]) == pytest.approx(1)
 

@@ -1,8 +1,10 @@
 """The results of a run: its map scored on the test pixels, the figures, the pictures, and the page."""
 
 import logging
+from collections.abc import Callable, Generator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,6 @@ from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
 from reporting import results
 from reporting.figures import curves
 from reporting.run_folder import Run, write_maps
-from reporting.run_report import write_pictures_and_page
 from reporting.spectra import class_spectra, random_spectra
 from splits.leakage import distance_to, examine, sentences
 from training.prepare import Job
@@ -29,7 +30,9 @@ def score(job: Job, labels: np.ndarray) -> tuple[Scores, np.ndarray]:
     return scores(confusion), confusion
 
 
-def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.ndarray, seconds: dict) -> Scores:
+def write_outcome(
+    job: Job, folder: Path, labels: np.ndarray, confidence: np.ndarray, seconds: dict, draw: Callable
+) -> Generator[Any, None, Scores]:
     """Write the results of a finished run into its folder.
 
     Args:
@@ -38,6 +41,9 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         labels: (H, W) 1..K, 0 if nothing was predicted.
         confidence: (H, W) float32, probability of the label.
         seconds: of training and prediction.
+        draw: makes the pictures and the page, see `training.side_by_side.drawing`.
+    Yields:
+        What `draw` yields while it waits.
     """
     config, split = job.config, job.split
     result, confusion = score(job, labels)
@@ -69,7 +75,7 @@ def write_outcome(job: Job, folder: Path, labels: np.ndarray, confidence: np.nda
         false_colour=job.false_colour(),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
-    write_pictures_and_page(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
+    yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
     results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
     results.append_result(config.output / "results.csv", _row(job, folder, metrics))
     print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")

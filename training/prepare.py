@@ -12,7 +12,7 @@ import engine
 from datasets import Scene
 from models import create_model
 from models.base import PatchClassifier
-from patches import Augmentation, PatchLoader, check_patch_size, labelled_pixels
+from patches import Augmentation, PatchLoader, check_patch_size, class_weights, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results
 from reporting.colours import false_colour
@@ -155,7 +155,7 @@ def prepare(
         )
     weights = None
     if config.class_balancing:
-        weights = engine.class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
+        weights = class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
     recipe = engine.TrainConfig(config.epoch, lr=config.lr, precision=config.precision, class_weights=weights)
     augmentation = Augmentation(config.flip_augmentation, config.radiation_augmentation, config.mixture_augmentation)
     return Job(config, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,16 +20,21 @@ from training.outputs import explore, score, write_outcome
 from training.prepare import Job
 from utils import start_command
 
+SAVE_EVERY = 2.0  # seconds between two checkpoints, where an epoch takes a fraction of one
 log = logging.getLogger("mim")
 
 
-def run(job: Job, folder: Path, state: dict | None = None) -> Scores:
-    """Train, or resume from `state`; then map the scene, score the test pixels and write the run's folder."""
-    return engine.exhaust(running(job, folder, state))
+def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Generator[Any, None, Scores]:
+    """Train, or resume from `state`; then map the scene, score the test pixels and write the run's folder.
 
-
-def running(job: Job, folder: Path, state: dict | None = None) -> Generator[None, None, Scores]:
-    """Do what `run` does, and yield after each training step, so that runs can be trained side by side."""
+    Args:
+        job: the run.
+        folder: its folder.
+        draw: makes the pictures and the page, see `training.side_by_side.drawing`.
+        state: of an interrupted run.
+    Yields:
+        Something after each training step, so that runs can be trained side by side.
+    """
     config, split, model = job.config, job.split, job.model
     if config.with_exploration and state is None:
         explore(job, folder)
@@ -58,7 +64,7 @@ def running(job: Job, folder: Path, state: dict | None = None) -> Generator[None
         raise KeyboardInterrupt(hint) from interrupt
     finally:
         monitor.close()
-    return write_outcome(job, folder, labels, confidence, seconds)
+    return (yield from write_outcome(job, folder, labels, confidence, seconds, draw))
 
 
 def train(
@@ -74,7 +80,9 @@ def train(
     else:
         parallel = DataParallel(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
         steps = engine.Steps(model, loader, job.recipe, parallel)
-    return engine.training(model, loader, val_loader, job.recipe, monitor, state=state, save=save, steps=steps)
+    every = SAVE_EVERY if job.uses_graphs else 0.0
+    options = {"state": state, "save": save, "save_every": every, "steps": steps}
+    return engine.training(model, loader, val_loader, job.recipe, monitor, **options)
 
 
 def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:

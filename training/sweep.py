@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
@@ -22,6 +23,7 @@ from training.data_parallel import announced_runs, process_group
 from training.distributed import Ranks
 from training.prepare import Job, announce, prepare, write_config
 from training.run import run, train
+from training.side_by_side import Work, drawing, in_turn, most_at_a_time
 from utils import InputError, choose_device, start_command
 
 LOCK = ".in-use.lock"
@@ -94,16 +96,23 @@ def train_runs(configs: list[RunConfig], ranks: Ranks, *, rerun: bool = False) -
 
 
 def _do_all(configs: list[RunConfig], cache: SceneCache, ranks: Ranks, *, rerun: bool) -> None:
-    folders, failures = {}, []
-    while (number := ranks.next_number("run")) < len(configs):
-        config = configs[number]
-        try:
-            folders[number] = _do(config, cache, only=len(configs) == 1, rerun=rerun)
-        except (InputError, FloatingPointError) as error:
-            if len(configs) == 1:
-                raise
+    folders, failures, only = {}, [], len(configs) == 1
+    most = most_at_a_time(configs, cache.device, shared=cache.team.world > 1)
+    with drawing(most) as draw:
+
+        def runs():
+            while (number := ranks.next_number("run")) < len(configs):
+                yield number, _do(configs[number], cache, draw, only=only, rerun=rerun)
+
+        for number, outcome in in_turn(runs(), cache.device, most):
+            if not isinstance(outcome, Exception):
+                folders[number] = outcome
+                continue
+            if only:
+                raise outcome
+            config = configs[number]
             name = f"{config.model} on {config.dataset}, patch {config.patch_size}, seed {config.seed}"
-            failures.append(f"{name}: {error}")
+            failures.append(f"{name}: {outcome}")
             log.info("%s; the other runs continue", failures[-1])
     _finish(folders, failures, len(configs), ranks)
 
@@ -121,8 +130,8 @@ def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
         raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
 
 
-def _do(config: RunConfig, cache: SceneCache, *, only: bool, rerun: bool) -> Path | None:
-    """Do one run, or the rest of it; give its folder, None if another process works on it."""
+def _do(config: RunConfig, cache: SceneCache, draw: Callable, *, only: bool, rerun: bool) -> Work:
+    """Do one run, or the rest of it; returns its folder, None if another process works on it."""
     job = cache.prepare(config)
     scene = job.scene
     home = config.output / config.model / scene.spec.name
@@ -135,7 +144,7 @@ def _do(config: RunConfig, cache: SceneCache, *, only: bool, rerun: bool) -> Pat
     cache.announce(job)
     for folder in earlier:
         try:
-            continue_run(job, folder)
+            yield from _continue(job, folder, draw)
             return folder
         except Timeout:
             log.info("another process works in %s; it is left alone", folder)
@@ -143,7 +152,7 @@ def _do(config: RunConfig, cache: SceneCache, *, only: bool, rerun: bool) -> Pat
     folder = results.make_run_folder(config.output, config.model, scene.spec.name, config.seed)
     with _locked(folder):
         write_config(job, folder)
-        run(job, folder)
+        yield from run(job, folder, draw)
     return folder
 
 
@@ -173,7 +182,8 @@ def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, 
             return _train_announced_runs(cache, replaced)
         announce(job := _job_of(folder, cache, replaced))
         try:
-            continue_run(job, folder)
+            with drawing(1) as draw:
+                engine.exhaust(_continue(job, folder, draw))
         except Timeout as error:
             raise InputError(f"another process works in {folder}; wait for it or end it, and try again") from error
 
@@ -209,14 +219,14 @@ def _job_of(folder: Path, cache: SceneCache, replaced: dict) -> Job:
     return job
 
 
-def continue_run(job: Job, folder: Path) -> None:
+def _continue(job: Job, folder: Path, draw: Callable) -> Work:
     """Do the rest of an interrupted run in its folder; Timeout if another process works in it."""
     with _locked(folder):
         state = _state_of(folder)
         log.info("resuming %s after epoch %d", folder, len(state["history"]["records"]) if state else 0)
         for leftover in folder.glob(".*.tmp"):  # what a process was writing when it was killed
             leftover.unlink()
-        run(job, folder, state)
+        yield from run(job, folder, draw, state)
 
 
 def _state_of(folder: Path) -> dict | None:
