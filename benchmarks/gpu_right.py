@@ -1,0 +1,63 @@
+"""Whether all is right on a GPU, in under four minutes: `python3 -m benchmarks.gpu_right --output FOLDER`.
+
+Runs the tests that need a GPU, and the scan's kernels under compute-sanitizer if it is installed.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+TESTS = [
+    "tests/selective_scan/test_gpu.py",
+    "tests/selective_scan/test_selective_scan.py",
+    "tests/selective_scan/test_scan_op.py",
+    "tests/training/test_cuda_graph.py",
+    "tests/test_on_gpu.py",
+]
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--processes", type=int, default=6, help="tests at a time")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.stderr.write("gpu_right: PyTorch sees no GPU here; run it on a machine with one\n")
+        return 2
+    card = torch.cuda.get_device_name()
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / f"gpu_right_{re.sub('[^A-Za-z0-9]+', '_', card).strip('_')}.txt"
+    commands = [
+        [sys.executable, "-m", "pytest", "-q", "-rsf", "-n", str(args.processes), "-p", "no:cacheprovider", *TESTS]
+    ]
+    sanitizer, failed = shutil.which("compute-sanitizer"), []
+    if sanitizer:
+        small = [sys.executable, "-m", "benchmarks.sanitized_kernels"]
+        commands += [[sanitizer, "--tool", tool, "--error-exitcode", "9", *small] for tool in TOOLS]
+    with path.open("w", encoding="utf-8") as report:
+        report.write(f"{card}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
+        for command in commands:
+            name, started = " ".join([Path(command[0]).name, *command[1:]]), time.perf_counter()
+            result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            verdict = f"exit code {result.returncode}, {time.perf_counter() - started:.0f} s"
+            report.write(f"\n$ {name}\n{result.stdout}\n[{verdict}]\n")
+            report.flush()
+            print(f"{name}: {verdict}")
+            if result.returncode:
+                failed.append(name)
+                print("\n".join(result.stdout.splitlines()[-40:]))
+    if not sanitizer:
+        print("compute-sanitizer is not on the PATH; the kernels were not checked with it")
+    print(f"{path} holds the report; failed: {', '.join(failed) or 'none'}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
