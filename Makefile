@@ -38,7 +38,8 @@ visdom: $(VENV)/.installed
 	@$(RUN) -m reporting.live.server --port $(PORT)
 
 gpu-check: $(VENV)/.installed-dev
-	$(RUN) -m benchmarks.gpu_check
+	$(RUN) -m benchmarks.gpu_right --output benchmarks/results
+	$(RUN) -m benchmarks.gpu_fast --output benchmarks/results
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""Every kernel once on small inputs, for compute-sanitizer: `compute-sanitizer python3 -m benchmarks.sanitized_kernels`."""
+"""Every kernel once on small inputs, to be run under compute-sanitizer, as `benchmarks.gpu_right` does."""
 
 import torch
 

@@ -104,7 +104,7 @@ def test_a_mapped_scene_has_the_labels_of_the_cpu_but_for_ties(name, call, tmp_p
         command = ["--predict", str(tmp_path / "new.npy"), "--restore", str(checkpoint), "--output", str(output)]
         assert main.main([*command, "--cuda", device, "--probabilities"]) == 0
         (header,) = output.rglob("probabilities.hdr")
-        maps[device] = np.array(envi.open(header).load(), dtype=np.float64)  # (H, W, K)
+        maps[device] = np.array(envi.open(header).open_memmap(), dtype=np.float64)  # pyright: ignore[reportAttributeAccessIssue]
     on_cpu, on_gpu = maps.values()
     ordered = np.sort(on_cpu, axis=-1)
     decided = ordered[..., -1] - ordered[..., -2] > 1e-4
