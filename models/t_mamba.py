@@ -89,7 +89,8 @@ class TMamba(nn.Module):
         normed = self.norm(x)
         tokens, z = self.in_proj(normed), self.pool(F.silu(self.z_proj(normed)))
         skip = self.res_proj(self.pool(x))  # (B, S, dim)
-        if self.fused and can_cross_scan(tokens, self.scan_backend):
+        order, n_states = self.forward_order.view(self.n_types, -1), self.forward_branch.s6.d_state
+        if self.fused and can_cross_scan(tokens, order, n_states, self.scan_backend):
             return self._fused(tokens, z, skip)
         y = self.merge_norm(self.scan(tokens))  # (B, types, L, d_inner), in scan order
         if self.learned:

@@ -1,4 +1,4 @@
-"""All that a T-Mamba does between its projections and its tokens as one operator with its gradient, for the CPU."""
+"""All that a T-Mamba does between its projections and its tokens as one operator with its gradient."""
 
 import math
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from selective_scan import cuda_cross_scan
 from selective_scan.backends import choose
 from selective_scan.scan_op import scan_backward_flops, scan_flops
 
@@ -92,11 +93,21 @@ N_LEAVES, N_TENSORS, N_ARGUMENTS = _place("ahead_order"), _place("centre"), _pla
 SCHEMA = _schema()
 
 
-def can_cross_scan(tokens: Tensor, backend: str) -> bool:
-    """Whether `cross_scan` may be called: on the CPU, if it can be compiled."""
-    if torch.compiler.is_compiling() or tokens.device.type != "cpu":
+def can_cross_scan(tokens: Tensor, orders: Tensor, n_states: int, backend: str) -> bool:
+    """Whether `cross_scan` may be called: if it can be compiled for the device, and on CUDA takes the sizes.
+
+    Args:
+        tokens: (B, L, d_inner), as for `cross_scan`.
+        orders: (n_orders, n), of one direction.
+        n_states: N.
+        backend: as for `selective_scan`.
+    """
+    device = tokens.device.type
+    if torch.compiler.is_compiling() or device not in ("cpu", "cuda") or 0 in tokens.shape:
         return False
-    return choose(backend, "cpu", 1) == "cpu"
+    if device == "cuda" and not cuda_cross_scan.fits(tokens, orders, n_states):
+        return False
+    return choose(backend, device, 1) == device
 
 
 def cross_scan(arguments: CrossScanArguments) -> Tensor:
@@ -116,7 +127,11 @@ def cross_scan(arguments: CrossScanArguments) -> Tensor:
 def operator(*given):
     """The result of `cross_scan`, and if `keep`, what the backward pass needs of it, else an empty tensor."""
     *arguments, keep = given
-    y, kept = torch.ops.mim_cpu.cross_scan(*_prepared(arguments), keep)
+    prepared = _prepared(arguments)
+    if _on_cpu(given[0]):
+        y, kept = torch.ops.mim_cpu.cross_scan(*prepared, keep)
+    else:
+        y, kept = cuda_cross_scan.forward(prepared, keep)
     return y.to(given[0].dtype), kept
 
 
@@ -127,6 +142,16 @@ def backward(grad, kept, *given):
     """The gradients of the arguments that have one, absent ones left out."""
     grads = torch.ops.mim_cpu.cross_scan_backward(grad.to(kept.dtype).contiguous(), kept, *_prepared(given))
     return [x.to(leaf.dtype) for x, leaf in zip(grads, _leaves(given), strict=True)]
+
+
+def _cuda_backward(grad, kept, *given):
+    """What `backward` does, on CUDA: not an operator, as gradients that are views of one tensor would be copied."""
+    grads = cuda_cross_scan.backward(grad.to(kept.dtype).contiguous(), kept, _prepared(given))
+    return [x.to(leaf.dtype) for x, leaf in zip(grads, _leaves(given), strict=True)]
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu"
 
 
 def _leaves(given) -> list[Tensor]:
@@ -166,13 +191,15 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, grad, _):
     kept, *tensors = ctx.saved_tensors
-    grads = iter(backward(grad, kept, *tensors, *ctx.options))
+    back = backward if _on_cpu(grad) else _cuda_backward
+    grads = iter(back(grad, kept, *tensors, *ctx.options))
     leaves = [x if x is None else next(grads) for x in tensors[:N_LEAVES]]
     return *leaves, *[None] * (N_ARGUMENTS + 1 - N_LEAVES)
 
 
 operator.register_autograd(_backward, setup_context=_save)
-operator.register_autocast("cpu", torch.float32)  # leaves float64 as it is
+for _device_type in ("cpu", "cuda"):
+    operator.register_autocast(_device_type, torch.float32)  # leaves float64 as it is
 
 
 def _flops(scan, n_products, n_learner, given) -> int:

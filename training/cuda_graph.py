@@ -11,6 +11,7 @@ from torch import Tensor
 import engine
 from patches import PatchLoader
 
+MOST_SCALES = 64
 log = logging.getLogger("mim")
 
 
@@ -41,7 +42,8 @@ class GraphSteps(engine.Steps):
         self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.step_number, self.batch_number = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.steps_taken = 0  # as step_number, which the graph counts
-        self.loss_sum, self.hits = None, torch.zeros((), dtype=torch.int64, device=device)
+        self.loss_sum, self.hits = torch.zeros(MOST_SCALES, device=device), self.step_number.new_zeros(())
+        self.n_scales = 0
         self.plan = None
 
     def lr(self) -> float:
@@ -85,7 +87,7 @@ class GraphSteps(engine.Steps):
         else:
             for kept, drawn in zip(self.plan[1:], plan[1:], strict=True):
                 kept.copy_(drawn)
-        for counter in (self.batch_number, self.hits, *([] if self.loss_sum is None else [self.loss_sum])):
+        for counter in (self.batch_number, self.loss_sum, self.hits):
             counter.zero_()
         for size in plan.sizes:
             if size not in self._graphs:
@@ -98,8 +100,7 @@ class GraphSteps(engine.Steps):
                 graph.replay()
             self.steps_taken += 1
             yield
-        assert self.loss_sum is not None
-        return engine.epoch_record(self.loss_sum, self.hits, self.n)
+        return engine.epoch_record(self.loss_sum[: self.n_scales], self.hits, self.n)
 
     def _take(self, size: int) -> None:
         """Take one step with the next batch of the plan, which has this size."""
@@ -114,9 +115,8 @@ class GraphSteps(engine.Steps):
         losses = (logs * self.goals.index_select(0, targets)).sum((1, 2)) / -weight
         losses.mean().backward()
         with torch.no_grad():
-            if self.loss_sum is None:
-                self.loss_sum = torch.zeros_like(losses)
-            self.loss_sum += losses * size
+            self.n_scales = len(losses)
+            self.loss_sum[: len(losses)] += losses * size
             self.hits += (logs.exp().mean(0).argmax(-1) == targets).sum()
             self._update()
             self.batch_number += 1
@@ -142,6 +142,13 @@ class GraphSteps(engine.Steps):
         assert self._stream is not None
         before = [(tensor, tensor.clone()) for tensor in self._changing()]
         random = self._random_state()
+
+        def restore():
+            for tensor, value in before:
+                tensor.copy_(value)
+            if self.random is not None:
+                self.random.set_state(random)
+
         current = torch.cuda.current_stream(self.loader.device)
         self._stream.wait_stream(current)
         graph = torch.cuda.CUDAGraph()
@@ -150,6 +157,7 @@ class GraphSteps(engine.Steps):
                 with torch.cuda.stream(self._stream):
                     for _ in range(2):  # what is chosen, compiled or allocated on first use
                         self._take(size)
+                        restore()
                 pool = next((other.pool() for other in self._graphs.values() if other is not None), None)
                 with torch.cuda.graph(graph, pool=pool, stream=self._stream):
                     self._take(size)
@@ -157,20 +165,13 @@ class GraphSteps(engine.Steps):
             log.warning("a training step cannot be captured as a CUDA graph, and is taken without: %s", error)
             graph = None
         current.wait_stream(self._stream)
-        for tensor, value in before:
-            tensor.copy_(value)
-        if self.loss_sum is not None and not any(tensor is self.loss_sum for tensor, _ in before):
-            self.loss_sum.zero_()
-        if self.random is not None:
-            self.random.set_state(random)
+        restore()
         return graph
 
     def _changing(self) -> Iterator[Tensor]:
         """All that a step changes."""
         yield from self.model.state_dict().values()
-        yield from (self.flat, self.mean, self.square, self.step_number, self.batch_number, self.hits)
-        if self.loss_sum is not None:
-            yield self.loss_sum
+        yield from (self.flat, self.mean, self.square, self.step_number, self.batch_number, self.loss_sum, self.hits)
 
     def _random_state(self) -> Any:
         return None if self.random is None else self.random.get_state()

@@ -2,6 +2,7 @@
 // registers of SPLIT threads of one warp. Time goes in chunks of STEPS, whose inputs the block keeps in shared memory.
 //
 // Compiles under nvcc and NVRTC without any header but ours. No sum uses atomics: each has a fixed order.
+#include "around_scan.cuh"
 #include "tile.cuh"
 
 namespace mim {
@@ -12,10 +13,12 @@ template <int P>
 using BackwardLayout = Layout<P, 4, 256>;
 
 // Gradients of D and the bias come as one part of (channels) for each row group and each of SPLIT threads, that of A as
-// one of (channels, states) for each row group, those of B and C as one of (batch, length, states) for each tile.
+// one of (channels, states) for each row group, those of B and C as one of (batch, length, `distance`) for each tile.
 template <class T>
 struct Gradients {
   T *u, *delta, *A, *B, *C, *D, *bias;  // D and bias may be null
+  int distance;                         // numbers between two steps of B and C
+  int groups;                           // of the rows that share parameters
 };
 
 // y of one row of the batch (grid x) and one tile of channels (grid y).
@@ -25,10 +28,10 @@ MIM_INLINE void forward(const Inputs<T>& in, T* y) {
   __shared__ Chunk<T, S> chunk;
   const Place<S> place;
   const Carrier<T, S> carrier(in);
-  const int row = blockIdx.x;
-  const T D = in.D && place.part == 0 && place.channel < in.channels ? in.D[place.channel] : T(0);
+  const int row = blockIdx.x, kind = in.kind(row);
+  const T D = pick(in.D, kind) && place.part == 0 && place.channel < in.channels ? pick(in.D, kind)[place.channel] : T(0);
   T A[S::EACH], h[S::EACH] = {};
-  load_A(in, place, A);
+  load_A(in, place, kind, A);
   for (int t0 = 0; t0 < in.length; t0 += STEPS) {
     const int count = steps_from(t0, in.length);
     __syncthreads();  // the last chunk has been read
@@ -77,10 +80,11 @@ MIM_INLINE void backward(const Inputs<T>& in, const T* grad_y, const Gradients<T
   const int last = (in.length - 1) / STEPS;  // chunk
   T* kept = checkpoints + (group * gridDim.y + blockIdx.y) * last * KEPT + threadIdx.x;
   T A[EACH], grad_A[EACH] = {}, grad_D = 0, grad_bias = 0;
-  load_A(in, place, A);
+  const int kind = group >= out.groups, own_group = group - kind * out.groups, first_row = kind * in.each;
+  load_A(in, place, kind, A);
 
-  const int rows_end = (group + 1) * in.batch / gridDim.x;
-  for (int row = group * in.batch / gridDim.x; row < rows_end; ++row) {
+  const int rows_end = first_row + (Index)(own_group + 1) * in.each / out.groups;
+  for (int row = first_row + (Index)own_group * in.each / out.groups; row < rows_end; ++row) {
     T start[EACH] = {}, later[EACH] = {};
     for (int t0 = 0; t0 < last * STEPS; t0 += STEPS, kept += KEPT) {
       carrier.template bring<false>(row, t0, STEPS, chunk, nullptr, nullptr);
@@ -152,11 +156,11 @@ MIM_INLINE void backward(const Inputs<T>& in, const T* grad_y, const Gradients<T
 #pragma unroll
           for (int warp = 0; warp < S::WARPS; ++warp) sum += sums[k][warp][which][n];
           const Index step = ((Index)blockIdx.y * in.batch + row) * in.length + t0 + k0 + k;
-          (which ? out.C : out.B)[step * in.states + n] = sum;
+          (which ? out.C : out.B)[step * out.distance + n] = sum;
         }
         if (k0 > 0) __syncthreads();
       }
-      const T D = carrier.own(in.D);
+      const T D = carrier.own(pick(in.D, kind));
       for (int k = carrier.first; k < count; k += S::SPLIT) {
         const T u = chunk.u[k][carrier.slot], gy = extra.y[k][carrier.slot], to_input = extra.to[0][k][carrier.slot];
         const T grad_delta = (extra.to[1][k][carrier.slot] * T(LN_2) + to_input * u) * extra.slope[k][carrier.slot];
@@ -197,6 +201,22 @@ MIM_INLINE void backward(const Inputs<T>& in, const T* grad_y, const Gradients<T
     mim::backward<T, P>(in, grad_y, out, checkpoints);                                                    \
   }
 #define KERNELS(P) KERNELS_OF(float, P) KERNELS_OF(double, P)
+#define AROUND_SCAN(T, NAME, ...) extern "C" __global__ void __launch_bounds__(mim::BLOCK) mim_##NAME##_##T(__VA_ARGS__)
+#define KERNELS_AROUND_SCAN(T)                                                                            \
+  AROUND_SCAN(T, convolve, mim::Convolution<T> in, T* u) { mim::convolve(in, u); }                        \
+  AROUND_SCAN(T, convolve_backward, mim::Convolution<T> in, T* grad_u, T* parts) {                        \
+    mim::convolve_backward(in, grad_u, parts);                                                            \
+  }                                                                                                       \
+  AROUND_SCAN(T, gather_gradients, mim::Convolution<T> in, const T* grad, T* grad_tokens) {               \
+    mim::gather_gradients(in, grad, grad_tokens);                                                         \
+  }                                                                                                       \
+  AROUND_SCAN(T, merge, mim::Merging<T> in, T* merged) { mim::merge(in, merged); }                        \
+  AROUND_SCAN(T, merge_backward, mim::Merging<T> in, const T* grad_merged, T* grad_y, T* parts) {         \
+    mim::merge_backward(in, grad_merged, grad_y, parts);                                                  \
+  }
+
+KERNELS_AROUND_SCAN(float)
+KERNELS_AROUND_SCAN(double)
 
 KERNELS(4)
 KERNELS(8)

@@ -9,10 +9,25 @@ using Index = long long;
 
 constexpr int STEPS = 8, WARP = 32;
 
+MIM_INLINE float root(float x) { return ::sqrtf(x); }
+MIM_INLINE double root(double x) { return ::sqrt(x); }
+
+// Without an index, which would move the pair to local memory.
+template <class P>
+MIM_INLINE P pick(const P (&pair)[2], int which) {
+  return which ? pair[1] : pair[0];
+}
+
+// Up to two sequences of rows with parameters of their own, one after another in the batch.
 template <class T>
 struct Inputs {
-  const T *u, *delta, *A, *B, *C, *D, *bias;  // D and bias may be null
+  const T *u, *delta, *B, *C;
+  const T *A[2], *D[2], *bias[2];  // D and bias may be null
   int softplus, batch, length, channels, states;
+  int distance;  // numbers between two steps of B and C
+  int each;      // rows that share parameters
+
+  MIM_INLINE int kind(int row) const { return row >= each; }
 };
 
 // How a block shares its work, for states padded to P, a power of two.
@@ -72,11 +87,12 @@ MIM_INLINE void sum_lanes(T* values, int k, Write write) {
 
 // In units of log 2, as `decay` takes it.
 template <class T, class S>
-MIM_INLINE void load_A(const Inputs<T>& in, const Place<S>& place, T* A) {
+MIM_INLINE void load_A(const Inputs<T>& in, const Place<S>& place, int kind, T* A) {
 #pragma unroll
   for (int j = 0; j < S::EACH; ++j) {
     const int n = place.state(j);
-    A[j] = place.channel < in.channels && n < in.states ? in.A[(Index)place.channel * in.states + n] * T(LOG2_E) : T(0);
+    const bool there = place.channel < in.channels && n < in.states;
+    A[j] = there ? pick(in.A, kind)[(Index)place.channel * in.states + n] * T(LOG2_E) : T(0);
   }
 }
 
@@ -112,11 +128,11 @@ struct Carrier {
   MIM_INLINE Index at(int row, int t) const { return ((Index)row * in.length + t) * in.channels + channel; }
 
   MIM_INLINE void bring_states(const T* from, int row, int t0, int count, Quad<T> (*to)[S::PADDED / 4]) const {
-    const T* start = from + ((Index)row * in.length + t0) * in.states;
+    const T* start = from + ((Index)row * in.length + t0) * in.distance;
 #pragma unroll
     for (int i = threadIdx.x; i < STEPS * S::PADDED; i += S::THREADS) {
       const int k = i / S::PADDED, n = i % S::PADDED;
-      to[k][n / 4].at[n % 4] = k < count && n < in.states ? start[k * in.states + n] : T(0);
+      to[k][n / 4].at[n % 4] = k < count && n < in.states ? start[k * in.distance + n] : T(0);
     }
   }
 
@@ -125,7 +141,7 @@ struct Carrier {
   template <bool GRADIENT>
   MIM_INLINE void bring(int row, int t0, int count, Chunk<T, S>& chunk, const T* grad_y,
                         GradientChunk<T, S>* extra) const {
-    const T bias = own(in.bias);
+    const T bias = own(pick(in.bias, in.kind(row)));
     const Index start = at(row, t0);
     T u[ITEMS], raw[ITEMS], gy[ITEMS];
 #pragma unroll

@@ -42,7 +42,7 @@ def value_and_gradients(module, x):
     """What comes out, and the gradients of x and all parameters, by name."""
     x = x.detach().requires_grad_()
     y = module(x)
-    weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape)
+    weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64, device=y.device).view(y.shape)
     leaves = {"x": x} | dict(module.named_parameters())
     grads = torch.autograd.grad((y.double() * weight).sum(), list(leaves.values()))
     return {"y": y.detach()} | dict(zip(leaves, grads, strict=True))

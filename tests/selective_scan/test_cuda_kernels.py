@@ -58,7 +58,7 @@ def library(tmp_path_factory):
 def emulated(library, monkeypatch):
     """The back end's kernels on the CPU, in place of a device's."""
     module = Emulated(library)
-    monkeypatch.setattr(cuda, "_module", lambda _: module)
+    monkeypatch.setattr(cuda, "module", lambda _: module)
     return module
 
 
@@ -250,7 +250,7 @@ def fake_driver(tmp_path, monkeypatch):
 
 def test_kernels_are_launched_through_the_driver_in_the_devices_context(fake_driver, monkeypatch):
     module = driver.Module(fake_driver, torch.device("cuda", 0))
-    monkeypatch.setattr(cuda, "_module", lambda _: module)
+    monkeypatch.setattr(cuda, "module", lambda _: module)
     inputs = make_inputs(2, 9, 5, 16, dtype=torch.float32)
     y = cuda.forward(*inputs.values(), delta_softplus=True)
     torch.testing.assert_close(y.double(), unrolled_sum(**inputs, delta_softplus=True), rtol=1e-5, atol=1e-5)
@@ -278,10 +278,10 @@ def test_the_next_image_is_taken_where_one_cannot_be_made_or_loaded(monkeypatch)
         monkeypatch.setattr(cuda, name, refuse)
     monkeypatch.setattr(cuda, "compile_with_nvrtc", lambda arch: f"image for {arch}")
     monkeypatch.setattr(cuda, "Module", lambda image, device: image)
-    assert cuda._module.__wrapped__("a device") == "image for 90"
+    assert cuda.module.__wrapped__("a device") == "image for 90"
     monkeypatch.setattr(cuda, "compile_with_nvrtc", refuse)
     with pytest.raises(BuildError, match=r"^refused; refused; refused$"):
-        cuda._module.__wrapped__("a device")
+        cuda.module.__wrapped__("a device")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

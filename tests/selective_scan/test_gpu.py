@@ -5,6 +5,8 @@ import functools
 import numpy as np
 import pytest
 import torch
+from test_cross_scan_op import check, t_mamba, value_and_gradients
+from test_cross_scan_op import draw as draw_tokens
 
 import main
 from models import MODELS, create_model
@@ -62,9 +64,28 @@ def test_both_compilers_give_kernels_that_agree(monkeypatch, compile_for):
     expected = scan_and_gradients(tensors)
     major, minor = torch.cuda.get_device_capability()
     module = Module(compile_for(f"{major}{minor}"), torch.device("cuda", torch.cuda.current_device()))
-    monkeypatch.setattr(cuda, "_module", lambda _: module)
+    monkeypatch.setattr(cuda, "module", lambda _: module)
     for x, y in zip(scan_and_gradients(tensors), expected, strict=True):
         torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize("scan", ["halves", "whole"])
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [
+        (3, {}),
+        (64, {"grids": (7, 5), "d_inner": 64, "d_state": 16}),
+        (1024, {"grids": (7, 5), "d_inner": 128, "d_state": 16, "tokens": "pooled"}),
+        (2, {"grids": (21, 5), "d_inner": 64, "d_state": 16}),
+        (5, {"grids": (5, 1), "d_inner": 256, "d_state": 64, "types": (1, 3)}),
+    ],
+)
+def test_the_cross_scan_is_that_of_the_modules_and_repeats_to_the_bit(scan, rows, sizes):
+    module = t_mamba(scan, dtype=torch.float32, **sizes).cuda()
+    x = draw_tokens(module, rows).cuda()
+    first, second = value_and_gradients(module, x), value_and_gradients(module, x)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    check(module, x, 1e-4)
 
 
 def test_it_can_be_captured_in_a_graph():

@@ -41,14 +41,22 @@ def one_by_one(model, loader, config):
     return GraphSteps(model, loader, config, capture=False)
 
 
-def close(found, expected):
-    for (record, weights), (other, others) in [(found, expected)]:
-        for one, two in zip(record, other, strict=True):
-            assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
-            assert one["scale_losses"] == pytest.approx(two["scale_losses"], rel=1e-5)
-            assert (one["train_accuracy"], one["lr"]) == (two["train_accuracy"], two["lr"])
-        for name, value in weights.items():
-            torch.testing.assert_close(value, others[name], rtol=1e-4, atol=2e-6, msg=name)
+def close(found, expected, device):
+    """Equal up to rounding, which differs more between devices."""
+    rounding = 1 if device == "cpu" else 20
+    for one, two in zip(found[0], expected[0], strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=rounding * 1e-5)
+        assert one["scale_losses"] == pytest.approx(two["scale_losses"], rel=rounding * 1e-5)
+        assert one["train_accuracy"] == pytest.approx(two["train_accuracy"], abs=0.01 if rounding > 1 else 0)
+        assert one["lr"] == two["lr"]
+    for name, value in found[1].items():
+        torch.testing.assert_close(
+            value,
+            expected[1][name],
+            rtol=rounding * 1e-4,
+            atol=rounding * 2e-6,
+            msg=lambda text, name=name: name + text,
+        )
 
 
 def same_bits(found, expected):
@@ -69,13 +77,13 @@ def same_bits(found, expected):
 def test_the_steps_are_those_of_the_engine(name, options, device):
     config = engine.TrainConfig(4, **options)
     expected = fit(name, config, engine.Steps, dropout=0.0)
-    close(fit(name, config, one_by_one, device, dropout=0.0), expected)
+    close(fit(name, config, one_by_one, device, dropout=0.0), expected, device)
 
 
 def test_they_are_so_without_flips_too():
     config = engine.TrainConfig(2)
     expected = fit("CNN", config, engine.Steps, dropout=0.0, flip=False)
-    close(fit("CNN", config, one_by_one, dropout=0.0, flip=False), expected)
+    close(fit("CNN", config, one_by_one, dropout=0.0, flip=False), expected, "cpu")
 
 
 def through_file(state):
@@ -99,7 +107,7 @@ def test_either_resumes_what_the_other_has_begun(first, second, device):
     config = engine.TrainConfig(4)
     expected = fit("MiM-v1", config, engine.Steps, dropout=0.0)
     state = interrupted("MiM-v1", config, first, "cpu", dropout=0.0)
-    close(fit("MiM-v1", config, second, device, dropout=0.0, state=state), expected)
+    close(fit("MiM-v1", config, second, device, dropout=0.0, state=state), expected, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
