@@ -52,7 +52,7 @@ class S6(nn.Module):
 
     def A(self) -> Tensor:
         """The state matrix, (d_inner, N), negative."""
-        return -torch.exp(self.A_log)
+        return _NegativeExponential.apply(self.A_log)
 
     def forward(self, u: Tensor) -> Tensor:
         """(batch, L, d_inner) in and out."""
@@ -68,6 +68,20 @@ class S6(nn.Module):
             delta_softplus=True,
             backend=self.scan_backend,
         )
+
+
+class _NegativeExponential(torch.autograd.Function):
+    """-exp(x), whose gradient takes one operation: it is the result."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        y = torch.exp(x).neg_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        return gradients[0] * ctx.saved_tensors[0]
 
 
 class ScanBranch(nn.Module):

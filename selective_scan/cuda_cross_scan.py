@@ -123,17 +123,25 @@ def backward(grad: Tensor, flat: Tensor, t: "CrossScanArguments") -> list[Tensor
     grad_u, grad_delta, to_A, to_D, to_bias = given
     grad_u, grad_delta, projected = (tokenwise(x) for x in (grad_u, grad_delta, cuda.sum_parts(parts)))
     projected[..., : kept.rank] = grad_delta @ kept.dt_weight
-    to_dt_weight = grad_delta.mT @ kept.low
-    to_x_weight = projected.mT @ tokenwise(kept.u)
+    to_dt_weight, to_x_weight = (
+        _weight_gradient(a, b, len(t.tokens)) for a, b in ((grad_delta, kept.low), (projected, tokenwise(kept.u)))
+    )
     grad_u.baddbmm_(projected, kept.x_weight)
 
     parts = grad.new_zeros(groups, 2, 4, d)
     _launch("convolve_backward", (groups, 2), _convolution(t), grad_u, parts)
     to_taps = parts.sum(0)
     grad_tokens = torch.empty_like(t.tokens)
-    _launch("gather_gradients", (len(t.tokens), 1), _convolution(t), grad_u, grad_tokens)
+    blocks = -(-t.tokens.shape[1] * d // BLOCK)  # of a sample
+    _launch("gather_gradients", (len(t.tokens), blocks), _convolution(t), grad_u, grad_tokens)
     each = to_taps[:, :3], to_taps[:, 3], to_x_weight, to_dt_weight, to_bias, to_A, to_D
     return [grad_tokens, *(x[0] for x in each), *(x[1] for x in each), *last]
+
+
+def _weight_gradient(a: Tensor, b: Tensor, n: int) -> Tensor:
+    """a^T b of (2, k, i) and (2, k, j), in n parts that run side by side: k is large, i and j are small."""
+    a, b = (x.unflatten(1, (n, x.shape[1] // max(n, 1))) for x in (a, b))
+    return (a.mT @ b).sum(1)
 
 
 def _scan(t: "CrossScanArguments", kept: _Kept) -> ctypes.Structure:

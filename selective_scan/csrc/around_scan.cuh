@@ -41,7 +41,9 @@ struct Convolution {
   const T *weight[2], *bias[2];
   int batch, n_tokens, n_orders, length, channels;
 
-  MIM_INLINE const long long* order(int way, int row) const { return pick(orders, way) + (Index)(row % n_orders) * length; }
+  MIM_INLINE const long long* order(int way, int row) const {
+    return pick(orders, way) + (Index)(row % n_orders) * length;
+  }
   MIM_INLINE const T* sample(int row) const { return tokens + (Index)(row / n_orders) * n_tokens * channels; }
   MIM_INLINE Index sequence(int way, int row) const {
     return ((Index)way * batch * n_orders + row) * length * channels;
@@ -106,7 +108,8 @@ MIM_INLINE void convolve_backward(const Convolution<T>& in, T* grad_u, T* parts)
   }
 }
 
-// The gradient of a sample's tokens (grid x) from those by the convolutions; an order has each token once at most.
+// The gradient of a sample's tokens (grid x), BLOCK numbers of them (grid y), from those by the convolutions; an order
+// has each token once at most.
 template <class T>
 MIM_INLINE void gather_gradients(const Convolution<T>& in, const T* grad, T* grad_tokens) {
   __shared__ short steps[MOST_PLACES];  // of a token in each direction's orders, -1 if there is none
@@ -119,20 +122,23 @@ MIM_INLINE void gather_gradients(const Convolution<T>& in, const T* grad, T* gra
   }
   __syncthreads();
   T* out = grad_tokens + (Index)blockIdx.x * in.n_tokens * in.channels;
-  for (int i = threadIdx.x; i < in.n_tokens * in.channels; i += BLOCK) {
-    const int token = i / in.channels, c = i % in.channels;
-    T total = 0;
-    for (int way = 0; way < 2; ++way)
-      for (int order = 0; order < in.n_orders; ++order) {
-        const int t = steps[way * n + order * in.n_tokens + token];
-        if (t < 0) continue;
-        const T* from = grad + in.sequence(way, blockIdx.x * in.n_orders + order) + t * in.channels + c;
+  const int i = blockIdx.y * BLOCK + threadIdx.x, token = i / in.channels, c = i % in.channels;
+  if (token >= in.n_tokens) return;
+  T total = 0;
+  for (int way = 0; way < 2; ++way) {
+    T weight[TAPS];
 #pragma unroll
-        for (int k = 0; k < TAPS; ++k)
-          if (t + k < in.length) total += pick(in.weight, way)[(TAPS - 1 - k) * in.channels + c] * from[k * in.channels];
-      }
-    out[i] = total;
+    for (int k = 0; k < TAPS; ++k) weight[k] = pick(in.weight, way)[(TAPS - 1 - k) * in.channels + c];
+#pragma unroll 4
+    for (int order = 0; order < in.n_orders; ++order) {
+      const int t = steps[way * n + order * in.n_tokens + token];
+      const T* from = grad + in.sequence(way, blockIdx.x * in.n_orders + order) + t * in.channels + c;
+#pragma unroll
+      for (int k = 0; k < TAPS; ++k)
+        if (t >= 0 && t + k < in.length) total += weight[k] * from[k * in.channels];
+    }
   }
+  out[i] = total;
 }
 
 template <class T>
@@ -259,9 +265,8 @@ MIM_INLINE void merge(const Merging<T>& in, T* merged) {
   T* out = merged + (Index)row * in.n_parts() * in.channels;
   for (int part = threadIdx.x / WARP; part < in.n_parts(); part += WARPS) {
     const MergedToken<T> token(in, weights, row, part);
-    token.each_channel(in, [&](int k, int c) {
-      out[token.place * in.channels + c] = token.attention * token.normed(in, k, c);
-    });
+    token.each_channel(
+        in, [&](int k, int c) { out[token.place * in.channels + c] = token.attention * token.normed(in, k, c); });
   }
 }
 
@@ -344,18 +349,31 @@ MIM_INLINE void merge_backward(const Merging<T>& in, const T* grad_merged, T* gr
       }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < 2 * in.channels; i += BLOCK) {
+    const int pairs = 2 * in.channels, lanes = pairs < BLOCK ? BLOCK / pairs : 1, span = BLOCK / lanes;
+    for (int first = 0; first < pairs; first += span) {  // a direction and a channel for each of `lanes` threads
+      const int own = threadIdx.x % span, i = first + own, t0 = threadIdx.x / span;
       const int way = i / in.channels, c = i % in.channels;
-      const T *y = in.sequence(way, row) + c, centre = y[in.centre * in.channels];
-      T *grad = grad_y + (y - in.y), to_centre = 0;
-      for (int t = 0; t < in.length; ++t) {
-        const T pull = to_weight[way][t] * (y[t * in.channels] - centre);
-        grad[t * in.channels] = grad[t * in.channels] * weights.weight[way][t] + pull;
-        to_centre += pull;
+      const bool there = i < pairs && t0 < lanes;
+      T* to_centre = &sums[0][0];
+      if (there) {
+        const T *y = in.sequence(way, row) + c, centre = y[in.centre * in.channels];
+        T *grad = grad_y + (y - in.y), total = 0;
+#pragma unroll 4
+        for (int t = t0; t < in.length; t += lanes) {
+          const T pull = to_weight[way][t] * (y[t * in.channels] - centre);
+          grad[t * in.channels] = grad[t * in.channels] * weights.weight[way][t] + pull;
+          total += pull;
+        }
+        to_centre[t0 * span + own] = total;
       }
-      grad[in.centre * in.channels] -= to_centre;
+      __syncthreads();
+      if (there && t0 == 0) {
+        T total = 0;
+        for (int k = 0; k < lanes; ++k) total += to_centre[k * span + own];
+        grad_y[in.sequence(way, row) - in.y + in.centre * in.channels + c] -= total;
+      }
+      __syncthreads();
     }
-    __syncthreads();
   }
   T* out = parts + (Index)blockIdx.x * (2 * in.channels + 3);
   const auto write = [&](int n, T* to) {  // the first numbers of all warps, added up

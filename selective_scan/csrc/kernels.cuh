@@ -29,7 +29,8 @@ MIM_INLINE void forward(const Inputs<T>& in, T* y) {
   const Place<S> place;
   const Carrier<T, S> carrier(in);
   const int row = blockIdx.x, kind = in.kind(row);
-  const T D = pick(in.D, kind) && place.part == 0 && place.channel < in.channels ? pick(in.D, kind)[place.channel] : T(0);
+  const T D =
+      pick(in.D, kind) && place.part == 0 && place.channel < in.channels ? pick(in.D, kind)[place.channel] : T(0);
   T A[S::EACH], h[S::EACH] = {};
   load_A(in, place, kind, A);
   for (int t0 = 0; t0 < in.length; t0 += STEPS) {
@@ -202,17 +203,17 @@ MIM_INLINE void backward(const Inputs<T>& in, const T* grad_y, const Gradients<T
   }
 #define KERNELS(P) KERNELS_OF(float, P) KERNELS_OF(double, P)
 #define AROUND_SCAN(T, NAME, ...) extern "C" __global__ void __launch_bounds__(mim::BLOCK) mim_##NAME##_##T(__VA_ARGS__)
-#define KERNELS_AROUND_SCAN(T)                                                                            \
-  AROUND_SCAN(T, convolve, mim::Convolution<T> in, T* u) { mim::convolve(in, u); }                        \
-  AROUND_SCAN(T, convolve_backward, mim::Convolution<T> in, T* grad_u, T* parts) {                        \
-    mim::convolve_backward(in, grad_u, parts);                                                            \
-  }                                                                                                       \
-  AROUND_SCAN(T, gather_gradients, mim::Convolution<T> in, const T* grad, T* grad_tokens) {               \
-    mim::gather_gradients(in, grad, grad_tokens);                                                         \
-  }                                                                                                       \
-  AROUND_SCAN(T, merge, mim::Merging<T> in, T* merged) { mim::merge(in, merged); }                        \
-  AROUND_SCAN(T, merge_backward, mim::Merging<T> in, const T* grad_merged, T* grad_y, T* parts) {         \
-    mim::merge_backward(in, grad_merged, grad_y, parts);                                                  \
+#define KERNELS_AROUND_SCAN(T)                                                                    \
+  AROUND_SCAN(T, convolve, mim::Convolution<T> in, T* u) { mim::convolve(in, u); }                \
+  AROUND_SCAN(T, convolve_backward, mim::Convolution<T> in, T* grad_u, T* parts) {                \
+    mim::convolve_backward(in, grad_u, parts);                                                    \
+  }                                                                                               \
+  AROUND_SCAN(T, gather_gradients, mim::Convolution<T> in, const T* grad, T* grad_tokens) {       \
+    mim::gather_gradients(in, grad, grad_tokens);                                                 \
+  }                                                                                               \
+  AROUND_SCAN(T, merge, mim::Merging<T> in, T* merged) { mim::merge(in, merged); }                \
+  AROUND_SCAN(T, merge_backward, mim::Merging<T> in, const T* grad_merged, T* grad_y, T* parts) { \
+    mim::merge_backward(in, grad_merged, grad_y, parts);                                          \
   }
 
 KERNELS_AROUND_SCAN(float)
