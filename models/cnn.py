@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import PatchClassifier
+from models.base import PatchClassifier, PointwiseConv
 from models.options import CNNOptions
 
 
@@ -32,8 +32,8 @@ class CNN(PatchClassifier):
 
 
 def _convolution(channels: int, channels_out: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, channels_out, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
-    )
+    if kernel == 1:
+        convolution = PointwiseConv(channels, channels_out, bias=False)
+    else:
+        convolution = nn.Conv2d(channels, channels_out, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from models.base import PatchClassifier
+from models.base import PatchClassifier, PointwiseConv
 from models.options import MiMOptions
 from models.t_mamba import MiMStage
 
@@ -26,7 +26,7 @@ class PatchStem(nn.Module):
             self.mix = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.SiLU())
         else:
             self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-            self.mix = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.SiLU())
+            self.mix = nn.Sequential(PointwiseConv(dim, dim), nn.SiLU())
         self.position = nn.Parameter(torch.zeros(patch_size * patch_size, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class MiM(PatchClassifier):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.scales = options.resolved_scales(patch_size)
         self.embedding = nn.Sequential(
-            nn.Conv2d(n_bands, options.dim, 1, bias=False), nn.BatchNorm2d(options.dim), nn.SiLU()
+            PointwiseConv(n_bands, options.dim, bias=False), nn.BatchNorm2d(options.dim), nn.SiLU()
         )
         self.stem = PatchStem(options.dim, patch_size, options.stem)
         sides = (patch_size, *self.scales)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selective_scan import attend, can_attend
+
 
 class GaussianDecay(nn.Module):
     """Gaussian decay mask (GDM): weigh every token by its distance from the centre token.
@@ -73,6 +75,8 @@ class SequenceAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., L, channels) in and out."""
+        if can_attend(x):
+            return attend(x, self.packed())
         summary = torch.stack([x.amax(-1), x.mean(-1)], dim=-1)
         return x * torch.sigmoid(self.mix(summary))
 

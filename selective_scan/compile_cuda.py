@@ -17,9 +17,8 @@ import torch
 from selective_scan.cache import BuildError, build_once, cache_folder
 from selective_scan.compile_cpu import failure
 
-SOURCE, *HEADERS = (
-    Path(__file__).parent / "csrc" / name for name in ("kernels.cuh", "around_scan.cuh", "tile.cuh", "recurrence.h")
-)
+NAMES = ("kernels.cuh", "around_scan.cuh", "attention.cuh", "tile.cuh", "recurrence.h")
+SOURCE, *HEADERS = (Path(__file__).parent / "csrc" / name for name in NAMES)
 FLAGS = ["--std=c++17", "--ftz=true", "--prec-div=false"]  # for both compilers
 
 WHAT = "CUDA selective scan"

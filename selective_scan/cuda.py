@@ -179,7 +179,7 @@ def _inputs(u, delta, A, B, C, D, delta_bias, delta_softplus) -> ctypes.Structur
 
 def launch_forward(inputs: ctypes.Structure, u: Tensor, A: Tensor, y: Tensor) -> None:
     """Write y; u is (..., L, d), of all rows."""
-    _launch("forward", u, _layout(A.shape[1], 16, 128), u.shape[:-2].numel(), inputs, _pointer(y))
+    _launch("forward", u, _layout(A.shape[1], 8, 128), u.shape[:-2].numel(), inputs, _pointer(y))
 
 
 def _launch(name: str, u: Tensor, layout: _Layout, rows: int, *arguments) -> None:

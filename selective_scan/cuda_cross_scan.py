@@ -82,14 +82,14 @@ def forward(t: "CrossScanArguments", keep: bool) -> tuple[Tensor, Tensor]:
     kept = _Kept(t)
     torch.stack([t.ahead.x_weight, t.behind.x_weight], out=kept.x_weight)
     torch.stack([t.ahead.dt_weight, t.behind.dt_weight], out=kept.dt_weight)
-    _launch("convolve", (kept.rows, 2), _convolution(t), kept.u)
+    launch("convolve", (kept.rows, 2), _convolution(t), kept.u)
     tokenwise = kept.tokenwise
     torch.bmm(tokenwise(kept.u), kept.x_weight.mT, out=tokenwise(kept.projected))
     torch.bmm(kept.low, kept.dt_weight.mT, out=tokenwise(kept.delta))
     cuda.launch_forward(_scan(t, kept), kept.u, t.ahead.A, kept.y)
     n = 2 * kept.u.shape[2] - 1 if t.halves else kept.u.shape[2]
     merged = t.tokens.new_empty(kept.rows, n, t.tokens.shape[2]) if kept.merged is None else kept.merged
-    _launch("merge", (kept.rows, 1), _merging(t, kept), merged)
+    launch("merge", (kept.rows, 1), _merging(t, kept), merged)
     if t.score is not None:
         assert kept.weights is not None
         torch.softmax(merged @ t.score.mT, 1, out=kept.weights)
@@ -112,7 +112,7 @@ def backward(grad: Tensor, flat: Tensor, t: "CrossScanArguments") -> list[Tensor
         last = [scores.mT @ merged.flatten(0, 1)]
         grad = (weights @ grad).flatten(0, 1).addmm_(scores, t.score)
     grad_y, parts = torch.empty_like(kept.y), grad.new_zeros(groups, 2 * d + 3)
-    _launch("merge_backward", (groups, 1), _merging(t, kept), grad, grad_y, parts)
+    launch("merge_backward", (groups, 1), _merging(t, kept), grad, grad_y, parts)
     gain, offset, attention = parts.sum(0).split([d, d, 3])
     last = [gain, offset, *([] if t.attention is None else [attention]), *last]
 
@@ -129,11 +129,11 @@ def backward(grad: Tensor, flat: Tensor, t: "CrossScanArguments") -> list[Tensor
     grad_u.baddbmm_(projected, kept.x_weight)
 
     parts = grad.new_zeros(groups, 2, 4, d)
-    _launch("convolve_backward", (groups, 2), _convolution(t), grad_u, parts)
+    launch("convolve_backward", (groups, 2), _convolution(t), grad_u, parts)
     to_taps = parts.sum(0)
     grad_tokens = torch.empty_like(t.tokens)
     blocks = -(-t.tokens.shape[1] * d // BLOCK)  # of a sample
-    _launch("gather_gradients", (len(t.tokens), blocks), _convolution(t), grad_u, grad_tokens)
+    launch("gather_gradients", (len(t.tokens), blocks), _convolution(t), grad_u, grad_tokens)
     each = to_taps[:, :3], to_taps[:, 3], to_x_weight, to_dt_weight, to_bias, to_A, to_D
     return [grad_tokens, *(x[0] for x in each), *(x[1] for x in each), *last]
 
@@ -164,7 +164,8 @@ def _merging(t: "CrossScanArguments", kept: _Kept) -> ctypes.Structure:
     return _Merging[kept.y.dtype](*pointers(*tensors), *sizes, t.eps)
 
 
-def _launch(name: str, grid: tuple[int, int], settings: ctypes.Structure, *tensors: Tensor) -> None:
+def launch(name: str, grid: tuple[int, int], settings: ctypes.Structure, *tensors: Tensor) -> None:
+    """Launch a kernel in blocks of BLOCK threads; its arguments are a structure and what it reads or writes."""
     x = tensors[0]
     if 0 not in grid:  # a grid cannot be empty
         arguments = (settings, *map(ctypes.c_void_p, pointers(*tensors)))

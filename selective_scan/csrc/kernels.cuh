@@ -3,12 +3,13 @@
 //
 // Compiles under nvcc and NVRTC without any header but ours. No sum uses atomics: each has a fixed order.
 #include "around_scan.cuh"
+#include "attention.cuh"
 #include "tile.cuh"
 
 namespace mim {
 
 template <int P>
-using ForwardLayout = Layout<P, 16, 128>;
+using ForwardLayout = Layout<P, 8, 128>;
 template <int P>
 using BackwardLayout = Layout<P, 4, 256>;
 
@@ -33,12 +34,22 @@ MIM_INLINE void forward(const Inputs<T>& in, T* y) {
       pick(in.D, kind) && place.part == 0 && place.channel < in.channels ? pick(in.D, kind)[place.channel] : T(0);
   T A[S::EACH], h[S::EACH] = {};
   load_A(in, place, kind, A);
+  typename Carrier<T, S>::template FetchedChannels<false> channels;
+  typename Carrier<T, S>::FetchedStates B, C;
+  const auto fetch = [&](int t0) {
+    const int count = steps_from(t0, in.length);
+    channels.fetch(carrier, row, t0, count, nullptr);
+    B.fetch(carrier, in.B, row, t0, count);
+    C.fetch(carrier, in.C, row, t0, count);
+  };
+  fetch(0);
   for (int t0 = 0; t0 < in.length; t0 += STEPS) {
     const int count = steps_from(t0, in.length);
     __syncthreads();  // the last chunk has been read
-    carrier.template bring<false>(row, t0, count, chunk, nullptr, nullptr);
-    carrier.bring_states(in.B, row, t0, count, chunk.B);
-    carrier.bring_states(in.C, row, t0, count, chunk.C);
+    channels.put(carrier, count, chunk, nullptr);
+    B.put(chunk.B);
+    C.put(chunk.C);
+    if (t0 + STEPS < in.length) fetch(t0 + STEPS);  // on its way while this chunk is scanned
     __syncthreads();
     T* out = y + ((Index)row * in.length + t0) * in.channels + place.channel;
 #pragma unroll 2
@@ -216,6 +227,14 @@ MIM_INLINE void backward(const Inputs<T>& in, const T* grad_y, const Gradients<T
     mim::merge_backward(in, grad_merged, grad_y, parts);                                          \
   }
 
+#define KERNELS_OF_ATTENTION(T)                                                                 \
+  AROUND_SCAN(T, attend, mim::Attention<T> in, T* y) { mim::attend(in, y); }                    \
+  AROUND_SCAN(T, attend_backward, mim::Attention<T> in, const T* grad_y, T* grad_x, T* parts) { \
+    mim::attend_backward(in, grad_y, grad_x, parts);                                            \
+  }
+
+KERNELS_OF_ATTENTION(float)
+KERNELS_OF_ATTENTION(double)
 KERNELS_AROUND_SCAN(float)
 KERNELS_AROUND_SCAN(double)
 

@@ -17,6 +17,18 @@ namespace mim {
 
 constexpr double LOG2_E = 1.4426950408889634, LN_2 = 0.6931471805599453;
 
+// log(1 + x) for x in [0, 1]: the series of the area hyperbolic tangent of x / (2 + x), which is at most 1/3.
+template <class T>
+MIM_INLINE T log1p_by_series(T x, T reciprocal_of_two_more) {
+  const T s = x * reciprocal_of_two_more, q = s * s;
+  T p = q * (1.0f / 13) + (1.0f / 11);
+  p = p * q + (1.0f / 9);
+  p = p * q + (1.0f / 7);
+  p = p * q + (1.0f / 5);
+  p = p * q + (1.0f / 3);
+  return (s + s) * (p * q + 1.0f);
+}
+
 // exp2, exp and log1p of a T; log1p for arguments in [0, 1] only.
 template <class T>
 struct Elementary;
@@ -34,7 +46,7 @@ template <>
 struct Elementary<float> {
   static MIM_INLINE float exp2(float x) { return ::exp2f(x); }  // one instruction, as subnormal results are cut to 0
   static MIM_INLINE float exp(float x) { return ::exp2f(x * (float)LOG2_E); }
-  static MIM_INLINE float log1p(float x) { return ::log1pf(x); }
+  static MIM_INLINE float log1p(float x) { return log1p_by_series(x, 1 / (x + 2)); }
   static MIM_INLINE float reciprocal(float x) { return 1 / x; }
 };
 #else
@@ -77,16 +89,7 @@ struct ElementaryByPolynomial {
   static MIM_INLINE Float exp(Float x) { return exp2(x * (float)LOG2_E); }
   // Within 2 units in the last place for numbers below 2^126, 0 from there on.
   static MIM_INLINE Float reciprocal(Float x) { return Machine::reciprocal(x); }
-  // The series of the area hyperbolic tangent of x / (2 + x), which is at most 1/3.
-  static MIM_INLINE Float log1p(Float x) {
-    const Float s = x * reciprocal(x + 2.0f), q = s * s;
-    Float p = q * (1.0f / 13) + (1.0f / 11);
-    p = p * q + (1.0f / 9);
-    p = p * q + (1.0f / 7);
-    p = p * q + (1.0f / 5);
-    p = p * q + (1.0f / 3);
-    return (s + s) * (p * q + 1.0f);
-  }
+  static MIM_INLINE Float log1p(Float x) { return log1p_by_series(x, reciprocal(x + 2.0f)); }
 };
 
 template <>

@@ -127,13 +127,64 @@ struct Carrier {
   MIM_INLINE T own(const T* of_channels) const { return real && of_channels ? of_channels[channel] : T(0); }
   MIM_INLINE Index at(int row, int t) const { return ((Index)row * in.length + t) * in.channels + channel; }
 
-  MIM_INLINE void bring_states(const T* from, int row, int t0, int count, Quad<T> (*to)[S::PADDED / 4]) const {
-    const T* start = from + ((Index)row * in.length + t0) * in.distance;
+  // B or C of steps t0 to t0 + count of a row, on their way to shared memory in registers.
+  struct FetchedStates {
+    static constexpr int ITEMS = (STEPS * S::PADDED + S::THREADS - 1) / S::THREADS;
+    T at[ITEMS];
+
+    MIM_INLINE void fetch(const Carrier& c, const T* from, int row, int t0, int count) {
+      const T* start = from + ((Index)row * c.in.length + t0) * c.in.distance;
 #pragma unroll
-    for (int i = threadIdx.x; i < STEPS * S::PADDED; i += S::THREADS) {
-      const int k = i / S::PADDED, n = i % S::PADDED;
-      to[k][n / 4].at[n % 4] = k < count && n < in.states ? start[k * in.distance + n] : T(0);
+      for (int j = 0; j < ITEMS; ++j) {
+        const int i = threadIdx.x + j * S::THREADS, k = i / S::PADDED, n = i % S::PADDED;
+        at[j] = k < count && n < c.in.states ? start[k * c.in.distance + n] : T(0);
+      }
     }
+    MIM_INLINE void put(Quad<T> (*to)[S::PADDED / 4]) const {
+#pragma unroll
+      for (int j = 0; j < ITEMS; ++j) {
+        const int i = threadIdx.x + j * S::THREADS, k = i / S::PADDED, n = i % S::PADDED;
+        if (k < STEPS) to[k][n / 4].at[n % 4] = at[j];
+      }
+    }
+  };
+
+  // The same of the inputs of each channel.
+  template <bool GRADIENT>
+  struct FetchedChannels {
+    T u[ITEMS], raw[ITEMS], grad_y[GRADIENT ? ITEMS : 1];
+
+    MIM_INLINE void fetch(const Carrier& c, int row, int t0, int count, const T* grad) {
+      const T bias = c.own(pick(c.in.bias, c.in.kind(row)));
+      const Index start = c.at(row, t0);
+#pragma unroll
+      for (int i = 0; i < ITEMS; ++i) {
+        const int k = c.first + i * S::SPLIT;
+        const bool there = c.real && k < count;
+        u[i] = there ? c.in.u[start + k * c.in.channels] : T(0);
+        raw[i] = there ? c.in.delta[start + k * c.in.channels] + bias : T(0);
+        if constexpr (GRADIENT) grad_y[i] = there ? grad[start + k * c.in.channels] : T(0);
+      }
+    }
+    MIM_INLINE void put(const Carrier& c, int count, Chunk<T, S>& chunk, GradientChunk<T, S>* extra) const {
+#pragma unroll
+      for (int i = 0; i < ITEMS; ++i) {
+        const int k = c.first + i * S::SPLIT;
+        if (k >= count) continue;
+        chunk.u[k][c.slot] = u[i];
+        chunk.step[k][c.slot] = c.in.softplus && c.real ? softplus(raw[i]) : raw[i];
+        if constexpr (GRADIENT) {
+          extra->y[k][c.slot] = grad_y[i];
+          extra->slope[k][c.slot] = c.in.softplus ? softplus_slope(raw[i]) : T(1);
+        }
+      }
+    }
+  };
+
+  MIM_INLINE void bring_states(const T* from, int row, int t0, int count, Quad<T> (*to)[S::PADDED / 4]) const {
+    FetchedStates states;
+    states.fetch(*this, from, row, t0, count);
+    states.put(to);
   }
 
   // Steps t0 to t0 + count of a row; `grad_y` and `extra` for the backward pass only. All loads go out before any is
@@ -141,28 +192,9 @@ struct Carrier {
   template <bool GRADIENT>
   MIM_INLINE void bring(int row, int t0, int count, Chunk<T, S>& chunk, const T* grad_y,
                         GradientChunk<T, S>* extra) const {
-    const T bias = own(pick(in.bias, in.kind(row)));
-    const Index start = at(row, t0);
-    T u[ITEMS], raw[ITEMS], gy[ITEMS];
-#pragma unroll
-    for (int i = 0; i < ITEMS; ++i) {
-      const int k = first + i * S::SPLIT;
-      const bool there = real && k < count;
-      u[i] = there ? in.u[start + k * in.channels] : T(0);
-      raw[i] = there ? in.delta[start + k * in.channels] + bias : T(0);
-      if constexpr (GRADIENT) gy[i] = there ? grad_y[start + k * in.channels] : T(0);
-    }
-#pragma unroll
-    for (int i = 0; i < ITEMS; ++i) {
-      const int k = first + i * S::SPLIT;
-      if (k >= count) continue;
-      chunk.u[k][slot] = u[i];
-      chunk.step[k][slot] = in.softplus && real ? softplus(raw[i]) : raw[i];
-      if constexpr (GRADIENT) {
-        extra->y[k][slot] = gy[i];
-        extra->slope[k][slot] = in.softplus ? softplus_slope(raw[i]) : T(1);
-      }
-    }
+    FetchedChannels<GRADIENT> channels;
+    channels.fetch(*this, row, t0, count, grad_y);
+    channels.put(*this, count, chunk, extra);
   }
 };
 

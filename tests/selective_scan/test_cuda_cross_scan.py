@@ -6,11 +6,13 @@ from test_cross_scan_op import arguments, check, draw, t_mamba
 from test_cuda_kernels import Emulated, emulate
 
 from models.t_mamba import as_modules
-from selective_scan import compile_cuda, cross_scan_op, cuda, cuda_cross_scan
+from models.tokens import SequenceAttention
+from selective_scan import attention_op, compile_cuda, cross_scan_op, cuda, cuda_cross_scan
 from selective_scan.cross_scan_op import CrossScanArguments
 
 AROUND = ("convolve", "convolve_backward", "gather_gradients", "merge", "merge_backward")
-KERNELS = [f"mim_{name}_{kind}" for name in AROUND for kind in ("float", "double")]
+ATTENTION = ("attend", "attend_backward")
+KERNELS = [f"mim_{name}_{kind}" for name in AROUND + ATTENTION for kind in ("float", "double")]
 KERNELS += [f"mim_{way}_{kind}_{n}" for way in ("forward", "backward") for kind in ("float", "double") for n in (4, 16)]
 
 
@@ -138,3 +140,22 @@ def test_the_modules_run_without_the_kernels(emulated):
     with as_modules(module):
         module(draw(module))
     assert emulated.launched == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 9, 33), (2, 5, 7, 64), (600, 3), (4, 256), (0, 3, 8)])
+def test_the_attention_is_that_of_the_module(emulated, shape, dtype):
+    torch.manual_seed(0)
+    module = SequenceAttention().to(dtype)
+    x, weight = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+    x[..., -1] = x[..., 0]  # equally large now and then
+    leaves = x.requires_grad_(), *module.parameters()
+    y = module(x)
+    expected = torch.autograd.grad((y * weight).sum(), leaves)
+    found = attention_op.operator(x.detach(), module.packed().detach())
+    grad_x, grad_weight = attention_op.gradients(weight, x.detach(), module.packed().detach())
+    close = 1e-4 if dtype == torch.float32 else 1e-10
+    torch.testing.assert_close(found, y.detach(), rtol=close, atol=close)
+    torch.testing.assert_close(grad_x, expected[0], rtol=close, atol=close)
+    torch.testing.assert_close(grad_weight, torch.cat([expected[1][0], expected[2]]), rtol=close, atol=close)
+    assert bool(emulated.launched) == bool(x.numel())

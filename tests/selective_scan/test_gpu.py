@@ -85,7 +85,7 @@ def test_the_cross_scan_is_that_of_the_modules_and_repeats_to_the_bit(scan, rows
     x = draw_tokens(module, rows).cuda()
     first, second = value_and_gradients(module, x), value_and_gradients(module, x)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    check(module, x, 1e-4)
+    check(module, x, 1e-4 if rows < 1000 else 1e-3)  # sums over a million tokens in float32
 
 
 def test_it_can_be_captured_in_a_graph():
