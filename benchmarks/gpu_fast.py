@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import engine
 import main as command_line
@@ -218,6 +220,25 @@ def networks(found: dict) -> list[dict]:
     return rows
 
 
+def profile_step(name: str = "MiM-v1") -> list[dict]:
+    """The kernels of a training step that take longest, and all together."""
+    model, loader, *_ = make_subject(name)
+    steps = GraphSteps(model, loader, engine.TrainConfig(5), capture=False)
+    engine.exhaust(steps.epoch(1))
+    steps.batch_number.zero_()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        steps._take(BATCH)
+        torch.cuda.synchronize()
+    launches, microseconds = Counter(), Counter()
+    for event in profiler.events() or ():
+        if str(event.device_type).endswith("CUDA"):
+            launches[event.name] += 1
+            microseconds[event.name] += event.self_device_time_total
+    rows = [{"kernel": name, "launches": sum(launches.values()), "us": sum(microseconds.values())}]
+    rows += [{"kernel": name[:110], "launches": launches[name], "us": us} for name, us in microseconds.most_common(40)]
+    return rows
+
+
 class _Encoder(torch.nn.Module):
     """What mapping runs for each pixel, after the scene has been embedded once."""
 
@@ -278,7 +299,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--data", type=Path, help="folder of the scenes, for the jobs on Indian Pines")
     parser.add_argument("--epochs", type=int, default=150, help="of the jobs")
-    parser.add_argument("--parts", nargs="+", default=["scan", "networks", "jobs"])
+    parser.add_argument("--parts", nargs="+", default=["scan", "networks", "profile", "jobs"])
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.stderr.write("gpu_fast: PyTorch sees no GPU here; run it on a machine with one\n")
@@ -293,6 +314,7 @@ def main() -> int:
     parts = {
         "scan": lambda: scan(figures["rates"]),
         "networks": lambda: networks(figures["rates"]),
+        "profile": profile_step,
         "jobs": lambda: jobs(args.data, args.epochs),
     }
     for part in args.parts:

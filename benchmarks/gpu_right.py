@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -21,6 +22,13 @@ TESTS = [
     "tests/test_on_gpu.py",
 ]
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+
+
+def _run(command: list[str]) -> tuple[int, str, float]:
+    """Exit code, output and seconds."""
+    started = time.perf_counter()
+    result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return result.returncode, result.stdout, time.perf_counter() - started
 
 
 def main() -> int:
@@ -41,18 +49,18 @@ def main() -> int:
     if sanitizer:
         small = [sys.executable, "-m", "benchmarks.sanitized_kernels"]
         commands += [[sanitizer, "--tool", tool, "--error-exitcode", "9", *small] for tool in TOOLS]
-    with path.open("w", encoding="utf-8") as report:
+    print(f"{len(commands)} commands side by side ...", flush=True)
+    with path.open("w", encoding="utf-8") as report, ThreadPoolExecutor(len(commands)) as pool:
         report.write(f"{card}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
-        for command in commands:
-            name, started = " ".join([Path(command[0]).name, *command[1:]]), time.perf_counter()
-            result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            verdict = f"exit code {result.returncode}, {time.perf_counter() - started:.0f} s"
-            report.write(f"\n$ {name}\n{result.stdout}\n[{verdict}]\n")
+        for command, (code, said, seconds) in zip(commands, pool.map(_run, commands), strict=True):
+            name = " ".join([Path(command[0]).name, *command[1:]])
+            verdict = f"exit code {code}, {seconds:.0f} s"
+            report.write(f"\n$ {name}\n{said}\n[{verdict}]\n")
             report.flush()
-            print(f"{name}: {verdict}")
-            if result.returncode:
+            print(f"{name}: {verdict}", flush=True)
+            if code:
                 failed.append(name)
-                print("\n".join(result.stdout.splitlines()[-40:]))
+                print("\n".join(said.splitlines()[-40:]))
     if not sanitizer:
         print("compute-sanitizer is not on the PATH; the kernels were not checked with it")
     print(f"{path} holds the report; failed: {', '.join(failed) or 'none'}")

@@ -1,6 +1,7 @@
 """Several runs at a time on one GPU: each on a stream of its own, in turn, a training step after another."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import time
@@ -91,8 +92,10 @@ def drawing(at_a_time: int) -> Iterator[Callable[[Run, str], Work]]:
     if at_a_time == 1:
         yield _draw_here
         return
-    workers = min(at_a_time, 8, max(1, (os.cpu_count() or 1) // 2))
+    workers = min(at_a_time, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for _ in range(workers):  # they start while the runs are trained
+            pool.submit(importlib.import_module, write_pictures_and_page.__module__)
 
         def draw(run: Run, command: str) -> Work:
             future = pool.submit(write_pictures_and_page, run, command)
