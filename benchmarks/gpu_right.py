@@ -43,7 +43,19 @@ def main() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / f"gpu_right_{re.sub('[^A-Za-z0-9]+', '_', card).strip('_')}.txt"
     commands = [
-        [sys.executable, "-m", "pytest", "-q", "-rsf", "-n", str(args.processes), "-p", "no:cacheprovider", *TESTS]
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-rsf",
+            "-n",
+            str(args.processes),
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:benchmark",
+            *TESTS,
+        ]
     ]
     sanitizer, failed = shutil.which("compute-sanitizer"), []
     if sanitizer:
@@ -53,7 +65,7 @@ def main() -> int:
     with path.open("w", encoding="utf-8") as report, ThreadPoolExecutor(len(commands)) as pool:
         report.write(f"{card}, PyTorch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
         for command, (code, said, seconds) in zip(commands, pool.map(_run, commands), strict=True):
-            name = " ".join([Path(command[0]).name, *command[1:]])
+            name = " ".join(command).replace(sys.executable, "python3")
             verdict = f"exit code {code}, {seconds:.0f} s"
             report.write(f"\n$ {name}\n{said}\n[{verdict}]\n")
             report.flush()
