@@ -1,6 +1,7 @@
 """Map a scene with a trained network: a scene in memory at once, or one of any size block by block."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ from patches import PatchLoader, Windows, check_patch_size
 PREDICT_BATCH = 256  # patches per batch when predicting on the CPU, at most
 PREDICT_PAIRS = 2**22  # pairs of tokens in such a batch, patch_size^4 per patch, at most
 CPU_TOKENS = 2**13  # tokens in such a batch, at most: intermediate results then stay in the cache
-GPU_TOKENS = 2**18  # tokens in a batch on a GPU, at most: they fill it; see docs/performance.md
+GPU_TOKENS = 2**18  # tokens in a batch on a GPU, at most: they fill it
+BYTES_PER_TOKEN = 24_000  # that MiM-v2 takes on a GPU; a batch takes a quarter of its memory at most
 BLOCK_BYTES = 2**24  # size of a block of rows, as read or as embedded, whichever is larger
 
 
@@ -110,7 +112,8 @@ def predict_batch(patch_size: int, device: torch.device) -> int:
     """Return the number of patches per batch when predicting."""
     tokens = patch_size * patch_size
     if device.type != "cpu":
-        return max(1, GPU_TOKENS // tokens)
+        memory = torch.cuda.get_device_properties(device).total_memory if torch.cuda.is_available() else math.inf
+        return max(1, int(min(GPU_TOKENS, memory / 4 / BYTES_PER_TOKEN)) // tokens)
     return max(1, min(PREDICT_BATCH, PREDICT_PAIRS // tokens**2, CPU_TOKENS // tokens))
 
 
