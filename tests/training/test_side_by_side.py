@@ -67,12 +67,12 @@ def test_an_interrupt_ends_all_of_them(seen):
 
 
 def test_only_runs_that_are_independent_on_one_gpu_are_trained_at_a_time():
-    gpu, runs = torch.device("cuda"), [RunConfig("Tiny") for _ in range(3)]
+    gpu, runs = torch.device("cuda"), [RunConfig(dataset="Tiny") for _ in range(3)]
     assert most_at_a_time(runs, gpu, shared=False) == 3
     assert most_at_a_time(runs * 100, gpu, shared=False) == side_by_side.MOST
     assert most_at_a_time(runs, CPU, shared=False) == 1
     assert most_at_a_time(runs, gpu, shared=True) == 1
-    assert most_at_a_time([*runs, RunConfig("Tiny", radiation_augmentation=True)], gpu, shared=False) == 1
+    assert most_at_a_time([*runs, RunConfig(dataset="Tiny", radiation_augmentation=True)], gpu, shared=False) == 1
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2])
@@ -87,5 +87,5 @@ def test_pictures_are_drawn_here_or_by_another_process(tmp_path, at_a_time):
 def test_what_goes_wrong_in_another_process_is_raised_here(tmp_path):
     run = write_run(tmp_path / "run")
     shutil.rmtree(run.folder)
-    with pytest.raises(InputError, match="maps.npz is missing"), drawing(2) as draw:
+    with pytest.raises(InputError, match="is missing or damaged"), drawing(2) as draw:
         list(draw(run, COMMAND))
