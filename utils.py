@@ -32,6 +32,11 @@ class InputError(ValueError):
     """Something that the user gave is wrong; the message says what, where, and what to do."""
 
 
+def no_such_file(path: Path) -> InputError:
+    """Make the error for a path that is no file."""
+    return InputError(f"{path} is a folder; give a file" if path.is_dir() else f"{path}: no such file")
+
+
 def plain_name(name: str) -> str:
     """Give a name as it is compared with others: without regard to case, "-" and "_"."""
     return name.lower().replace("-", "").replace("_", "")

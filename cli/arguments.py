@@ -43,7 +43,9 @@ def parse(argv: list[str] | None = None) -> Command:
     for name in ("scan_types", "scales"):
         if name in options:
             options[name] = tuple(options[name])
-    _check_least(args, block_rows=1, test_stride=1)
+    _check_least(args, block_rows=1, test_stride=1, seed=0)
+    if args.seed + args.runs > MAX_SEED:
+        raise InputError(f"--seed must be below {MAX_SEED}, not {args.seed}")
     _check_output(args.output)
     _check_visdom(args.visdom)
     if mode == "augment" and not 1 < args.augment < float("inf"):
@@ -87,18 +89,16 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
     configs = []
     for chosen in product(*lists.values()):
         config = RunConfig(**shared, **dict(zip(SWEPT, chosen, strict=True)), model_options=options)
-        _check_split(config, given, args.runs)
+        _check_split(config, given)
         if mode is None:
             _check_training(config, args.runs)
         configs += [replace(config, seed=seed) for seed in range(config.seed, config.seed + args.runs)]
     return configs
 
 
-def _check_split(config: RunConfig, given: dict, n_runs: int) -> None:
+def _check_split(config: RunConfig, given: dict) -> None:
     """Check scene, split and normalisation."""
-    _check_least(config, seed=0, pca=0, folds=2, fold=0, block_size=1)
-    if config.seed + n_runs > MAX_SEED:
-        raise InputError(f"--seed must be below {MAX_SEED}, not {config.seed}")
+    _check_least(config, pca=0, folds=2, fold=0, block_size=1)
     if config.patch_size < 1 or config.patch_size % 2 == 0:
         raise InputError(
             f"--patch_size must be odd and at least 1, so that a patch has a centre, not {config.patch_size}"

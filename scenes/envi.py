@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from utils import InputError
+from utils import InputError, no_such_file
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
     """
     if path.suffix.lower() == ".hdr":
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise no_such_file(path)
         names = {f"{path.stem}{suffix}".lower() for suffix in DATA_SUFFIXES}
         found = sorted(each for each in path.parent.iterdir() if each.name.lower() in names and each.is_file())
         if not found:
@@ -70,7 +70,7 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
             )
         return path, found[0]
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     names = {f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower()}
     headers = sorted(each for each in path.parent.iterdir() if each.name.lower() in names)
     return (headers[0], path) if headers else None

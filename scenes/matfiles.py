@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import InputError
+from utils import InputError, no_such_file
 
 # The format of versions 5 to 7.2: what the tag of an element says, and the class of an array
 _DATA_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -35,7 +35,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
     try:
         if path.suffix.lower() == ".npy":
             arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)}

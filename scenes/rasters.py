@@ -14,7 +14,7 @@ import numpy as np
 from scenes.envi import data_type_code, find_pair, read_header, write_header
 from scenes.georeference import crs_of, map_info_of, transform_of
 from scenes.matfiles import choose_array, read_arrays
-from utils import InputError
+from utils import InputError, no_such_file
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _rasterio(path: Path) -> ModuleType:
 def _open_geotiff(path: Path) -> Raster:
     rasterio = _rasterio(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path)
 
     def damaged(error):
         reason = str(error.__cause__ or error).splitlines()[0].replace(f"'{path}'", "it")

@@ -310,6 +310,7 @@ ERRORS = {
     "no block": (["--sampling_mode", "buffered", "--block_size", "0"], "--block_size must be at least 1"),
     "large block": (["--sampling_mode", "buffered", "--block_size", "9"], "5 folds need as many blocks"),
     "seed too large": (["--seed", "99999999999999999999"], "--seed must be below"),
+    "masks are a folder": (["--train_set", ".", "--test_set", "."], ". is a folder; give a file"),
     "negative patch": (["--patch_size", "-3"], "at least 1"),
     "endless rate": (["--lr", "inf"], "a number above 0"),
     "best without validation": (["--weights", "best"], "--val_fraction"),
@@ -320,6 +321,13 @@ ERRORS = {
     "too many components": (["--pca", "9"], "at most 6 components"),
     "diverging": (["--lr", "1e30"], "lower the learning rate"),
 }
+
+
+@pytest.mark.parametrize("seed", ["-5", "4294967296"])
+def test_a_wrong_seed_is_refused_in_every_mode(run, seed):
+    code, said, _ = run("--interpret", "runs", "--seed", seed, tiny=False)
+    assert code == 2
+    assert said.startswith("main.py: --seed must be ") and "Traceback" not in said
 
 
 @pytest.mark.parametrize("name", ERRORS)
