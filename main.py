@@ -9,7 +9,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from cli.arguments import Command, parse
-from utils import InputError, keep_freed_memory
+from utils import InputError, keep_freed_memory, share_cores
 
 if TYPE_CHECKING:
     from training.distributed import Ranks
@@ -30,8 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         command = parse(argv)
-        # OpenMP's threads then sleep while they wait, instead of taking the cores from other processes.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        share_cores()
         keep_freed_memory()
         return RUN[command.mode](command) or 0
     except KeyboardInterrupt as interrupt:

@@ -7,6 +7,7 @@ import ctypes
 import difflib
 import functools
 import hashlib
+import math
 import os
 import platform
 import random
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = "0.2.0"
+SPINS = "1000"  # of a thread that waits, before it sleeps; see benchmarks/busy_machine.py
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EAGER = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
 GRAPHS = "training steps as CUDA graphs, the rest eager"
@@ -105,6 +107,38 @@ def choose_device(cuda: int | None, local_rank: int = 0) -> "torch.device":
         usable = f"it has {n_devices} (0 to {n_devices - 1})" if n_devices else "it has none"
         raise InputError(f"cuda {cuda}: this machine has no such GPU that PyTorch can use, {usable}; -1 is the CPU")
     return torch.device(f"cuda:{cuda}")
+
+
+def share_cores() -> None:
+    """Have OpenMP's threads leave the cores to other processes; to be called before PyTorch is imported.
+
+    A thread that waits for work spins for some microseconds and then sleeps, unless OMP_WAIT_POLICY is set. If a
+    container grants fewer cores than the machine has, there are only as many threads, unless OMP_NUM_THREADS is set.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    cores = granted_cores()
+    if cores < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+
+def granted_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the number of cores that this process may use: of the machine, of its affinity, of its cgroup's quota.
+
+    Args:
+        cgroup: where the quota is, as version 1 or 2 of cgroups has it.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if float(quota) > 0:
+                cores = min(cores, math.ceil(float(quota) / float(period)))
+        except (OSError, ValueError):  # there is no such file, or no limit: "max"
+            continue
+    return max(1, cores)
 
 
 def keep_freed_memory() -> None:

@@ -8,8 +8,9 @@ import pytest
 from tiny import TinyScene
 
 from reporting.figures import style
+from utils import share_cores
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, and before a test imports PyTorch
+share_cores()  # as main.py does, and before a test imports PyTorch
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -18,7 +18,9 @@ from utils import (
     choose_device,
     describe_machine,
     fingerprint,
+    granted_cores,
     seed_everything,
+    share_cores,
     write_atomically,
 )
 
@@ -205,3 +207,41 @@ print(faults(10))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 4096
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 3),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "9900000 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu.max": "damaged"}, 8),
+    ],
+)
+def test_the_cores_are_those_that_a_container_grants(files, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert granted_cores(tmp_path) == cores
+
+
+def test_threads_are_limited_to_the_cores_and_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+    monkeypatch.setattr("utils.granted_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    share_cores()
+    assert [os.environ[name] for name in names] == ["PASSIVE", "1000", "2"]
+    for name in names:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    share_cores()
+    assert [os.environ.get(name) for name in names] == ["ACTIVE", None, "5"]
