@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = "0.2.0"
-SPINS = "1000"  # of a thread that waits, before it sleeps; see benchmarks/busy_machine.py
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EAGER = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
 GRAPHS = "training steps as CUDA graphs, the rest eager"
@@ -112,12 +111,10 @@ def choose_device(cuda: int | None, local_rank: int = 0) -> "torch.device":
 def share_cores() -> None:
     """Have OpenMP's threads leave the cores to other processes; to be called before PyTorch is imported.
 
-    A thread that waits for work spins for some microseconds and then sleeps, unless OMP_WAIT_POLICY is set. If a
-    container grants fewer cores than the machine has, there are only as many threads, unless OMP_NUM_THREADS is set.
+    A thread that waits for work sleeps, unless OMP_WAIT_POLICY is set. If a container grants fewer cores than the
+    machine has, there are only as many threads, unless OMP_NUM_THREADS is set.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cores = granted_cores()
     if cores < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))

@@ -42,7 +42,7 @@ class CrossScanArguments(NamedTuple):
             the bias; None for none.
         score: (S, d_inner), of the token learner, which averages the tokens after that, weighed by the softmax of their
             scores; None for all the tokens.
-        ahead_order, behind_order: (n_orders, n) int64, the tokens as each direction sees them.
+        ahead_order, behind_order: (n_orders, n) int64, the tokens as each direction sees them, each once at most.
         index_weight: (n,), factor of the decay by place.
         centre: the token that the decay keeps; by_feature: it decays by the distance of the features as well.
         halves: the directions are halves that share their last token, else each is the whole sequence.
