@@ -136,8 +136,8 @@ def test_a_truncated_file_is_refused(tmp_path, version, share):
 
 
 def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
-    for path in (tmp_path / "absent.mat", tmp_path):
-        with pytest.raises(InputError, match="no such file") as caught:
+    for path, reason in ((tmp_path / "absent.mat", "no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(InputError, match=reason) as caught:
             read_arrays(path)
         assert_one_sentence(caught.value, path)
 
