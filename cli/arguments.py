@@ -108,9 +108,13 @@ def _check_split(config: RunConfig, given: dict) -> None:
     drawn = [name for name in SPLIT_FLAGS if name in given]
     if config.train_set is not None and drawn:
         raise InputError(f"--train_set and --test_set fix the split; leave out {_flags(drawn)}")
-    blocks = sorted(given.keys() & {"folds", "fold", "block_size"})
-    if blocks and config.sampling_mode != "spatial":
-        raise InputError(f"--{blocks[0]} is used with --sampling_mode spatial alone; give that or leave it out")
+    for name, modes in {
+        "folds": ("spatial", "fields"),
+        "fold": ("spatial", "fields"),
+        "block_size": ("spatial",),
+    }.items():
+        if name in given and config.sampling_mode not in modes:
+            raise InputError(f"--{name} is used with --sampling_mode {' or '.join(modes)}; give that or leave it out")
     if config.fold is not None and config.fold >= config.folds:
         raise InputError(
             f"--fold must lie between 0 and {config.folds - 1} (--folds {config.folds}), not {config.fold}"

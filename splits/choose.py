@@ -7,13 +7,13 @@ import numpy as np
 
 from datasets import Scene
 from splits.fixed_masks import fixed_masks, load_split
-from splits.spatial_cv import split_spatial
+from splits.spatial_cv import split_fields, split_spatial
 from splits.split import Split, split_disjoint, split_per_class, split_random
 from utils import InputError
 
 DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
+WITH_FOLDS = ("spatial", "fields")
 SAMPLERS = {"random": split_random, "fixed": split_per_class, "disjoint": split_disjoint}
-SPATIAL = ("spatial", "buffered")  # the second is the name in earlier versions
 
 
 class SplitSettings(Protocol):
@@ -76,17 +76,12 @@ def make_split(config: SplitSettings, scene: Scene, rng: np.random.Generator, fa
             raise InputError("training_sample is not used with the scene's fixed masks; set sampling_mode as well")
         return load_split(*in_folder, scene, faults)
     mode = config.sampling_mode or "random"
-    if mode in SPATIAL:
-        return split_spatial(
-            scene.gt,
-            rng,
-            fold=config.seed % config.folds if config.fold is None else config.fold,
-            patch_size=config.patch_size,
-            n_folds=config.folds,
-            block_size=config.block_size,
-            count=config.training_sample,
-            class_names=scene.spec.class_names,
-            palette=scene.spec.palette,
-        )
+    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
+    if mode in WITH_FOLDS:
+        options = {"patch_size": config.patch_size, "n_folds": config.folds, "count": config.training_sample}
+        options["fold"] = config.seed % config.folds if config.fold is None else config.fold
+        if mode == "fields":
+            return split_fields(scene.gt, rng, **options, **names)
+        return split_spatial(scene.gt, rng, block_size=config.block_size, **options, **names)
     sample = DEFAULT_SAMPLE[mode] if config.training_sample is None else config.training_sample
-    return SAMPLERS[mode](scene.gt, sample, rng, class_names=scene.spec.class_names, palette=scene.spec.palette)
+    return SAMPLERS[mode](scene.gt, sample, rng, **names)

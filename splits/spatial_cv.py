@@ -1,12 +1,21 @@
-"""Spatial cross-validation: blocks of the scene are dealt to folds, with a buffer between training and test windows."""
+"""Spatial cross-validation: blocks or whole fields are dealt to folds, with a buffer between training and test windows.
+
+Source: Roberts et al., Cross-validation strategies for data with temporal, spatial, hierarchical, or phylogenetic
+structure, Ecography 40 (2017).
+"""
+
+import warnings
+from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
+from splits.regions import find_regions
 from splits.split import Split, count_classes
 from utils import InputError
 
 METHOD = "spatial cross-validation"
+FIELDS_METHOD = "whole fields"
 SIDES = (2, 3, 4, 6, 8, 12)  # block sides that are tried, in patch sizes
 FRACTION_UNITS = 2**26  # fractions are computed with as integers: the same on every machine
 
@@ -43,18 +52,9 @@ def split_spatial(
         InputError: a number out of range, fewer blocks with labels than folds, or a fold without training or test
             pixels.
     """
-    if n_folds < 2:
-        raise InputError(f"folds must be at least 2, not {n_folds}")
-    if not 0 <= fold < n_folds:
-        raise InputError(f"fold must lie between 0 and {n_folds - 1} (folds is {n_folds}), not {fold}")
+    _check(gt, fold, n_folds, count, "spatial")
     if block_size is not None and block_size < 1:
         raise InputError(f"block_size must be at least 1, not {block_size}")
-    if count is not None and not (count >= 1 and float(count).is_integer()):
-        raise InputError(
-            f"training_sample {count:g}: with sampling_mode spatial it is a number of pixels per class, such as 50"
-        )
-    if not (gt > 0).any():
-        raise InputError("the ground truth has no labelled pixel")
     side = choose_block_size(gt, n_folds, patch_size) if block_size is None else block_size
     folds = assign_blocks(gt, n_folds, side)
     if folds.max() < n_folds - 1:
@@ -62,6 +62,91 @@ def split_spatial(
             f"{n_folds} folds need as many blocks with labelled pixels, but blocks of {side} x {side} give only "
             f"{folds.max() + 1}; lower folds or block_size"
         )
+    split = _test_fold(gt, folds, fold, n_folds, patch_size, class_names, palette)
+    method = f"{METHOD}, fold {fold} of {n_folds} (from 0), blocks of {side} x {side}, {patch_size} pixels apart"
+    return _thinned(replace(split, method=method, block_size=side), count, rng)
+
+
+def split_fields(
+    gt,
+    rng: np.random.Generator,
+    *,
+    fold: int,
+    patch_size: int,
+    n_folds: int = 5,
+    count: float | None = None,
+    class_names,
+    palette,
+) -> Split:
+    """Test the regions of one fold and train on those of the others, so that no region both trains and tests.
+
+    A region is a connected set of pixels of one class (see `regions.find_regions`), such as a field. Classes that lie
+    in a single region are left out. scikit-learn's StratifiedGroupKFold deals the other regions to the folds, without
+    chance, so that the folds of several calls make one cross-validation. The buffer, and classes that are left without
+    a training pixel, are as in `split_spatial`.
+
+    Args:
+        gt, rng, fold, patch_size, n_folds, count, class_names, palette: as in `split_spatial`.
+    Raises:
+        InputError: a number out of range, no class with two regions, or a fold without training or test pixels.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed here alone
+
+    _check(gt, fold, n_folds, count, "fields")
+    region = find_regions(gt)
+    n_regions = np.array([len(np.unique(region[gt == label])) for label in range(1, len(class_names) + 1)])
+    n_pixels = count_classes(gt, len(class_names))
+    single = np.flatnonzero(n_regions == 1)
+    kept = np.where(np.isin(gt, single + 1), 0, gt)
+    if not kept.any():
+        raise InputError("every class lies in one region, which cannot both train and test; use sampling_mode spatial")
+    labels, groups = kept[kept > 0], region[kept > 0]
+    if len(np.unique(groups)) < n_folds:
+        raise InputError(
+            f"{n_folds} folds need as many regions, but the classes with several have {len(np.unique(groups))} regions "
+            "in all; lower folds"
+        )
+    folds = np.full(gt.shape, -1)
+    in_folds = np.empty(len(labels), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a class has fewer regions than there are folds, which is told below
+        try:
+            for number, (_, tested) in enumerate(StratifiedGroupKFold(n_folds).split(labels, labels, groups)):
+                in_folds[tested] = number
+        except ValueError as error:
+            raise InputError(f"the regions cannot be dealt to {n_folds} folds ({error}); lower folds") from error
+    folds[kept > 0] = in_folds
+    split = _test_fold(kept, folds, fold, n_folds, patch_size, class_names, palette)
+    if np.intersect1d(region[split.train > 0], region[split.test > 0]).size:
+        raise RuntimeError("a region both trains and tests")  # a fault of this function
+    notes = split.notes
+    if single.size:
+        names = ", ".join(f"{class_names[i]} ({n_pixels[i]:,} pixels)" for i in single)
+        notes = (
+            f"{len(single)} of {np.count_nonzero(n_regions)} classes lie in one region, which cannot both train and "
+            f"test, and are left out: {names}",
+            *notes,
+        )
+    method = f"{FIELDS_METHOD}, fold {fold} of {n_folds} (from 0), {patch_size} pixels apart"
+    split = replace(split, method=method, notes=notes, single_region_dropped=int(n_pixels[single].sum()))
+    return _thinned(split, count, rng)
+
+
+def _check(gt, fold: int, n_folds: int, count: float | None, mode: str) -> None:
+    if n_folds < 2:
+        raise InputError(f"folds must be at least 2, not {n_folds}")
+    if not 0 <= fold < n_folds:
+        raise InputError(f"fold must lie between 0 and {n_folds - 1} (folds is {n_folds}), not {fold}")
+    if count is not None and not (count >= 1 and float(count).is_integer()):
+        raise InputError(
+            f"training_sample {count:g}: with sampling_mode {mode} it is a number of pixels per class, such as 50"
+        )
+    if not (gt > 0).any():
+        raise InputError("the ground truth has no labelled pixel")
+
+
+def _test_fold(gt, folds, fold, n_folds, patch_size, class_names, palette) -> Split:
+    """Test the pixels of one fold, and train on those of the others that are far enough from all of them."""
     train, test = _cut(gt, folds == fold, patch_size)
     n_buffer = int((gt > 0).sum() - (train > 0).sum() - (test > 0).sum())
     labelled, trained, tested = (count_classes(labels, len(class_names)) for labels in (gt, train, test))
@@ -80,16 +165,12 @@ def split_spatial(
     untested = [class_names[i] for i in np.flatnonzero((tested == 0) & (labelled > 0))]
     if untested:
         notes.append(f"this fold has no test pixel of some classes: {', '.join(untested)}")
-    method = f"{METHOD}, fold {fold} of {n_folds} (from 0), blocks of {side} x {side}, {patch_size} pixels apart"
-    if count is not None:
-        train = _thin(train, int(count), rng)
-        method += f", at most {int(count)} pixels of each class train"
     return Split(
         train,
         test,
         tuple(class_names),
         tuple(palette),
-        method,
+        METHOD,
         tuple(notes),
         buffer_dropped=n_buffer,
         unlearned_dropped=int(unlearned.sum()),
@@ -157,9 +238,11 @@ def _cut(gt, tested, patch_size):
     return np.where(near, 0, gt), test
 
 
-def _thin(train, count, rng):
-    """Keep at most `count` pixels of each class."""
-    kept = np.zeros_like(train)
-    for label in np.unique(train[train > 0]):
-        kept.flat[rng.permutation(np.flatnonzero(train == label))[:count]] = label
-    return kept
+def _thinned(split: Split, count: float | None, rng: np.random.Generator) -> Split:
+    """Train on at most `count` pixels of each class; None for all."""
+    if count is None:
+        return split
+    kept = np.zeros_like(split.train)
+    for label in np.unique(split.train[split.train > 0]):
+        kept.flat[rng.permutation(np.flatnonzero(split.train == label))[: int(count)]] = label
+    return replace(split, train=kept, method=f"{split.method}, at most {int(count)} pixels of each class train")

@@ -23,8 +23,9 @@ class Split:
         notes: what a reader of the result should know about it, one sentence each.
         validation: label map of the pixels taken out of train, or None.
         border_skipped: number of test pixels left out by `skip_border`.
-        buffer_dropped, unlearned_dropped: numbers of labelled pixels that neither train nor test, see
-            `splits.spatial_cv.split_spatial`.
+        buffer_dropped, unlearned_dropped, single_region_dropped: numbers of labelled pixels that neither train nor
+            test, see `splits.spatial_cv`.
+        block_size: side of the blocks of spatial cross-validation in pixels; None for other splits.
     """
 
     train: np.ndarray
@@ -37,6 +38,8 @@ class Split:
     border_skipped: int = 0
     buffer_dropped: int = 0
     unlearned_dropped: int = 0
+    single_region_dropped: int = 0
+    block_size: int | None = None
 
     @property
     def n_classes(self) -> int:

@@ -61,8 +61,9 @@ class RunConfig:
             SCENE,
             "draw the split from the ground truth: random, a fraction of each class; fixed, a number of pixels per "
             "class; disjoint, a fraction of each class on one side of a line; spatial, one fold of blocks with a "
-            "buffer between training and test windows (default: the scene's fixed masks if it has them, else random)",
-            choices=("random", "fixed", "disjoint", "spatial"),
+            "buffer between training and test windows; fields, the same with whole connected regions in place of "
+            "blocks (default: the scene's fixed masks if it has them, else random)",
+            choices=("random", "fixed", "disjoint", "spatial", "fields"),
             renamed_values={"buffered": "spatial"},
         ),
     )
@@ -71,11 +72,11 @@ class RunConfig:
         metadata=_about(
             SCENE,
             "fraction of each class that trains (default: 0.1); with fixed the number of pixels per class (default: "
-            "50), with spatial the largest number (default: all)",
+            "50), with spatial and fields the largest number (default: all)",
             metavar="N",
         ),
     )
-    folds: int = field(default=5, metadata=_about(SCENE, "folds of --sampling_mode spatial", metavar="K"))
+    folds: int = field(default=5, metadata=_about(SCENE, "folds of --sampling_mode spatial and fields", metavar="K"))
     fold: int | None = field(
         default=None,
         metadata=_about(SCENE, "the fold that tests, from 0 (default: the seed modulo --folds)", metavar="I"),
@@ -216,8 +217,10 @@ class RunConfig:
     def command(self, processes: int = 1) -> str:
         """Give the command line that repeats the run in so many processes, over several lines of a shell."""
         left_out = set()
+        if self.sampling_mode not in ("spatial", "fields"):
+            left_out |= {"folds", "fold"}
         if self.sampling_mode != "spatial":
-            left_out |= {"folds", "fold", "block_size"}
+            left_out |= {"block_size"}
         if self.normalize == "none" and not self.pca:
             left_out |= {"fit_on"}
         flags = [

@@ -304,7 +304,7 @@ ERRORS = {
         "fix the split; leave out --fold",
     ),
     "folds of another mode": (["--sampling_mode", "random", "--folds", "3"], "--folds is used with --sampling_mode"),
-    "fold without a mode": (["--fold", "1"], "--fold is used with --sampling_mode spatial alone"),
+    "fold without a mode": (["--fold", "1"], "--fold is used with --sampling_mode spatial or fields"),
     "one fold": (["--sampling_mode", "buffered", "--folds", "1"], "--folds must be at least 2"),
     "fold too large": (["--sampling_mode", "buffered", "--fold", "5"], "--fold must lie between 0 and 4 (--folds 5)"),
     "no block": (["--sampling_mode", "buffered", "--block_size", "0"], "--block_size must be at least 1"),
