@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from cli.flags import MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
 from models import MODELS, check_options
+from splits.split import WITH_FOLDS
 from training.config import RunConfig
 from utils import InputError, match_name
 
@@ -108,11 +109,7 @@ def _check_split(config: RunConfig, given: dict) -> None:
     drawn = [name for name in SPLIT_FLAGS if name in given]
     if config.train_set is not None and drawn:
         raise InputError(f"--train_set and --test_set fix the split; leave out {_flags(drawn)}")
-    for name, modes in {
-        "folds": ("spatial", "fields"),
-        "fold": ("spatial", "fields"),
-        "block_size": ("spatial",),
-    }.items():
+    for name, modes in (("folds", WITH_FOLDS), ("fold", WITH_FOLDS), ("block_size", ("spatial",))):
         if name in given and config.sampling_mode not in modes:
             raise InputError(f"--{name} is used with --sampling_mode {' or '.join(modes)}; give that or leave it out")
     if config.fold is not None and config.fold >= config.folds:

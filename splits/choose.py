@@ -8,11 +8,10 @@ import numpy as np
 from datasets import Scene
 from splits.fixed_masks import fixed_masks, load_split
 from splits.spatial_cv import split_fields, split_spatial
-from splits.split import Split, split_disjoint, split_per_class, split_random
+from splits.split import WITH_FOLDS, Split, split_disjoint, split_per_class, split_random
 from utils import InputError
 
 DEFAULT_SAMPLE = {"random": 0.1, "disjoint": 0.1, "fixed": 50}
-WITH_FOLDS = ("spatial", "fields")
 SAMPLERS = {"random": split_random, "fixed": split_per_class, "disjoint": split_disjoint}
 
 

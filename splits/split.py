@@ -8,6 +8,7 @@ import numpy as np
 
 from utils import InputError, fingerprint
 
+WITH_FOLDS = ("spatial", "fields")  # sampling modes that test one fold
 Part = Literal["train", "test", "validation"]
 
 

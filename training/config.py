@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from preprocessing import FIT_ON, NORMALIZATIONS
 from reporting.results import read_json
+from splits.split import WITH_FOLDS
 from utils import InputError, start_command
 
 SCENE, TRAINING, RUNNING = GROUPS = ("scene, split and normalisation", "training", "running")
@@ -217,7 +218,7 @@ class RunConfig:
     def command(self, processes: int = 1) -> str:
         """Give the command line that repeats the run in so many processes, over several lines of a shell."""
         left_out = set()
-        if self.sampling_mode not in ("spatial", "fields"):
+        if self.sampling_mode not in WITH_FOLDS:
             left_out |= {"folds", "fold"}
         if self.sampling_mode != "spatial":
             left_out |= {"block_size"}
