@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
 from datasets import Scene
+from splits.regions import in_trained_region, location_accuracy
 from splits.split import Split
 from utils import fingerprint
 
@@ -54,6 +55,7 @@ def brief(split: Split, cube: np.ndarray, patch_size: int) -> dict:
     """Measure the short form for a run's protocol; fractions of the test pixels, distances in pixels."""
     distance = distance_to(split.train)[split.test > 0]
     in_window, overlap = overlap_fractions(distance, patch_size)
+    in_region, *_ = in_trained_region(_with_dropped(split), split.train, split.test)
     return {
         "patch_size": patch_size,
         "train_pixel_in_window": in_window,
@@ -61,6 +63,8 @@ def brief(split: Split, cube: np.ndarray, patch_size: int) -> dict:
         "distance_median": float(np.median(distance)),
         "distance_maximum": int(distance.max()),
         "duplicates": count_duplicates(cube, split.train, split.test) / len(distance),
+        "location_accuracy": location_accuracy(split.train, split.test),
+        "test_in_trained_region": in_region,
     }
 
 
@@ -71,7 +75,8 @@ def brief_sentence(facts: dict) -> str:
         f"{_per_cent(facts['train_pixel_in_window'])} of the test pixels have a training pixel in their {side} window; "
         f"{_per_cent(facts['train_window_overlap'])} of the windows overlap that of a training pixel; the nearest is "
         f"{facts['distance_median']:g} away in the median and {facts['distance_maximum']} at most; "
-        f"{_per_cent(facts['duplicates'])} of the test pixels have exactly the spectrum of a training pixel"
+        f"{_per_cent(facts['duplicates'])} of the test pixels have exactly the spectrum of a training pixel; the label "
+        f"of the nearest training pixel, without any spectrum, is right for {_per_cent(facts['location_accuracy'])}"
     )
 
 
@@ -88,11 +93,10 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
         measured.
     """
     train, test = split.train, split.test
-    held_out = np.zeros_like(train) if split.validation is None else split.validation
-    labelled = np.maximum(np.maximum(train, test), held_out)
     distance = distance_to(train)[test > 0]
     fractions = {str(size): overlap_fractions(distance, size) for size in sorted({*PATCH_SIZES, patch_size})}
     steps, n_at = np.unique(distance, return_counts=True)
+    in_region, n_regions, n_trained = in_trained_region(_with_dropped(split), train, test)
     findings = {
         "scene": scene.spec.name,
         "split": split.method,
@@ -106,8 +110,8 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
         "class_train": split.class_counts("train"),
         "class_test": split.class_counts("test"),
         "n_validation": split.n_validation,
-        "n_labelled": int((labelled > 0).sum()),
-        **_against_ground_truth(labelled, split.class_names, scene),
+        "n_labelled": int((split.labelled > 0).sum()),
+        **_against_ground_truth(split.labelled, split.class_names, scene),
         "patch_size": patch_size,
         "train_pixel_in_window": {size: in_window for size, (in_window, _) in fractions.items()},
         "train_window_overlap": {size: overlap for size, (_, overlap) in fractions.items()},
@@ -116,6 +120,11 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
         "distance_maximum": int(distance.max()),
         "distance_histogram": {str(step): int(n) for step, n in zip(steps, n_at, strict=True)},
         "guard_pixels_dropped": split.buffer_dropped,
+        "single_region_pixels_dropped": split.single_region_dropped,
+        "location_accuracy": location_accuracy(train, test),
+        "test_in_trained_region": in_region,
+        "regions": n_regions,
+        "regions_trained": n_trained,
         "duplicates": None,
         "duplicates_share": None,
     }
@@ -123,6 +132,11 @@ def examine(split: Split, scene: Scene, patch_size: int, faults: list[str] | Non
         findings["duplicates"] = count_duplicates(scene.cube, train, test)
         findings["duplicates_share"] = findings["duplicates"] / len(distance)
     return findings
+
+
+def _with_dropped(split: Split) -> np.ndarray:
+    """The labels whose regions count: those of the split, and those that it dropped if it was drawn."""
+    return split.labelled if split.drawn_from is None else split.drawn_from
 
 
 def _against_ground_truth(masks: np.ndarray, names: tuple[str, ...], scene: Scene) -> dict:
@@ -139,8 +153,13 @@ def _against_ground_truth(masks: np.ndarray, names: tuple[str, ...], scene: Scen
     }
 
 
-def sentences(findings: dict) -> list[str]:
-    """Say the findings in plain words, the verdict last."""
+def sentences(findings: dict, overall_accuracy: float | None = None) -> list[str]:
+    """Say the findings in plain words, the verdict last.
+
+    Args:
+        findings: the result of `examine`, and the entry "preprocessing".
+        overall_accuracy: of a run with this split, a fraction; None without a run.
+    """
     names, size = findings["class_names"], findings["patch_size"]
     least, most = ([f"{pick(findings[key]):,}" for key in ("class_train", "class_test")] for pick in (min, max))
     text = [
@@ -173,8 +192,39 @@ def sentences(findings: dict) -> list[str]:
         f"The nearest training pixel of a test pixel is {findings['distance_minimum']} away at least, "
         f"{findings['distance_median']:g} in the median, {findings['distance_maximum']} at most (chessboard distance)."
     )
+    text += [_on_regions(findings), _on_location(findings, overall_accuracy)]
     text += [_on_duplicates(findings), _on_fitting(findings["preprocessing"], findings["n_train"])]
-    return [*text, f"Verdict: {_verdict(findings, str(size))}"]
+    verdict = _verdict(findings, str(size))
+    if overall_accuracy is not None and not findings["faults"]:
+        verdict = f"{_gain(findings, overall_accuracy)} {verdict[0].upper()}{verdict[1:]}"
+    return [*text, f"Verdict: {verdict}"]
+
+
+def _on_regions(findings: dict) -> str:
+    regions, trained = findings["regions"], findings["regions_trained"]
+    return (
+        f"Regions (connected pixels of one class, such as a field): the test pixels lie in {regions:,}, of which "
+        f"{trained:,} also {'holds' if trained == 1 else 'hold'} a training pixel; "
+        f"{_per_cent(findings['test_in_trained_region'])} of the test pixels lie in these."
+    )
+
+
+def _on_location(findings: dict, overall_accuracy: float | None) -> str:
+    text = (
+        "Location alone: the label of the nearest training pixel, without any spectrum, is right for "
+        f"{_per_cent(findings['location_accuracy'], 2)} of the test pixels"
+    )
+    return f"{text}." if overall_accuracy is None else f"{text}; the model is for {_per_cent(overall_accuracy, 2)}."
+
+
+def _gain(findings: dict, overall_accuracy: float) -> str:
+    """Say what a score adds to location alone."""
+    gain = 100 * (overall_accuracy - findings["location_accuracy"])
+    words = f"{abs(gain):.2f} percentage points {'above' if gain > 0 else 'below'}"
+    return (
+        f"the overall accuracy, {_per_cent(overall_accuracy, 2)}, is {words if abs(gain) >= 0.005 else 'no more than'} "
+        f"what location alone gives ({_per_cent(findings['location_accuracy'], 2)})."
+    )
 
 
 def _on_duplicates(findings: dict) -> str:
@@ -203,28 +253,34 @@ def _verdict(findings: dict, size: str) -> str:
     if findings["faults"]:
         return "the split is faulty; a run refuses it."
     in_window, overlap = findings["train_pixel_in_window"][size], findings["train_window_overlap"][size]
-    at = f"at patch {size}, "
+    in_region = findings["test_in_trained_region"]
+    at, shared = f"at patch {size}, ", f"{_per_cent(in_region)} of the test pixels lie in a region that was trained on"
     if overlap == 0:
+        text = f"{at}no test window shares a pixel with a training window"
+        if in_region == 0:
+            return f"{text}, and no region both trains and tests: the score is that of unseen fields in this scene."
         return (
-            at
-            + "no test window shares a pixel with a training window: the score is that of unseen ground in this scene."
+            f"{text}: the score is that of unseen ground in this scene, though {shared} (--sampling_mode fields keeps "
+            "regions apart)."
         )
     if in_window == 0:
         return at + (
-            f"no test pixel has a training pixel in its window, but {_per_cent(overlap)} of the windows overlap one."
+            f"no test pixel has a training pixel in its window, but {_per_cent(overlap)} of the windows overlap one, "
+            f"and {shared}."
         )
     in_window_text = f"{_per_cent(in_window)} of the test pixels have a training pixel in their window"
     if in_window < 0.5:
-        return f"{at}{in_window_text}: read the accuracy by distance beside the overall one."
+        return f"{at}{in_window_text}, and {shared}: read the accuracy by distance beside the overall one."
     return (
         f"{at}{in_window_text}: the score says little about unseen land; spatial cross-validation "
-        "(--sampling_mode spatial) keeps the windows apart."
+        "(--sampling_mode spatial or fields) keeps the windows apart."
     )
 
 
-def _per_cent(fraction: float) -> str:
+def _per_cent(fraction: float, digits: int = 1) -> str:
     """Write a fraction as per cent; 0 and 100 only if it is exactly that."""
-    text = f"{100 * fraction:.1f} %"
-    if 0 < fraction < 1 and text in ("0.0 %", "100.0 %"):
-        return "less than 0.1 %" if fraction < 0.5 else "more than 99.9 %"
+    text = f"{100 * fraction:.{digits}f} %"
+    least = 10**-digits
+    if 0 < fraction < 1 and float(text[:-2]) in (0, 100):
+        return f"less than {least:g} %" if fraction < 0.5 else f"more than {100 - least:g} %"
     return text

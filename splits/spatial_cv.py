@@ -174,6 +174,7 @@ def _test_fold(gt, folds, fold, n_folds, patch_size, class_names, palette) -> Sp
         tuple(notes),
         buffer_dropped=n_buffer,
         unlearned_dropped=int(unlearned.sum()),
+        drawn_from=gt,
     )
 
 

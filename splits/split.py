@@ -26,6 +26,7 @@ class Split:
         border_skipped: number of test pixels left out by `skip_border`.
         buffer_dropped, unlearned_dropped, single_region_dropped: numbers of labelled pixels that neither train nor
             test, see `splits.spatial_cv`.
+        drawn_from: label map that the split was drawn from, with the pixels that it dropped; None for masks.
         block_size: side of the blocks of spatial cross-validation in pixels; None for other splits.
     """
 
@@ -40,6 +41,7 @@ class Split:
     buffer_dropped: int = 0
     unlearned_dropped: int = 0
     single_region_dropped: int = 0
+    drawn_from: np.ndarray | None = None
     block_size: int | None = None
 
     @property
@@ -74,8 +76,8 @@ class Split:
 
     @property
     def labelled(self) -> np.ndarray:
-        """Label map of all pixels of the split, (H, W)."""
-        return self.train + self.test + (0 if self.validation is None else self.validation)
+        """Label map of all pixels of the split, (H, W); of overlapping masks the larger label counts."""
+        return np.maximum.reduce(list(self.masks().values()))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -250,7 +252,7 @@ def _split(gt, choose, class_names, palette, method) -> Split:
                 f"class {label} ({class_names[label - 1]}) has one labelled pixel, which cannot both train and test"
             )
         train.flat[choose(pixels)] = label
-    return Split(train, np.where(train > 0, 0, gt), tuple(class_names), tuple(palette), method)
+    return Split(train, np.where(train > 0, 0, gt), tuple(class_names), tuple(palette), method, drawn_from=gt)
 
 
 def _check_fraction(fraction: float) -> None:

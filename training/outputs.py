@@ -74,7 +74,7 @@ def write_outcome(
         confidence=confidence.astype(np.float16),
         false_colour=job.false_colour(),
     )
-    results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings)})
+    results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
     results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
     results.append_result(config.output / "results.csv", _row(job, folder, metrics))

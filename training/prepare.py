@@ -92,6 +92,7 @@ class Job:
             "border_test_pixels_skipped": split.border_skipped,
             "guard_pixels_dropped": split.buffer_dropped,
             "unlearned_test_pixels_dropped": split.unlearned_dropped,
+            "single_region_pixels_dropped": split.single_region_dropped,
             "audit": brief(split, self.raw_cube, config.patch_size),
             "model": model_facts(config.model, self.model),
             "recipe": asdict(self.recipe),

@@ -20,9 +20,12 @@ GROUPS = {
         "Test pixels left out at the edge": "border_test_pixels_skipped",
         "Pixels left out as a buffer": "guard_pixels_dropped",
         "Test pixels left out, class not in training": "unlearned_test_pixels_dropped",
+        "Pixels left out, class in one region": "single_region_pixels_dropped",
         "Test pixels with a training pixel in their window": "audit.train_pixel_in_window",
         "Test windows that overlap a training window": "audit.train_window_overlap",
         "Test pixels with a training pixel's spectrum": "audit.duplicates",
+        "Test pixels in a region with a training pixel": "audit.test_in_trained_region",
+        "Right by location alone (nearest training pixel)": "audit.location_accuracy",
         "Distance to the nearest training pixel, median": "audit.distance_median",
         "Distance to the nearest training pixel, at most": "audit.distance_maximum",
         "Masks, SHA-256": "fingerprints.masks",
@@ -76,7 +79,10 @@ REST = {  # group of the entries that GROUPS does not name
     "augmentation": "Recipe",
     "machine": "Machine and versions",
 }
-FRACTIONS = {"audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"}
+FRACTIONS = {
+    *("audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"),
+    *("audit.test_in_trained_region", "audit.location_accuracy"),
+}
 
 
 def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:

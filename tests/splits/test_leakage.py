@@ -94,6 +94,7 @@ def test_the_short_form_of_a_hand_made_split():
     split, cube = hand_made()
     facts = brief(split, cube, 5)
     expected = {"patch_size": 5, "train_pixel_in_window": 0.25, "train_window_overlap": 0.75, "duplicates": 0.25}
+    expected |= {"location_accuracy": 0.75, "test_in_trained_region": 0.25}
     assert facts == expected | {"distance_median": 3.0, "distance_maximum": 6}
     told = brief_sentence(facts)
     assert told.startswith(
@@ -153,6 +154,11 @@ REAL = {  # per cent at patch 7, training and test pixels
     "PaviaU": (10.1, 3921, 40_002),
     "Houston2013": (6.7, 2832, 12_197),
 }
+LOCATION = {  # right by location alone and in trained regions, per cent; regions, and those trained on
+    "IndianPines": (91.62, 100.0, 42, 42),
+    "PaviaU": (70.46, 88.0, 248, 47),
+    "Houston2013": (62.74, 8.5, 360, 11),
+}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -170,6 +176,12 @@ def test_the_real_masks_have_the_known_shares(real_data, audit, name):
         [],
     )
     assert f"at patch 7, {share} %" in said.splitlines()[-1]
+    right, in_region, n_regions, n_trained = LOCATION[name]
+    assert round(100 * findings["location_accuracy"], 2) == right
+    assert round(100 * findings["test_in_trained_region"], 1) == in_region
+    assert (findings["regions"], findings["regions_trained"]) == (n_regions, n_trained)
+    assert f"is right for {right:.2f} % of the test pixels." in said
+    assert f"lie in {n_regions}, of which {n_trained} also hold a training pixel; {in_region} % of" in said
     if name == "IndianPines":
         assert findings["distance_maximum"] <= 10
         if (real_data / name / "Indian_pines_gt.mat").is_file():
@@ -221,7 +233,7 @@ def test_faults_are_told_not_raised(tiny_scene, audit):
         (["--model", "cnn"], "--audit does not use --model"),
         (["--patch_size", "4"], "odd"),
         (["--train_set", "TRAIN_GT.mat"], "go together"),
-        (["--fold", "1"], "--fold is used with --sampling_mode spatial alone"),
+        (["--fold", "1"], "--fold is used with --sampling_mode spatial or fields"),
         (["--output", "{file}"], "is a file"),
     ],
 )
@@ -258,6 +270,14 @@ def test_a_split_that_is_drawn_can_be_audited_too(tiny_scene, audit):
     buffered, said = audit(*common, "--sampling_mode", "buffered", "--folds", 2, "--block_size", 5)
     assert buffered["train_window_overlap"]["3"] == 0 < buffered["guard_pixels_dropped"]
     assert "no test window shares a pixel with a training window" in said.splitlines()[-1]
+    # the regions are those of the ground truth, in which the buffer connects training and test pixels
+    assert buffered["test_in_trained_region"] > 0 and "lie in a region that was trained on" in said.splitlines()[-1]
+
+
+def test_whole_fields_can_be_audited(audit, tmp_path):
+    findings, said = audit("--dataset", "Simulated", "--sampling_mode", "fields", "--folds", 3)
+    assert findings["test_in_trained_region"] == 0 == findings["regions_trained"] < findings["regions"]
+    assert said.splitlines()[-1].endswith("the score is that of unseen fields in this scene.")
 
 
 def test_a_missing_ground_truth_is_told_where_it_is_needed(tiny_scene, call):

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from datasets import load_scene
-from splits.spatial_cv import SIDES, assign_blocks, choose_block_size, split_spatial
+from splits.regions import find_regions
+from splits.spatial_cv import SIDES, assign_blocks, choose_block_size, split_fields, split_spatial
 from splits.split import check_classes
 from utils import InputError
 
@@ -225,3 +226,92 @@ def test_what_cannot_be_cut_is_refused_in_one_sentence(options, words):
 def test_a_ground_truth_without_labels_is_refused():
     with pytest.raises(InputError, match="no labelled pixel"):
         split(np.zeros((18, 18), dtype=np.int64))
+
+
+# Whole fields
+
+
+def fields_of(gt, fold=0, seed=0, **options):
+    keywords: dict[str, Any] = {"patch_size": 3, "n_folds": 3} | options | NAMES
+    return split_fields(gt, np.random.default_rng(seed), fold=fold, **keywords)
+
+
+@settings(max_examples=150, deadline=None)
+@given(gt=ground_truths(), n_folds=st.integers(2, 4), patch_size=st.sampled_from([1, 3, 5]))
+def test_no_region_both_trains_and_tests_and_no_window_touches_another(gt, n_folds, patch_size):
+    region, half = find_regions(gt), patch_size // 2
+    tested = np.zeros(gt.shape, dtype=int)
+    for fold in range(n_folds):
+        try:
+            made = fields_of(gt, fold, n_folds=n_folds, patch_size=patch_size)
+        except InputError:
+            continue
+        assert not set(region[made.train > 0]) & set(region[made.test > 0])
+        assert not (windows(made.train, half) & windows(made.test, half)).any()
+        for mask in (made.train, made.test):
+            assert np.array_equal(mask[mask > 0], gt[mask > 0])
+        for number in set(region[made.test > 0]):
+            assert (made.test[region == number] > 0).all()  # a region tests as a whole
+        check_classes(made)
+        dropped = made.buffer_dropped + made.unlearned_dropped + made.single_region_dropped
+        assert made.n_train + made.n_test + dropped == (gt > 0).sum()
+        tested += made.test > 0
+    assert tested.max() <= 1
+
+
+def test_classes_in_one_region_are_left_out_counted_and_named():
+    gt = np.zeros((12, 40), dtype=np.int64)
+    for i, label in enumerate((1, 2, 1, 2, 1, 2, 3)):
+        gt[1:5, 6 * i : 6 * i + 4] = label
+    gt[8:11, 0:4] = 4
+    made = fields_of(gt, n_folds=2)
+    assert made.single_region_dropped == 16 + 12 and set(made.labelled[made.labelled > 0]) == {1, 2}
+    assert made.notes[0].startswith("2 of 4 classes lie in one region") and made.notes[0].endswith(
+        "are left out: Water (16 pixels), Roof (12 pixels)"
+    )
+    assert made.method == "whole fields, fold 0 of 2 (from 0), 3 pixels apart" and made.block_size is None
+
+
+def test_the_fields_of_the_folds_do_not_depend_on_the_seed_and_at_most_so_many_pixels_train():
+    rng = np.random.default_rng(0)
+    gt = rng.integers(0, 5, (6, 6)).repeat(5, 0).repeat(5, 1)
+    first, second = (fields_of(gt, 1, seed, count=4) for seed in (0, 1))
+    assert np.array_equal(first.test, second.test) and not np.array_equal(first.train, second.train)
+    assert first.class_counts("train").max() == 4 and "at most 4 pixels of each class train" in first.method
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ("one region", {}, "every class lies in one region"),
+        ("two regions", {"n_folds": 3}, "the classes with several have 2 regions"),
+        ("empty", {}, "no labelled pixel"),
+        ("many", {"fold": 3}, "fold must lie between 0 and 2"),
+        ("many", {"count": 0.5}, "with sampling_mode fields it is a number of pixels per class"),
+        ("many", {"n_folds": 1}, "folds must be at least 2"),
+        ("many", {"patch_size": 41}, "leaves no class with test pixels"),
+    ],
+)
+def test_fields_that_cannot_be_held_out_are_refused(change, options, words):
+    gt = np.zeros((20, 20), dtype=np.int64)
+    if change != "empty":
+        gt[:4, :4] = 1
+    if change == "two regions":
+        gt[8:12, 8:12] = 1
+    if change == "many":
+        gt = np.random.default_rng(0).integers(0, 3, (10, 10)).repeat(2, 0).repeat(2, 1)
+    with pytest.raises(InputError, match=words):
+        fields_of(gt, **options)
+
+
+def test_the_real_indian_pines_keeps_nine_of_sixteen_classes(real_data):
+    if not (real_data / "IndianPines" / "Indian_pines_gt.mat").is_file():
+        pytest.skip(f"{real_data / 'IndianPines' / 'Indian_pines_gt.mat'} is absent")
+    scene = load_scene("IndianPines", real_data, need_cube=False, need_gt=True)
+    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
+    tested = set()
+    for fold in range(5):
+        made = split_fields(scene.gt, np.random.default_rng(0), fold=fold, patch_size=7, **names)
+        assert "7 of 16 classes lie in one region" in made.notes[0]
+        tested |= set(made.test[made.test > 0])
+    assert len(tested) == 9
