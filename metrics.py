@@ -1,10 +1,18 @@
-"""Compute the scores of a classification from one confusion matrix; fractions, never per cent."""
+"""Compute the scores of a classification, and how sure they are; fractions, never per cent."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtr, stdtrit
 
+N_DRAWS = 2000  # of a bootstrap
+LEVEL = 0.95  # of its intervals
+FEWEST_BLOCKS = 5  # with which an interval is given
+DRAWN_AT_ONCE = 2**22  # numbers of blocks, which bounds the memory
+N_BINS = 15  # of the confidence
+COVERAGES = tuple(percent / 100 for percent in range(100, 0, -5))  # from all pixels to the most certain twentieth
 DISTANCES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 12), (13, 20), (21, None))  # pixels, from and to
 
 
@@ -58,17 +66,22 @@ def scores(confusion: ArrayLike) -> Scores:
     confusion = np.asarray(confusion, dtype=np.int64)
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
         raise ValueError(f"a confusion matrix is square, not {confusion.shape}")
-    total = confusion.sum()
-    hits = confusion.diagonal()
-    support, predicted = confusion.sum(1), confusion.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / np.where(support > 0, support, np.nan)
-        f1 = 2 * hits / np.where(support > 0, support + predicted, np.nan)
-        overall = hits.sum() / np.float64(total)
-        chance = (support.astype(np.float64) * predicted).sum() / np.float64(total) ** 2
-        kappa = (overall - chance) / (1 - chance)
-    average = recall[support > 0].mean() if total else np.nan
+    right, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    overall, average, kappa, recall = _scores_of_counts(right, support, predicted)
+    f1 = 2 * right / np.where(support > 0, support + predicted, np.nan)
     return Scores(float(overall), float(average), float(kappa), recall, f1, support)
+
+
+def _scores_of_counts(right: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Compute OA, AA, kappa and the recalls from the counts of each class, (..., K): right, labelled, predicted."""
+    total = support.sum(-1).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = right / np.where(support > 0, support, np.nan)
+        overall = right.sum(-1) / total
+        chance = (support.astype(np.float64) * predicted).sum(-1) / total**2
+        kappa = (overall - chance) / (1 - chance)
+        average = np.nansum(recall, axis=-1) / (support > 0).sum(-1)
+    return overall, average, kappa, recall
 
 
 def accuracy_by_distance(correct: ArrayLike, distance: ArrayLike) -> list[dict]:
@@ -95,4 +108,161 @@ def accuracy_by_distance(correct: ArrayLike, distance: ArrayLike) -> list[dict]:
             entries.append(
                 {"from": first, "to": last, "n": int(inside.sum()), "accuracy": float(correct[inside].mean())}
             )
+    return entries
+
+
+def square_blocks(shape: tuple[int, int], side: int) -> np.ndarray:
+    """Number square blocks of a scene from its top left corner.
+
+    Args:
+        shape: (H, W).
+        side: of the blocks in pixels; those at the right and lower edge may be smaller.
+    Returns:
+        (H, W) int64, from 0.
+    """
+    rows, columns = (np.arange(size) // side for size in shape)
+    return rows[:, None] * (columns[-1] + 1) + columns
+
+
+def block_counts(target: ArrayLike, prediction: ArrayLike, blocks: ArrayLike, n_blocks: int, n_classes: int):
+    """Count the pixels of each class in each block, of which the scores are functions.
+
+    Args:
+        target, prediction: classes 0..K-1, (n,).
+        blocks: the block of each pixel, 0..n_blocks-1, (n,).
+        n_blocks: number of blocks; some may have no pixel.
+        n_classes: K.
+    Returns:
+        (n_blocks, 3, K) int64: pixels that are right, that have the class in the ground truth, that are predicted so.
+    """
+    target, prediction, blocks = (np.asarray(values, dtype=np.int64) for values in (target, prediction, blocks))
+    right = target == prediction
+    counts = np.empty((n_blocks, 3, n_classes), dtype=np.int64)
+    for i, (block, label) in enumerate(((blocks[right], target[right]), (blocks, target), (blocks, prediction))):
+        counted = np.bincount(block * n_classes + label, minlength=n_blocks * n_classes)
+        counts[:, i] = counted.reshape(n_blocks, n_classes)
+    return counts
+
+
+def block_bootstrap(counts: np.ndarray, *, n_draws: int = N_DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
+    """Compute the scores of scenes that are put together from blocks of this scene, drawn with replacement.
+
+    The pixels of a field are right or wrong together, so they say less than as many independent pixels; whole blocks
+    are drawn instead. All leading dimensions share their draws, so that differences between them are paired.
+
+    Args:
+        counts: of `block_counts`, (..., n_blocks, 3, K).
+        n_draws: number of scenes.
+        seed: of the draws.
+    Returns:
+        "overall_accuracy", "average_accuracy", "kappa", (n_draws, ...), and "recall", (n_draws, ..., K); NaN if a draw
+        lacks what a score needs.
+
+    Source: Lahiri, Resampling methods for dependent data (2003), chapter 12.
+    """
+    counts = counts[..., counts.any((*range(counts.ndim - 3), -2, -1)), :, :]
+    n_blocks = counts.shape[-3]
+    table = np.moveaxis(counts, -3, 0).reshape(n_blocks, -1).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    at_once = max(1, DRAWN_AT_ONCE // max(n_blocks, table.shape[1], 1))
+    for first in range(0, n_draws, at_once):
+        n = min(at_once, n_draws - first)
+        times = rng.multinomial(n_blocks, np.full(n_blocks, 1 / max(n_blocks, 1)), size=n)
+        totals = (times @ table).reshape(n, *counts.shape[:-3], 3, counts.shape[-1])
+        drawn.append(_scores_of_counts(totals[..., 0, :], totals[..., 1, :], totals[..., 2, :]))
+    names = ("overall_accuracy", "average_accuracy", "kappa", "recall")
+    return {name: np.concatenate(values) for name, values in zip(names, zip(*drawn, strict=True), strict=True)}
+
+
+def interval(draws: np.ndarray, n_blocks: int, level: float = LEVEL) -> tuple[float, float]:
+    """Compute a confidence interval from the draws of a bootstrap.
+
+    Percentiles alone are too narrow if there are few blocks; they are taken as much farther out as Student's
+    distribution is wider than the normal one.
+
+    Args:
+        draws: (n_draws,); NaN is left out.
+        n_blocks: number of blocks that were drawn from.
+        level: of the interval.
+    Returns:
+        Lower and upper end; NaN if there are fewer than FEWEST_BLOCKS blocks or no draws.
+
+    Source: the expanded percentile interval, Hesterberg, The American Statistician 69 (2015).
+    """
+    draws = draws[~np.isnan(draws)]
+    if n_blocks < FEWEST_BLOCKS or not len(draws):
+        return math.nan, math.nan
+    tail = ndtr(math.sqrt(n_blocks / (n_blocks - 1)) * stdtrit(n_blocks - 1, (1 - level) / 2))
+    low, high = np.quantile(draws, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def score_intervals(counts: np.ndarray) -> dict:
+    """Compute the confidence intervals of a run's scores by `block_bootstrap`.
+
+    Args:
+        counts: of `block_counts`, (n_blocks, 3, K).
+    Returns:
+        "n_blocks" with test pixels, "level", "draws"; "overall_accuracy", "average_accuracy", "kappa": each lower and
+        upper end; "class_recall", K such pairs. The ends are NaN where `interval` gives none.
+    """
+    drawn = block_bootstrap(counts)
+    n_blocks = int(counts[:, 1].any(-1).sum())
+    with_class = (counts[:, 1] > 0).sum(0)
+    names = ("overall_accuracy", "average_accuracy", "kappa")
+    return {
+        "n_blocks": n_blocks,
+        "level": LEVEL,
+        "draws": N_DRAWS,
+        **{name: interval(drawn[name], n_blocks) for name in names},
+        "class_recall": [interval(drawn["recall"][:, i], int(n)) for i, n in enumerate(with_class)],
+    }
+
+
+def calibration(right: ArrayLike, confidence: ArrayLike) -> dict:
+    """Compare how certain a classifier is with how often it is right.
+
+    Args:
+        right: whether the prediction is right, (n,) bool.
+        confidence: probability of the predicted class, (n,), in [0, 1].
+    Returns:
+        "expected_calibration_error", the mean over the pixels of the difference between confidence and accuracy, in
+        N_BINS bins of equal width; "bins", those with pixels: "from" and "to", "n", mean "confidence", "accuracy".
+
+    Source: Guo et al., On calibration of modern neural networks, ICML 2017, equation 3.
+    """
+    right, confidence = np.asarray(right, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
+    number = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)  # a bin has its upper end
+    bins = []
+    for i in np.unique(number):
+        inside = number == i
+        means = {"confidence": float(confidence[inside].mean()), "accuracy": float(right[inside].mean())}
+        bins.append({"from": i / N_BINS, "to": (i + 1) / N_BINS, "n": int(inside.sum()), **means})
+    error = sum(each["n"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / max(len(right), 1)
+    return {"expected_calibration_error": error if bins else math.nan, "bins": bins}
+
+
+def accuracy_by_coverage(right: ArrayLike, confidence: ArrayLike) -> list[dict]:
+    """Compute the overall accuracy of the most certain pixels, if the others are left out.
+
+    Args:
+        right: whether the prediction is right, (n,) bool.
+        confidence: probability of the predicted class, (n,).
+    Returns:
+        For each of COVERAGES, largest first: "coverage" (fraction of the pixels that are kept), "n" pixels,
+        "accuracy". Of equally certain pixels any are kept: the accuracy is the mean over all choices.
+
+    Source: El-Yaniv and Wiener, Journal of Machine Learning Research 11 (2010).
+    """
+    right, confidence = np.asarray(right, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
+    _, group, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
+    in_group = np.bincount(group.ravel(), weights=right, minlength=len(sizes))
+    before, right_before = (np.concatenate([[0], np.cumsum(values)]) for values in (sizes, in_group))
+    entries = []
+    for coverage in COVERAGES if len(right) else ():
+        n = max(1, round(coverage * len(right)))
+        last = int(np.searchsorted(before, n)) - 1  # the group in which the n-th pixel is
+        kept = right_before[last] + (n - before[last]) * in_group[last] / sizes[last]
+        entries.append({"coverage": coverage, "n": n, "accuracy": float(kept / n)})
     return entries

@@ -10,11 +10,13 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
+from metrics import square_blocks
 from splits.regions import find_regions
 from splits.split import Split, count_classes
 from utils import InputError
 
 METHOD = "spatial cross-validation"
+FOLDS = 5  # by default
 FIELDS_METHOD = "whole fields"
 SIDES = (2, 3, 4, 6, 8, 12)  # block sides that are tried, in patch sizes
 FRACTION_UNITS = 2**26  # fractions are computed with as integers: the same on every machine
@@ -26,7 +28,7 @@ def split_spatial(
     *,
     fold: int,
     patch_size: int,
-    n_folds: int = 5,
+    n_folds: int = FOLDS,
     block_size: int | None = None,
     count: float | None = None,
     class_names,
@@ -73,7 +75,7 @@ def split_fields(
     *,
     fold: int,
     patch_size: int,
-    n_folds: int = 5,
+    n_folds: int = FOLDS,
     count: float | None = None,
     class_names,
     palette,
@@ -203,6 +205,23 @@ def choose_block_size(gt, n_folds: int, patch_size: int) -> int:
     return best
 
 
+def interval_blocks(split: Split, patch_size: int) -> tuple[np.ndarray, str]:
+    """Number the pieces of land whose pixels are right or wrong together, which a block bootstrap draws.
+
+    Args:
+        split: any.
+        patch_size: P, for the side of the blocks of splits other than spatial cross-validation.
+    Returns:
+        (H, W) int64, from 0, and what they are in words: the blocks of spatial cross-validation, and those that it
+        would have for other splits; whole regions if whole fields are held out.
+    """
+    if split.method.startswith(FIELDS_METHOD):
+        assert split.drawn_from is not None
+        return find_regions(split.drawn_from), "regions"
+    side = split.block_size or choose_block_size(split.labelled, FOLDS, patch_size)
+    return square_blocks(split.train.shape, side), f"blocks of {side} x {side} pixels"
+
+
 def assign_blocks(gt, n_folds: int, side: int) -> np.ndarray:
     """Deal the blocks to the folds, so that every class and all labelled pixels are spread as evenly as possible.
 
@@ -216,8 +235,7 @@ def assign_blocks(gt, n_folds: int, side: int) -> np.ndarray:
     Returns:
         (H, W) int64, the fold of every pixel; -1 in blocks without a labelled pixel.
     """
-    rows, columns = (np.arange(size) // side for size in gt.shape)
-    blocks = rows[:, None] * (columns[-1] + 1) + columns
+    blocks = square_blocks(gt.shape, side)
     labelled = gt > 0
     counts = np.zeros((blocks.max() + 1, gt.max() + 1))
     np.add.at(counts, (blocks[labelled], gt[labelled]), 1)

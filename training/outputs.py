@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 
 from mapping import label_type
-from metrics import Scores, accuracy_by_distance, confusion_matrix, scores
+from metrics import (
+    Scores,
+    accuracy_by_coverage,
+    accuracy_by_distance,
+    block_counts,
+    calibration,
+    confusion_matrix,
+    score_intervals,
+    scores,
+)
 from reporting import results
 from reporting.figures import curves
 from reporting.run_folder import Run, write_maps
 from reporting.spectra import class_spectra, random_spectra
 from splits.leakage import distance_to, examine, sentences
+from splits.spatial_cv import interval_blocks
 from training.prepare import Job
 from utils import count_flops
 
@@ -48,13 +58,20 @@ def write_outcome(
     config, split = job.config, job.split
     result, confusion = score(job, labels)
     tested = split.test > 0
-    by_distance = accuracy_by_distance(labels[tested] == split.test[tested], distance_to(split.train)[tested])
+    right = labels[tested] == split.test[tested]
+    by_distance = accuracy_by_distance(right, distance_to(split.train)[tested])
+    blocks, land = interval_blocks(split, config.patch_size)
+    predicted = labels[tested].astype(np.int64) - 1
+    counts = block_counts(split.test[tested] - 1, predicted, blocks[tested], blocks.max() + 1, split.n_classes)
     patch = job.cube.new_zeros(1, job.model.n_bands, config.patch_size, config.patch_size)
     metrics = results.score_entries(result, confusion, split.class_names) | {
         "palette": split.palette,
         "class_train": split.class_counts("train"),
         "pixel_size": job.scene.spec.pixel_size,
+        "intervals": {"of": land} | score_intervals(counts),
         "accuracy_by_distance": by_distance,
+        "calibration": calibration(right, confidence[tested]),
+        "accuracy_by_coverage": accuracy_by_coverage(right, confidence[tested]),
         "n_train": split.n_train,
         "n_test": split.n_test,
         "n_parameters": sum(p.numel() for p in job.model.parameters()),
@@ -73,6 +90,7 @@ def write_outcome(
         **{name: mask.astype(label_type(split.n_classes)) for name, mask in masks.items()},
         confidence=confidence.astype(np.float16),
         false_colour=job.false_colour(),
+        blocks=blocks.astype(np.int32),
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
