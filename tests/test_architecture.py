@@ -49,7 +49,7 @@ IMPORTS = {
         "splits",
         "utils",
     },
-    "splits": {"datasets", "scenes", "utils"},
+    "splits": {"datasets", "metrics", "scenes", "utils"},
     "datasets": {"scenes", "utils"},
     "mapping": {"engine", "models", "patches"},
     "scenes": {"utils"},

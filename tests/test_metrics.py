@@ -7,9 +7,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from scipy.ndimage import gaussian_filter
 from sklearn import metrics as sklearn_metrics
 
-from metrics import accuracy_by_distance, confusion_matrix, scores
+from metrics import (
+    COVERAGES,
+    N_BINS,
+    accuracy_by_coverage,
+    accuracy_by_distance,
+    block_bootstrap,
+    block_counts,
+    calibration,
+    confusion_matrix,
+    interval,
+    score_intervals,
+    scores,
+    square_blocks,
+)
 
 sizes = settings(max_examples=60, deadline=None)
 
@@ -140,3 +155,128 @@ def test_distances_that_no_test_pixel_can_have_are_refused():
         accuracy_by_distance([True, False], [0, 1])
     with pytest.raises(ValueError, match=r"differ in shape: \(2,\) and \(1,\)"):
         accuracy_by_distance([True, False], [1])
+
+
+# Intervals
+
+
+@sizes
+@given(case=cases(), n_blocks=st.integers(1, 6))
+def test_the_counts_of_the_blocks_add_up_to_the_confusion_matrix(case, n_blocks):
+    target, prediction, n_classes = case
+    blocks = np.random.default_rng(0).integers(0, n_blocks, len(target))
+    counts = block_counts(target, prediction, blocks, n_blocks, n_classes)
+    confusion = confusion_matrix(target, prediction, n_classes)
+    np.testing.assert_array_equal(counts.sum(0), [confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
+    for block in range(n_blocks):
+        inside = confusion_matrix(target[blocks == block], prediction[blocks == block], n_classes)
+        np.testing.assert_array_equal(counts[block], [inside.diagonal(), inside.sum(1), inside.sum(0)])
+
+
+def test_each_draw_has_the_scores_of_the_scene_that_is_put_together_from_its_blocks():
+    rng = np.random.default_rng(3)
+    target, prediction, blocks = rng.integers(0, 4, 200), rng.integers(0, 4, 200), rng.integers(0, 9, 200)
+    prediction = np.where(rng.random(200) < 0.5, target, prediction)
+    blocks[blocks == 4] = 5  # a block without pixels is not drawn
+    drawn = block_bootstrap(block_counts(target, prediction, blocks, 9, 4), n_draws=20, seed=7)
+    times = np.random.default_rng(7).multinomial(8, np.full(8, 1 / 8), size=20)
+    for i, of_draw in enumerate(times):
+        scene = np.concatenate(
+            [np.flatnonzero(blocks == b) for b, n in zip(np.unique(blocks), of_draw, strict=True) for _ in range(n)]
+        )
+        expected = scores(confusion_matrix(target[scene], prediction[scene], 4))
+        for name in ("overall_accuracy", "average_accuracy", "kappa", "recall"):
+            np.testing.assert_allclose(drawn[name][i], getattr(expected, name), err_msg=name)
+
+
+def test_runs_that_are_resampled_together_share_their_draws_however_many_are_made_at_once(monkeypatch):
+    rng = np.random.default_rng(1)
+    target, blocks = rng.integers(0, 3, 300), rng.integers(0, 12, 300)
+    both = np.stack([block_counts(target, rng.integers(0, 3, 300), blocks, 12, 3) for _ in range(2)])
+    together = block_bootstrap(both, n_draws=50, seed=5)
+    for i in range(2):
+        alone = block_bootstrap(both[i], n_draws=50, seed=5)
+        np.testing.assert_array_equal(together["kappa"][:, i], alone["kappa"])
+    monkeypatch.setattr("metrics.DRAWN_AT_ONCE", 100)
+    np.testing.assert_allclose(block_bootstrap(both, n_draws=50, seed=5)["recall"], together["recall"])
+
+
+def test_the_interval_of_a_mean_is_that_of_student_if_the_draws_are_normal():
+    n, draws = 12, np.random.default_rng(0).normal(size=200_000)
+    low, high = interval(draws, n)  # the standard deviation of a bootstrap's mean is sqrt((n - 1) / n) of Student's
+    expected = stats.t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1))
+    assert (low, high) == (pytest.approx(-expected, rel=0.02), pytest.approx(expected, rel=0.02))
+
+
+def test_few_blocks_have_no_interval():
+    assert np.isnan(interval(np.arange(100.0), 4)).all() and np.isfinite(interval(np.arange(100.0), 5)).all()
+    assert np.isnan(interval(np.full(9, np.nan), 8)).all()
+    target, blocks = np.array([0] * 30 + [1] * 3), np.arange(33) % 10
+    found = score_intervals(block_counts(target, target, blocks, 12, 3))
+    assert found["n_blocks"] == 10 and found["overall_accuracy"] == (1, 1)
+    assert found["class_recall"][0] == (1, 1)
+    assert np.isnan(found["class_recall"][1:]).all()  # in three blocks, and in none
+
+
+def correlated_errors(rng, shape, length, accuracy):
+    """Whether each pixel is right, with a given chance, and errors in patches of about `length` pixels."""
+    field = gaussian_filter(rng.normal(size=shape), length, mode="wrap")
+    return field / field.std() < stats.norm.ppf(accuracy)
+
+
+def coverage_of(side, n_scenes=200, paired=False):
+    """How often the interval of the accuracy, or of a difference, holds what is true of all scenes of the kind."""
+    rng, shape, held = np.random.default_rng(0), (60, 60), 0
+    blocks = square_blocks(shape, side)
+    for _ in range(n_scenes):
+        rights = [correlated_errors(rng, shape, 2, accuracy) for accuracy in ((0.8, 0.9) if paired else (0.85,))]
+        tested = rng.random(shape) < 0.5
+        counts = [
+            block_counts(np.zeros(tested.sum()), ~right[tested], blocks[tested], blocks.max() + 1, 2)
+            for right in rights
+        ]
+        drawn = block_bootstrap(np.stack(counts), n_draws=300)["overall_accuracy"]
+        drawn, true = (drawn[:, 1] - drawn[:, 0], 0.1) if paired else (drawn[:, 0], 0.85)
+        low, high = interval(drawn, len(np.unique(blocks[tested])))
+        held += low <= true <= high
+    return held / n_scenes
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_intervals_hold_where_errors_lie_together_and_those_of_single_pixels_do_not(paired):
+    assert coverage_of(12, paired=paired) > 0.87
+    assert coverage_of(1, n_scenes=60, paired=paired) < 0.6
+
+
+# Calibration
+
+
+def test_the_calibration_error_of_bins_worked_by_hand():
+    found = calibration([1, 1, 0, 1, 0, 0], [0.95, 1.0, 0.95, 0.5, 0.5, 0.0])
+    assert [each["n"] for each in found["bins"]] == [1, 2, 3]
+    assert [each["accuracy"] for each in found["bins"]] == pytest.approx([0, 1 / 2, 2 / 3])
+    assert [each["confidence"] for each in found["bins"]] == pytest.approx([0, 0.5, 2.9 / 3])
+    assert found["expected_calibration_error"] == pytest.approx((0 + 0 + 0.9) / 6)
+    assert np.isnan(calibration([], [])["expected_calibration_error"])
+
+
+def test_the_bins_hold_their_upper_ends():
+    edges = np.arange(1, N_BINS + 1) / N_BINS
+    found = calibration(np.ones(N_BINS), edges)
+    assert [each["n"] for each in found["bins"]] == [1] * N_BINS
+    assert [each["to"] for each in found["bins"]] == pytest.approx(list(edges))
+
+
+@sizes
+@given(n=st.integers(1, 60), levels=st.integers(1, 5), seed=st.integers(0, 2**32))
+def test_the_accuracy_by_coverage_is_the_mean_over_all_orders_of_equally_certain_pixels(n, levels, seed):
+    rng = np.random.default_rng(seed)
+    right, confidence = rng.random(n) < 0.6, rng.integers(0, levels, n) / 4
+    entries = accuracy_by_coverage(right, confidence)
+    assert [e["coverage"] for e in entries] == list(COVERAGES) and entries[0]["accuracy"] == pytest.approx(right.mean())
+    orders = [np.lexsort((rng.random(n), -confidence)) for _ in range(400)]
+    for entry in entries:
+        kept = [right[order[: entry["n"]]].mean() for order in orders]
+        spread = np.std(kept)
+        assert abs(np.mean(kept) - entry["accuracy"]) <= 5 * spread / np.sqrt(len(orders)) + 1e-9
+        assert entry["n"] == max(1, round(entry["coverage"] * n))
