@@ -1,7 +1,7 @@
 """Make the split that the settings ask for: fixed masks, or one drawn from the ground truth."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -75,9 +75,13 @@ def make_split(config: SplitSettings, scene: Scene, rng: np.random.Generator, fa
             raise InputError("training_sample is not used with the scene's fixed masks; set sampling_mode as well")
         return load_split(*in_folder, scene, faults)
     mode = config.sampling_mode or "random"
-    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
+    names: dict[str, Any] = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
     if mode in WITH_FOLDS:
-        options = {"patch_size": config.patch_size, "n_folds": config.folds, "count": config.training_sample}
+        options: dict[str, Any] = {
+            "patch_size": config.patch_size,
+            "n_folds": config.folds,
+            "count": config.training_sample,
+        }
         options["fold"] = config.seed % config.folds if config.fold is None else config.fold
         if mode == "fields":
             return split_fields(scene.gt, rng, **options, **names)

@@ -2,7 +2,9 @@
 
 import numpy as np
 from scipy.ndimage import label
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
+
+LEAF_SIZE = 16  # of the k-d tree, by which it chooses among pixels that are equally near
 
 
 def find_regions(labels: np.ndarray) -> np.ndarray:
@@ -15,7 +17,8 @@ def find_regions(labels: np.ndarray) -> np.ndarray:
     """
     regions = np.zeros(labels.shape, dtype=np.int64)
     for each in np.unique(labels[labels > 0]):
-        of_class, _ = label(labels == each, structure=np.ones((3, 3)))
+        of_class = np.zeros(labels.shape, dtype=np.int32)
+        label(labels == each, structure=np.ones((3, 3)), output=of_class)
         regions[of_class > 0] = of_class[of_class > 0] + regions.max()
     return regions
 
@@ -30,7 +33,7 @@ def nearest_label(train: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         Labels, (n,). Distances are Euclidean; of several nearest pixels the first that SciPy's k-d tree finds counts.
     """
     places = np.argwhere(train > 0)
-    _, nearest = cKDTree(places).query(pixels)
+    _, nearest = KDTree(places, leafsize=LEAF_SIZE).query(pixels)
     return train[tuple(places[nearest].T)]
 
 

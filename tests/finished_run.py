@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics import accuracy_by_distance, confusion_matrix, scores
+from metrics import accuracy_by_distance, confusion_matrix, scores, square_blocks
 from reporting import results
 from reporting.run_folder import Run, write_maps
 from scenes.catalogue import PALETTE
@@ -100,7 +100,8 @@ def write_run(
     folder.mkdir(parents=True)
     results.write_array(folder / "prediction.npy", prediction)
     colours = (80 * rng.random((height, width, 3)) + 40 * (labels % 4)[..., None]).astype(np.uint8)
-    write_maps(folder, truth=truth, **masks, confidence=confidence, false_colour=colours)
+    blocks = square_blocks((height, width), 4).astype(np.int32)
+    write_maps(folder, truth=truth, **masks, confidence=confidence, false_colour=colours, blocks=blocks)
     results.write_json(folder / "audit.json", {"sentences": sentences})
     results.write_json(folder / "metrics.json", metrics)
     results.write_json(folder / "config.json", {"config": CONFIG.as_json(), "protocol": protocol})

@@ -107,7 +107,8 @@ def make_run(
         masks = {"truth": train + test, "train": train, "validation": blank, "test": test}
         masks = {name: mask.astype(np.uint8) for name, mask in masks.items()}
         confidence = np.ones(test.shape, dtype=np.float16)
-        write_maps(run, **masks, confidence=confidence, false_colour=np.zeros((*test.shape, 3), dtype=np.uint8))
+        false_colour, blocks = np.zeros((*test.shape, 3), dtype=np.uint8), np.zeros(test.shape, dtype=np.int32)
+        write_maps(run, **masks, confidence=confidence, false_colour=false_colour, blocks=blocks)
     return run
 
 

@@ -308,7 +308,7 @@ def test_the_real_indian_pines_keeps_nine_of_sixteen_classes(real_data):
     if not (real_data / "IndianPines" / "Indian_pines_gt.mat").is_file():
         pytest.skip(f"{real_data / 'IndianPines' / 'Indian_pines_gt.mat'} is absent")
     scene = load_scene("IndianPines", real_data, need_cube=False, need_gt=True)
-    names = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
+    names: dict[str, Any] = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
     tested = set()
     for fold in range(5):
         made = split_fields(scene.gt, np.random.default_rng(0), fold=fold, patch_size=7, **names)
