@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, stdtrit
 
 N_DRAWS = 2000  # of a bootstrap
 LEVEL = 0.95  # of its intervals
@@ -190,6 +189,8 @@ def interval(draws: np.ndarray, n_blocks: int, level: float = LEVEL) -> tuple[fl
 
     Source: the expanded percentile interval, Hesterberg, The American Statistician 69 (2015).
     """
+    from scipy.special import ndtr, stdtrit  # needed here alone
+
     draws = draws[~np.isnan(draws)]
     if n_blocks < FEWEST_BLOCKS or not len(draws):
         return math.nan, math.nan
