@@ -63,18 +63,24 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     return McNemar(only_first, only_second, statistic, float(stats.chi2.sf(statistic, 1)))
 
 
-def mcnemar_of_runs(first: Run, second: Run) -> McNemar:
-    """Compare two runs on their test pixels.
-
-    Raises:
-        InputError: the test pixels differ, or maps are missing or damaged.
-    """
+def common_test_pixels(first: Run, second: Run) -> np.ndarray:
+    """Give the test pixels of two runs as a label map; InputError if they differ, or maps are missing or damaged."""
     test, other = (run.maps["test"] for run in (first, second))
     if first.class_names != second.class_names or not np.array_equal(test, other):
         raise InputError(f"{first.folder} and {second.folder} have different test pixels")
     for run in (first, second):
         if run.prediction.shape != test.shape:
             raise InputError(f"{run.folder}: prediction.npy does not fit maps.npz; train the run again")
+    return test
+
+
+def mcnemar_of_runs(first: Run, second: Run) -> McNemar:
+    """Compare two runs on their test pixels.
+
+    Raises:
+        InputError: the test pixels differ, or maps are missing or damaged.
+    """
+    test = common_test_pixels(first, second)
     tested = test > 0
     return mcnemar(*(run.prediction[tested] == test[tested] for run in (first, second)))
 

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from reporting.comparison.differences import LEVEL_WORDS, gaps_to_best
 from reporting.comparison.methods import COSTS, SCORES, Method
 from reporting.comparison.render import HEAD, Column, Table, column_groups, page_width, render_table
 from reporting.comparison.runs import Comparison
@@ -57,7 +58,9 @@ def methods_table(comparison: Comparison) -> Table:
     scores = [[method.recall(name) for method in methods] for name in names]
     scores += [[method.values(name) for method in methods] for name in SCORES]
     best = [_best(methods, row) for row in scores]
-    below = (*ROWS.values(), "Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)", "Runs")
+    gaps = gaps_to_best(methods)
+    below = (*ROWS.values(), *gaps.heads, "Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)")
+    below = (*below, "Runs")
     pixels = [comparison.pixels(name) for name in names]
     empty = ("",) * len(below)
     columns = [
@@ -67,12 +70,17 @@ def methods_table(comparison: Comparison) -> Table:
         Column(("Test",), (*(n_test for _, n_test in pixels), *empty)),
     ]
     for j, method in enumerate(methods):
-        cells = [_per_cent(row[j]) for row in scores] + _costs(method, divisor) + [str(len(method.runs))]
+        cells = (
+            [_per_cent(row[j]) for row in scores] + gaps.cells[j] + _costs(method, divisor) + [str(len(method.runs))]
+        )
         rows = frozenset(i for i, those in enumerate(best) if j in those)
         columns.append(Column(tuple(method.label.split(", ")), tuple(cells), best=rows, marks=_marks({HEAD: method})))
     title = f"Classification of {_subject(comparison)}: recall of each class, {_scores_in_words(comparison)}"
-    rules = (len(names), len(names) + len(SCORES))
-    return Table(title, _label(comparison), tuple(columns), 4, rules, _best_of("row", methods), comparison.notes)
+    rules = (len(names), len(names) + len(SCORES), len(names) + len(SCORES) + len(gaps.heads))
+    notes = (*comparison.notes, *gaps.notes)
+    return Table(
+        title, _label(comparison), tuple(columns), 4, tuple(dict.fromkeys(rules)), _best_of("row", methods), notes
+    )
 
 
 def overview(comparison: Comparison) -> Table:
@@ -91,6 +99,10 @@ def overview(comparison: Comparison) -> Table:
     for name, head in ROWS.items():
         values = [method.values(name) for method in methods]
         columns.append(Column((head,), tuple(map(_per_cent, values)), best=_best(methods, values)))
+    gaps = gaps_to_best(methods)
+    if gaps.heads:
+        heads = (("OA minus", "best (%)"), (LEVEL_WORDS, "interval"))
+        columns += [Column(head, cells) for head, cells in zip(heads, zip(*gaps.cells, strict=True), strict=True)]
     heads = (("Param-", "eters"), ("FLOPs per", f"patch ({unit})"), ("Training", "(s)"), ("Prediction", "(s)"))
     costs = zip(*(_costs(method, divisor) for method in methods), strict=True)
     columns += [Column(head, cells) for head, cells in zip(heads, costs, strict=True)]
