@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics import confusion_matrix, scores
+from metrics import confusion_matrix, scores, square_blocks
 from reporting import results
 from reporting.run_folder import write_maps
 from utils import fingerprint
@@ -35,6 +35,7 @@ def make_run(
     augmentation=None,
     maps=True,
     seconds=None,
+    block_side=4,
 ):
     """Write a finished run into a new folder and return its path.
 
@@ -46,6 +47,7 @@ def make_run(
         protocol, options, recipe, augmentation: entries that differ from the defaults.
         maps: whether to write prediction.npy and maps.npz.
         seconds: of training and prediction.
+        block_side: of the blocks of the intervals.
     """
     train = np.zeros((SIDE, SIDE), dtype=np.int64)
     train[0] = np.arange(SIDE) % len(names) + 1
@@ -107,7 +109,8 @@ def make_run(
         masks = {"truth": train + test, "train": train, "validation": blank, "test": test}
         masks = {name: mask.astype(np.uint8) for name, mask in masks.items()}
         confidence = np.ones(test.shape, dtype=np.float16)
-        false_colour, blocks = np.zeros((*test.shape, 3), dtype=np.uint8), np.zeros(test.shape, dtype=np.int32)
+        false_colour = np.zeros((*test.shape, 3), dtype=np.uint8)
+        blocks = square_blocks(test.shape, block_side).astype(np.int32)
         write_maps(run, **masks, confidence=confidence, false_colour=false_colour, blocks=blocks)
     return run
 

@@ -80,28 +80,30 @@ class Gaps:
     Attributes:
         heads: of two rows or columns, OA minus that of the best method and its interval; none for a single method.
         cells: of each method, as many as there are heads.
+        differences: in OA, by the number of the method; those that could be computed.
         notes: below the table, one sentence each.
     """
 
     heads: tuple[str, ...]
     cells: list[list[str]]
+    differences: dict[int, Difference]
     notes: tuple[str, ...]
 
 
 def gaps_to_best(methods: Sequence[Method]) -> Gaps:
     """Compare each method with the one of its protocol that has the highest mean OA."""
     if len(methods) == 1:
-        return Gaps((), [[]], ())
+        return Gaps((), [[]], {}, ())
     means = [mean_and_deviation(method.values("overall_accuracy"))[0] for method in methods]
-    cells, missing, of = [], [], set()
-    for method in methods:
+    cells, differences, missing, of = [], {}, [], set()
+    for i, method in enumerate(methods):
         peers = [j for j, each in enumerate(methods) if each.mark == method.mark and not np.isnan(means[j])]
         best = methods[max(peers, key=lambda j: means[j])] if peers else method
         if best is method:
             cells.append(["best" if len(peers) > 1 else "-", "-"])
             continue
         try:
-            gap = differences_of_methods(method, best)["overall_accuracy"]
+            gap = differences[i] = differences_of_methods(method, best)["overall_accuracy"]
         except InputError as error:
             missing.append(str(error))
             cells.append(["-", "-"])
@@ -118,4 +120,4 @@ def gaps_to_best(methods: Sequence[Method]) -> Gaps:
         )
     if missing:
         notes.append(f"a difference to the best method is left out: {missing[0]}")
-    return Gaps(("OA minus best (%)", f"{LEVEL_WORDS} interval"), cells, tuple(notes))
+    return Gaps(("OA minus best (%)", f"{LEVEL_WORDS} interval"), cells, differences, tuple(notes))

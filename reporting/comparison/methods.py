@@ -12,6 +12,8 @@ from reporting.run_folder import Run
 from utils import InputError
 
 SCORES = ("overall_accuracy", "average_accuracy", "kappa")
+CERTAINTY = ("calibration_error", "accuracy_at_coverage")  # which runs of earlier versions lack
+COVERAGE = 0.8  # of the second
 COSTS = ("n_parameters", "flops_per_patch", "train_seconds", "predict_seconds")
 WORDS = {  # how a label names a setting: a template for its value, or a pair for yes and no
     "patch_size": "patch {}",
@@ -57,7 +59,7 @@ class Method:
         return ranges({run.protocol["seed"] for run in self.runs})
 
     def values(self, name: str) -> np.ndarray:
-        """Return one of SCORES (fractions) or COSTS for every run, (n_runs,); NaN if it is not defined."""
+        """Return one of SCORES, CERTAINTY (fractions) or COSTS for every run, (n_runs,); NaN if it is not defined."""
         return np.array([value_of(run, name) for run in self.runs])
 
     def recall(self, class_name: str) -> np.ndarray:
@@ -76,7 +78,13 @@ class Method:
 
 
 def value_of(run: Run, name: str) -> float:
-    """Return one of SCORES or COSTS, or another number of metrics.json; NaN if it is not defined."""
+    """Return one of SCORES, CERTAINTY or COSTS, or another number of metrics.json; NaN if it is not defined."""
+    if name == "calibration_error":
+        value = run.metrics.get("calibration", {}).get("expected_calibration_error")
+        return math.nan if value is None else float(value)
+    if name == "accuracy_at_coverage":
+        entries = run.metrics.get("accuracy_by_coverage", ())
+        return next((float(each["accuracy"]) for each in entries if each["coverage"] == COVERAGE), math.nan)
     part = name.removesuffix("_seconds")
     value = run.metrics[name] if part == name else run.metrics["seconds"][part]
     return math.nan if value is None else float(value)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reporting.comparison.methods import (
+    CERTAINTY,
     COSTS,
     SCORES,
     Method,
@@ -158,7 +159,7 @@ def _read(path: Path) -> Run:
     run = Run(path.parent, read_json(path))
     try:
         _ = settings(run), rules(run), seed_and_pixels(run), run.protocol["machine"].get("device")
-        for name in (*SCORES, *COSTS, "n_train", "n_test"):
+        for name in (*SCORES, *CERTAINTY, *COSTS, "n_train", "n_test"):
             value_of(run, name)
         per_class = [run.metrics[name] for name in PER_CLASS if name in run.metrics]
         for values in per_class:

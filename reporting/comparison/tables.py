@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from reporting.comparison.differences import LEVEL_WORDS, gaps_to_best
-from reporting.comparison.methods import COSTS, SCORES, Method
+from reporting.comparison.methods import CERTAINTY, COSTS, COVERAGE, SCORES, Method
 from reporting.comparison.render import HEAD, Column, Table, column_groups, page_width, render_table
 from reporting.comparison.runs import Comparison
 from reporting.comparison.significance import (
@@ -24,6 +24,10 @@ from reporting.results import mean_and_deviation
 from utils import InputError
 
 MOST_PAIRS = 15  # of methods; of more pairs only the significant ones are listed
+CERTAINTY_ROWS = {
+    "calibration_error": "Calibration error (%)",
+    "accuracy_at_coverage": f"OA, surest {100 * COVERAGE:g} % (%)",
+}
 ROWS = {"overall_accuracy": "OA (%)", "average_accuracy": "AA (%)", "kappa": "kappa x 100"}
 
 
@@ -59,8 +63,11 @@ def methods_table(comparison: Comparison) -> Table:
     scores += [[method.values(name) for method in methods] for name in SCORES]
     best = [_best(methods, row) for row in scores]
     gaps = gaps_to_best(methods)
-    below = (*ROWS.values(), *gaps.heads, "Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)")
-    below = (*below, "Runs")
+    certainty = {name: [method.values(name) for method in methods] for name in CERTAINTY}
+    certainty = {name: values for name, values in certainty.items() if not np.isnan(np.concatenate(values)).all()}
+    middle = (*gaps.heads, *(CERTAINTY_ROWS[name] for name in certainty))
+    costs = ("Parameters", f"FLOPs per patch ({unit})", "Training (s)", "Prediction (s)", "Runs")
+    below = (*ROWS.values(), *middle, *costs)
     pixels = [comparison.pixels(name) for name in names]
     empty = ("",) * len(below)
     columns = [
@@ -70,13 +77,13 @@ def methods_table(comparison: Comparison) -> Table:
         Column(("Test",), (*(n_test for _, n_test in pixels), *empty)),
     ]
     for j, method in enumerate(methods):
-        cells = (
-            [_per_cent(row[j]) for row in scores] + gaps.cells[j] + _costs(method, divisor) + [str(len(method.runs))]
-        )
+        cells = [_per_cent(row[j]) for row in scores] + gaps.cells[j]
+        cells += [_per_cent(values[j]) for values in certainty.values()]
+        cells += [*_costs(method, divisor), str(len(method.runs))]
         rows = frozenset(i for i, those in enumerate(best) if j in those)
         columns.append(Column(tuple(method.label.split(", ")), tuple(cells), best=rows, marks=_marks({HEAD: method})))
     title = f"Classification of {_subject(comparison)}: recall of each class, {_scores_in_words(comparison)}"
-    rules = (len(names), len(names) + len(SCORES), len(names) + len(SCORES) + len(gaps.heads))
+    rules = (len(names), len(names) + len(SCORES), len(names) + len(SCORES) + len(middle))
     notes = (*comparison.notes, *gaps.notes)
     return Table(
         title, _label(comparison), tuple(columns), 4, tuple(dict.fromkeys(rules)), _best_of("row", methods), notes
@@ -206,23 +213,31 @@ def _test_table(comparison: Comparison, title: str, label: str, heads, rows, not
 def to_csv(comparisons: list[Comparison]) -> str:
     """Write a line per score or cost of a method, over its runs; scores are fractions, as in metrics.json.
 
-    The columns n_train and n_test hold the pixels of the class, or of all; the mean if the runs differ.
+    The columns n_train and n_test hold the pixels of the class, or of all; the mean if the runs differ. The figure
+    overall_accuracy_minus_best has its interval in low and high.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = "scene method protocol seeds n_runs figure class class_name n_train n_test mean std"
+    columns = "scene method protocol seeds n_runs figure class class_name n_train n_test mean std low high"
     writer.writerow(columns.split())
     for comparison in comparisons:
         classes = comparison.class_names
-        for method in comparison.methods:
-            values_of = [("recall", i + 1, name, method.recall(name)) for i, name in enumerate(classes)]
-            values_of += [(name, "", "", method.values(name)) for name in (*SCORES, *COSTS)]
+        gaps = gaps_to_best(comparison.methods).differences
+        for i, method in enumerate(comparison.methods):
+            entries = (comparison.scene, method.label, method.mark, method.seeds, len(method.runs))
+            values_of = [("recall", k + 1, name, method.recall(name)) for k, name in enumerate(classes)]
+            values_of += [(name, "", "", method.values(name)) for name in (*SCORES, *CERTAINTY, *COSTS)]
             for key, number, name, values in values_of:
                 numbers = (*(mean_and_deviation(n)[0] for n in method.pixels(name)), *mean_and_deviation(values))
-                texts = ["" if np.isnan(each) else f"{each:.15g}" for each in numbers]
-                entries = (comparison.scene, method.label, method.mark, method.seeds, len(method.runs))
-                writer.writerow([*entries, key, number, name, *texts])
+                writer.writerow([*entries, key, number, name, *_texts(*numbers), "", ""])
+            if gap := gaps.get(i):
+                numbers = (*(mean_and_deviation(n)[0] for n in method.pixels()), gap.mean, np.nan, gap.low, gap.high)
+                writer.writerow([*entries, "overall_accuracy_minus_best", "", "", *_texts(*numbers)])
     return text.getvalue().rstrip("\n")
+
+
+def _texts(*numbers: float) -> list[str]:
+    return ["" if np.isnan(each) else f"{each:.15g}" for each in numbers]
 
 
 def _subject(comparison: Comparison) -> str:

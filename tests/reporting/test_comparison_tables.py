@@ -281,7 +281,7 @@ def test_the_latex_compiles_without_error_or_overfull_box(tmp_path, what):
 def test_csv_is_a_line_per_figure_in_fractions(tmp_path):
     three_methods(tmp_path, n_seeds=2)
     rows = list(csv.DictReader(io.StringIO(render_comparisons(compare([tmp_path]), "csv"))))
-    assert len(rows) == 3 * (3 + 3 + 4)
+    assert len(rows) == 3 * (3 + 3 + 2 + 4) + 2  # recalls, scores, certainty, costs; two gaps to the best
     assert {row["n_runs"] for row in rows} == {"2"}
     assert rows[0]["seeds"] == "0-1"
     kappas = [run.metrics["kappa"] for run in compare([tmp_path / "CNN"])[0].runs]
@@ -302,7 +302,7 @@ def test_csv_leaves_empty_what_is_not_known_and_holds_all_scenes_under_one_head(
     assert rows[0]["std"] == ""
     assert rows[0]["mean"] == "0.5"
     assert {row["scene"] for row in rows} == {"Here", "There"}
-    assert rows[10]["class_name"] == 'a "quoted", name'
+    assert rows[12]["class_name"] == 'a "quoted", name'
 
 
 # The tests between methods
