@@ -144,6 +144,32 @@ def distance_table(entries: list[dict]) -> str:
     return "\n".join(["accuracy by chessboard distance to the nearest training pixel", *lines])
 
 
+def interval_sentence(intervals: dict) -> str:
+    """Say the confidence intervals of OA, AA and kappa in per cent, see `metrics.score_intervals`."""
+    of = f"{intervals['n_blocks']} {intervals['of']}"
+    if intervals["overall_accuracy"][0] is None or math.isnan(intervals["overall_accuracy"][0]):
+        return f"the test pixels lie in {of}, too few for confidence intervals"
+    names = {"OA": "overall_accuracy", "AA": "average_accuracy", "kappa x 100": "kappa"}
+    ends = (f"{name} {interval_words(intervals[key])}" for name, key in names.items())
+    return f"{100 * intervals['level']:g} % intervals, by a bootstrap of {of}: {', '.join(ends)}"
+
+
+def interval_words(ends: Sequence[float | None]) -> str:
+    """Write an interval in per cent: 95.50 to 97.40; "-" if it is not defined."""
+    low, high = (math.nan if end is None else end for end in ends)
+    return "-" if math.isnan(low) or math.isnan(high) else f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def certainty_sentence(metrics: dict) -> str:
+    """Say the calibration error, and the accuracy of the surest pixels; "" for runs of earlier versions."""
+    error = metrics.get("calibration", {}).get("expected_calibration_error")
+    if error is None:
+        return ""
+    surest = [each for each in metrics["accuracy_by_coverage"] if each["coverage"] in (0.8, 0.5)]
+    kept = " and ".join(f"{100 * each['accuracy']:.2f} % of the surest {100 * each['coverage']:g} %" for each in surest)
+    return f"confidence and accuracy differ by {100 * error:.2f} % on average; right are {kept} of the test pixels"
+
+
 def distance_label(entry: dict) -> str:
     """Name a range of distances: 3, 4-5, 21+."""
     first, last = entry["from"], entry["to"]

@@ -32,4 +32,7 @@ def write_pictures_and_page(run: Run, command: str) -> None:
     curves.save_confusion(home / "confusion", np.array(run.metrics["confusion"]), run.class_names, subject)
     title = f"{subject}, patch {run.protocol['model']['patch_size']}"
     curves.save_accuracy_by_distance(home / "distance", run.metrics["accuracy_by_distance"], title)
+    if "calibration" in run.metrics:
+        certainty = run.metrics["calibration"], run.metrics["accuracy_by_coverage"]
+        curves.save_calibration(home / "calibration", *certainty, title)
     write_report(run, command)

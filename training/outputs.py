@@ -98,6 +98,8 @@ def write_outcome(
     results.append_result(config.output / "results.csv", _row(job, folder, metrics))
     print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")
     print(results.table(result, split.class_names))
+    print(results.interval_sentence(metrics["intervals"]))
+    print(results.certainty_sentence(metrics))
     print(results.distance_table(by_distance))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), config.output / "results.csv")

@@ -144,6 +144,38 @@ def save_accuracy_by_distance(path: Path, entries: list[dict], title: str) -> No
         plain_axes(axes)
 
 
+def save_calibration(path: Path, calibration: dict, by_coverage: list[dict], title: str) -> None:
+    """Draw the reliability diagram, and the accuracy if only the surest pixels are kept.
+
+    Args:
+        path: see `style.sheet`.
+        calibration: see `metrics.calibration`.
+        by_coverage: see `metrics.accuracy_by_coverage`.
+        title: above both.
+    """
+    with sheet(path, PAGE, 7 * CM, "constrained") as figure:
+        reliability, coverage = figure.subplots(1, 2)
+        bins = calibration["bins"]
+        n = np.array([each["n"] for each in bins], dtype=float)
+        middles = [50 * (each["from"] + each["to"]) for each in bins]
+        widths = [100 * (each["to"] - each["from"]) for each in bins]
+        reliability.bar(middles, 100 * n / n.sum(), width=widths, color="#d9d9d9", label="fraction of the test pixels")
+        reliability.plot([0, 100], [0, 100], "--", color="#767676", linewidth=0.8, label="accuracy = confidence")
+        points = [[100 * each[name] for each in bins] for name in ("confidence", "accuracy")]
+        reliability.plot(*points, "o-", markersize=3, color=OKABE_ITO[0], label="accuracy", clip_on=False)
+        reliability.set(xlabel="confidence (%)", ylabel="%", xlim=(0, 100), ylim=(0, 100))
+        error = 100 * calibration["expected_calibration_error"]
+        reliability.set_title(f"expected calibration error {error:.2f} %")
+        reliability.legend(loc="upper left")
+        points = [[100 * each[name] for each in by_coverage] for name in ("coverage", "accuracy")]
+        coverage.plot(*points, "o-", markersize=3, color=OKABE_ITO[0], clip_on=False)
+        coverage.set(xlabel="test pixels kept, the surest first (%)", ylabel="overall accuracy (%)", xlim=(0, 100))
+        coverage.set_title("accuracy of the surest pixels")
+        for axes in (reliability, coverage):
+            plain_axes(axes)
+        figure.suptitle(wrapped(title, PAGE))
+
+
 def save_spectra(
     path: Path,
     spectra: tuple[np.ndarray, np.ndarray],
