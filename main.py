@@ -198,6 +198,7 @@ def predict(command: Command) -> None:
             precision=args.precision,
             resample=args.resample,
             probabilities=args.probabilities,
+            conformal=args.conformal,
             block_rows=args.block_rows,
             geotiff=args.map_format == "geotiff" or (args.map_format is None and raster.path.suffix.lower() in GEOTIFF),
         )

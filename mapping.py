@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import engine
+from certainty import prediction_sets
 from models.base import PatchClassifier
 from patches import PatchLoader, Windows, check_patch_size
 
@@ -134,7 +135,8 @@ def map_scene(
     valid: np.ndarray | None = None,
     precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    threshold: float | None = None,
+) -> tuple[np.ndarray, ...]:
     """Predict the label map of a scene and the probability of each label.
 
     Args:
@@ -146,9 +148,10 @@ def map_scene(
         valid: pixels with data, (H, W) bool; the others stay 0. None if all pixels have data.
         precision: a key of `engine.PRECISIONS`.
         progress: called with the number of pixels just predicted and the number of all.
+        threshold: of `certainty.prediction_sets`; None for no sets.
     Returns:
-        Labels 1..K, (H, W) uint8, or uint16 from 256 classes on; and their probabilities, (H, W) float32. Pixels
-        without a prediction are 0 in both.
+        Labels 1..K, (H, W) uint8, or uint16 from 256 classes on; their probabilities, (H, W) float32; and with a
+        threshold the prediction sets, (H, W, K) bool. Pixels without a prediction are 0 in all.
     """
     height, width, _ = cube.shape
     grid = Grid.of((height, width), model.patch_size, stride=stride, border=border)
@@ -163,13 +166,17 @@ def map_scene(
     labels[wanted] = probabilities.argmax(1) + 1
     confidence = np.zeros(grid.shape, dtype=np.float32)
     confidence[wanted] = probabilities.max(1)
+    maps = [labels, confidence]
+    if threshold is not None:
+        maps.append(np.zeros((*grid.shape, model.n_classes), dtype=bool))
+        maps[-1][wanted] = prediction_sets(probabilities, threshold)
     crossings = np.ix_(grid.rows, grid.columns)
-    for values in (labels, confidence):
-        spread = grid.spread(values[crossings].reshape(-1), 0, height)
+    for values in maps:
+        spread = grid.spread(values[crossings].reshape(len(grid), *values.shape[2:]), 0, height)
         values[~wanted] = spread[~wanted]
         if valid is not None:
             values[~valid] = 0
-    return labels, confidence
+    return tuple(maps)
 
 
 def label_type(n_classes: int) -> type:

@@ -1,4 +1,4 @@
-"""Compute the scores of a classification, and how sure they are; fractions, never per cent."""
+"""Compute the scores of a classification and their confidence intervals; fractions, never per cent."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +10,6 @@ N_DRAWS = 2000  # of a bootstrap
 LEVEL = 0.95  # of its intervals
 FEWEST_BLOCKS = 5  # with which an interval is given
 DRAWN_AT_ONCE = 2**22  # numbers of blocks, which bounds the memory
-N_BINS = 15  # of the confidence
-COVERAGES = tuple(percent / 100 for percent in range(100, 0, -5))  # from all pixels to the most certain twentieth
 DISTANCES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 12), (13, 20), (21, None))  # pixels, from and to
 
 
@@ -219,51 +217,3 @@ def score_intervals(counts: np.ndarray) -> dict:
         **{name: interval(drawn[name], n_blocks) for name in names},
         "class_recall": [interval(drawn["recall"][:, i], int(n)) for i, n in enumerate(with_class)],
     }
-
-
-def calibration(right: ArrayLike, confidence: ArrayLike) -> dict:
-    """Compare how certain a classifier is with how often it is right.
-
-    Args:
-        right: whether the prediction is right, (n,) bool.
-        confidence: probability of the predicted class, (n,), in [0, 1].
-    Returns:
-        "expected_calibration_error", the mean over the pixels of the difference between confidence and accuracy, in
-        N_BINS bins of equal width; "bins", those with pixels: "from" and "to", "n", mean "confidence", "accuracy".
-
-    Source: Guo et al., On calibration of modern neural networks, ICML 2017, equation 3.
-    """
-    right, confidence = np.asarray(right, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
-    number = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)  # a bin has its upper end
-    bins = []
-    for i in np.unique(number):
-        inside = number == i
-        means = {"confidence": float(confidence[inside].mean()), "accuracy": float(right[inside].mean())}
-        bins.append({"from": i / N_BINS, "to": (i + 1) / N_BINS, "n": int(inside.sum()), **means})
-    error = sum(each["n"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / max(len(right), 1)
-    return {"expected_calibration_error": error if bins else math.nan, "bins": bins}
-
-
-def accuracy_by_coverage(right: ArrayLike, confidence: ArrayLike) -> list[dict]:
-    """Compute the overall accuracy of the most certain pixels, if the others are left out.
-
-    Args:
-        right: whether the prediction is right, (n,) bool.
-        confidence: probability of the predicted class, (n,).
-    Returns:
-        For each of COVERAGES, largest first: "coverage" (fraction of the pixels that are kept), "n" pixels,
-        "accuracy". Of equally certain pixels any are kept: the accuracy is the mean over all choices.
-
-    Source: El-Yaniv and Wiener, Journal of Machine Learning Research 11 (2010).
-    """
-    right, confidence = np.asarray(right, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
-    _, group, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
-    in_group = np.bincount(group.ravel(), weights=right, minlength=len(sizes))
-    before, right_before = (np.concatenate([[0], np.cumsum(values)]) for values in (sizes, in_group))
-    entries = []
-    for coverage in COVERAGES if len(right) else ():
-        n = max(1, round(coverage * len(right)))
-        last = int(np.searchsorted(before, n)) - 1  # the group in which the n-th pixel is
-        kept = right_before[last] + (n - before[last]) * in_group[last] / sizes[last]
-        entries.append({"coverage": coverage, "n": n, "accuracy": float(kept / n)})
-    return entries

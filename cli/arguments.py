@@ -47,6 +47,8 @@ def parse(argv: list[str] | None = None) -> Command:
     _check_least(args, block_rows=1, test_stride=1, seed=0)
     if args.seed + args.runs > MAX_SEED:
         raise InputError(f"--seed must be below {MAX_SEED}, not {args.seed}")
+    if args.conformal is not None and not 0 < args.conformal < 1:
+        raise InputError(f"--conformal must lie above 0 and below 1, not {args.conformal:g}; 0.1 is usual")
     _check_output(args.output)
     _check_visdom(args.visdom)
     if mode == "augment" and not 1 < args.augment < float("inf"):
@@ -130,6 +132,9 @@ def _check_training(config: RunConfig, n_runs: int) -> None:
         raise InputError(f"--val_fraction must be at least 0 and below 1, not {config.val_fraction:g}")
     if config.eval_weights == "best" and not config.val_fraction:
         raise InputError("--eval_weights best needs validation pixels; give --val_fraction, such as 0.1")
+    for flag, wanted in (("calibrate", config.calibrate), ("conformal", config.conformal is not None)):
+        if wanted and not config.val_fraction:
+            raise InputError(f"--{flag} needs validation pixels; give --val_fraction, such as 0.1")
     takes = [option.name for option in fields(MODELS[config.model].options)]
     if unused := [name for name in config.model_options if name not in takes]:
         raise InputError(f"{config.model} does not use {_flags(unused)}; it takes {_flags(takes)}")

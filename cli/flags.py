@@ -73,7 +73,7 @@ MODES = {
             "metavar": "SCENE",
             "help": "map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore; needs no labels",
         },
-        takes=frozenset(["restore", "folder", "output", "cuda", "precision", "test_stride"]),
+        takes=frozenset(["restore", "folder", "output", "cuda", "precision", "test_stride", "conformal"]),
         more={
             "cube_key": {
                 "metavar": "VARIABLE",

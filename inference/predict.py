@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from certainty import conformal_threshold, prediction_sets, too_few_for_sets
 from datasets import load_scene
 from inference.bands import Bands, match_bands
 from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
@@ -94,6 +95,7 @@ def map_new_scene(
     precision: str = "float32",
     resample: bool = False,
     probabilities: bool = False,
+    conformal: float | None = None,
     block_rows: int | None = None,
     geotiff: bool = False,
 ) -> Path:
@@ -110,11 +112,13 @@ def map_new_scene(
         precision: a key of `engine.PRECISIONS`.
         resample: interpolate bands by their wavelengths.
         probabilities: write the classes' probabilities and their entropy (nats) as well.
+        conformal: risk of prediction sets to write, above 0 and below 1, see `certainty.conformal_threshold`.
         block_rows: rows at a time, about; the result does not depend on it.
         geotiff: write GeoTIFF instead of ENVI.
     Returns:
         The folder, with mapping.json (what the map rests on), prediction.npy, map.png, and map.hdr or map.tif, placed
-        as the raster is; with `probabilities` also the class probabilities and their entropy.
+        as the raster is; with `probabilities` also the class probabilities and their entropy; with `conformal` the
+        prediction sets (a band per class, 1 if it is in the set) and their sizes.
     Raises:
         InputError: a checkpoint, bands or sizes that do not fit.
     """
@@ -128,10 +132,13 @@ def map_new_scene(
         raise InputError(f"{raster.path}: {size} pixels are less than the network's patch, {side} x {side}") from error
     job = {"checkpoint": fingerprint_file(checkpoint_path), "scene": _identity(raster), "stride": stride}
     job |= {"precision": precision, "resample": resample, "probabilities": probabilities}
+    job |= _sets(checkpoint, checkpoint_path, conformal)
     job = json.loads(json.dumps(job))  # as it comes back from a file
     parts = {"labels": ((len(grid),), label_type(model.n_classes)), "known": (grid.shape, np.uint8)}
     if probabilities:
         parts["probabilities"] = ((len(grid), model.n_classes), np.float32)
+    if conformal is not None:
+        parts["sets"] = ((len(grid), model.n_classes), np.uint8)
     if ranks.machines > 1:
         raise InputError("a scene is mapped by the processes of one machine; start torchrun with --nnodes=1")
     batch = predict_batch(model.patch_size, device)
@@ -154,6 +161,8 @@ def map_new_scene(
                 arrays["labels"][first:last] = block.argmax(1) + 1
                 if probabilities:
                     arrays["probabilities"][first:last] = block
+                if conformal is not None:
+                    arrays["sets"][first:last] = prediction_sets(block, job["conformal"]["threshold"])
                 for array in arrays.values():
                     array.flush()
                 done = merged([*done, (first, last)])
@@ -165,7 +174,8 @@ def map_new_scene(
         if not ranks.first:
             return folder
         facts = job | {"network": checkpoint.model, "trained_on": checkpoint.scene}
-        facts |= {"class_names": checkpoint.class_names, "machine": describe_machine(device)}
+        facts |= {"temperature": checkpoint.temperature, "class_names": checkpoint.class_names}
+        facts |= {"machine": describe_machine(device)}
         facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
         facts |= (missing := read.count())
         if broken := missing["of_them_some_bands_not_finite"]:
@@ -187,6 +197,20 @@ def map_new_scene(
     return folder
 
 
+def _sets(checkpoint: Checkpoint, path: Path, risk: float | None) -> dict:
+    """Give what mapping.json says of the prediction sets: the risk, and the checkpoint's threshold for it."""
+    if risk is None:
+        return {}
+    if checkpoint.p_right is None:
+        raise InputError(
+            f"{path} has no validation pixels, which --conformal needs; train with --val_fraction, such as 0.1"
+        )
+    n, threshold = len(checkpoint.p_right), conformal_threshold(checkpoint.p_right, risk)
+    if not threshold:
+        log.info("note: %s", too_few_for_sets(n, risk))
+    return {"conformal": {"risk": risk, "n_validation": n, "threshold": threshold}}
+
+
 def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> None:
     suffix, raster = ".tif" if geotiff else ".hdr", read.raster
     classes, palette = checkpoint.class_names, checkpoint.palette
@@ -203,6 +227,13 @@ def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> 
             p = np.asarray(image[row])
             entropy[row, :, 0] = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
         write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster)
+    if "sets" in arrays:
+        image = _full(folder / "sets.full", grid, arrays["sets"], read)
+        write_bands(folder / f"sets{suffix}", image, classes, raster)
+        size = open_array(folder / "set_size.full", (*grid.shape, 1), labels.dtype)
+        for row in range(grid.shape[0]):
+            size[row, :, 0] = image[row].sum(-1)
+        write_bands(folder / f"set_size{suffix}", size, ("classes in the prediction set",), raster)
 
 
 def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader) -> np.ndarray:

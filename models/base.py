@@ -35,7 +35,12 @@ class PatchClassifier(nn.Module):
     Args:
         n_bands, n_classes, patch_size: the task's sizes, kept as attributes.
         options: the network's settings, a frozen dataclass.
+    Attributes:
+        temperature: the class probabilities are raised to the power 1 / temperature and normalised; set after
+            training, see `certainty.fit_temperature`.
     """
+
+    temperature = 1.0
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: ModelOptions):
         super().__init__()
@@ -54,15 +59,17 @@ class PatchClassifier(nn.Module):
         return self.encode(self.embed(patch))
 
     def forward(self, patch: Tensor) -> Tensor:
-        """Patches (B, n_bands, P, P) to log-probabilities (B, K): the log of the mean over scales of the softmax."""
-        return combine_scales(self.forward_scales(patch))
+        """Patches (B, n_bands, P, P) to log-probabilities (B, K): the log of `class_probabilities`."""
+        logarithms = combine_scales(self.forward_scales(patch))
+        return logarithms if self.temperature == 1 else (logarithms / self.temperature).log_softmax(-1)
 
-    @staticmethod
-    def class_probabilities(logits: Tensor) -> Tensor:
-        """Mean over scales of the softmax: logits (S, B, K) to class probabilities (B, K), float32."""
-        return logits.float().softmax(-1).mean(0)
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        """Mean over scales of the softmax, at the temperature: logits (S, B, K) to probabilities (B, K), float32."""
+        if self.temperature == 1:
+            return logits.float().softmax(-1).mean(0)
+        return (combine_scales(logits) / self.temperature).softmax(-1)
 
 
 def combine_scales(logits: Tensor) -> Tensor:
-    """Log of `PatchClassifier.class_probabilities`, computed without leaving logarithms: (S, B, K) to (B, K)."""
+    """Log of the mean over scales of the softmax, computed without leaving logarithms: (S, B, K) to (B, K)."""
     return torch.logsumexp(logits.float().log_softmax(-1), dim=0) - math.log(len(logits))

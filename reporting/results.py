@@ -15,6 +15,11 @@ from filelock import FileLock
 from metrics import Scores
 from utils import InputError, write_atomically
 
+NOT_ALIKE = (
+    "in this split the test pixels are drawn otherwise than the validation pixels, so nothing promises that the wanted "
+    "fraction is reached"
+)
+
 
 def make_run_folder(output: Path, model: str, dataset: str, seed: int) -> Path:
     """Make output/model/dataset/time-seed<k>, a new folder even if several runs start in the same second."""
@@ -168,6 +173,24 @@ def certainty_sentence(metrics: dict) -> str:
     surest = [each for each in metrics["accuracy_by_coverage"] if each["coverage"] in (0.8, 0.5)]
     kept = " and ".join(f"{100 * each['accuracy']:.2f} % of the surest {100 * each['coverage']:g} %" for each in surest)
     return f"confidence and accuracy differ by {100 * error:.2f} % on average; right are {kept} of the test pixels"
+
+
+def sets_sentence(conformal: dict, split: str) -> str:
+    """Say what the prediction sets of a run hold; `split` is the protocol's."""
+    low, high = conformal["coverage_interval"]
+    ends = interval_words((low, high))
+    measured = f"{_per_cent(conformal['coverage'])} %" + (f" ({ends})" if ends != "-" else "")
+    risk = 100 * conformal["risk"]
+    sentence = (
+        f"prediction sets with a risk of {risk:g} %: {measured} of the test pixels have their class in their set, "
+        f"{100 - risk:g} % are wanted; a set has {conformal['mean_size']:.2f} classes on average"
+    )
+    return sentence if alike(split) else f"{sentence}; {NOT_ALIKE}"
+
+
+def alike(split: str) -> bool:
+    """Whether a split draws validation and test pixels alike, so that what holds for the ones holds for the others."""
+    return split.startswith("random") and "%" in split  # a fraction of each class, not a number
 
 
 def distance_label(entry: dict) -> str:

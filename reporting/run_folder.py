@@ -15,7 +15,7 @@ from utils import InputError, write_atomically
 
 OLD_SPLIT = "buffered, fold"
 MAPS = ("truth", "train", "validation", "test", "confidence", "false_colour")
-LATER_MAPS = ("blocks",)  # which runs of earlier versions lack
+FURTHER_MAPS = ("blocks", "sets")  # runs of earlier versions lack blocks, runs without --conformal sets
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class Run:
 
     @cached_property
     def maps(self) -> dict[str, np.ndarray]:
-        """The arrays of MAPS, and of LATER_MAPS if the run has them; see `write_maps`."""
+        """The arrays of MAPS, and of FURTHER_MAPS if the run has them; see `write_maps`."""
         with self._load("maps.npz") as archive:
             try:
-                return {name: archive[name] for name in (*MAPS, *set(LATER_MAPS).intersection(archive))}
+                return {name: archive[name] for name in (*MAPS, *set(FURTHER_MAPS).intersection(archive))}
             except (KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
                 raise InputError(f"{self.folder / 'maps.npz'} is damaged; train the run again") from error
 
@@ -115,13 +115,14 @@ def write_maps(folder: Path, **maps: np.ndarray) -> None:
 
     Args:
         folder: the run's folder.
-        maps: one for each name in MAPS and LATER_MAPS, all (H, W): truth, train, validation and test are label maps, 0
-            for pixels that are not in them; confidence is the probability of the predicted class, float16 in [0, 1], 0
-            for pixels that were not predicted; false_colour is (H, W, 3) uint8; blocks holds the number of the piece of
-            land that the intervals take each pixel to, int32 from 0.
+        maps: one for each name in MAPS, and any of FURTHER_MAPS, all (H, W): truth, train, validation and test are
+            label maps, 0 for pixels that are not in them; confidence is the probability of the predicted class,
+            float16 in [0, 1], 0 for pixels that were not predicted; false_colour is (H, W, 3) uint8; blocks holds the
+            number of the piece of land that the intervals take each pixel to, int32 from 0; sets is (H, W, K) bool,
+            the prediction sets.
     """
-    if set(maps) != {*MAPS, *LATER_MAPS}:
-        raise ValueError(f"the maps of a run are {', '.join((*MAPS, *LATER_MAPS))}, not {', '.join(maps)}")
+    if set(maps) - set(FURTHER_MAPS) != set(MAPS):
+        raise ValueError(f"the maps of a run are {', '.join((*MAPS, *FURTHER_MAPS))}, not {', '.join(maps)}")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **maps)  # pyright: ignore[reportArgumentType] - no map is called allow_pickle
     write_atomically(folder / "maps.npz", buffer.getvalue())

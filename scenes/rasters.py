@@ -220,11 +220,11 @@ def write_labels(path: Path, labels: np.ndarray, class_names, palette, like: Ras
 
 
 def write_bands(path: Path, array: np.ndarray, names, like: Raster | None = None) -> None:
-    """Write images of real numbers, such as probabilities, as ENVI (.hdr with .img) or GeoTIFF.
+    """Write images of numbers, such as probabilities, as ENVI (.hdr with .img) or GeoTIFF.
 
     Args:
         path: .hdr or .tif; an earlier file is replaced once the new one is whole.
-        array: (H, W, n) float32.
+        array: (H, W, n) float32, uint8 or uint16.
         names: n names of its bands.
         like: the mapped raster, whose georeference the file gets.
     Raises:

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics import accuracy_by_distance, confusion_matrix, scores, square_blocks
+from certainty import accuracy_by_coverage, calibration, prediction_sets, set_scores
+from metrics import (
+    accuracy_by_distance,
+    block_counts,
+    confusion_matrix,
+    score_intervals,
+    scores,
+    square_blocks,
+)
 from reporting import results
 from reporting.run_folder import Run, write_maps
 from scenes.catalogue import PALETTE
@@ -52,6 +60,11 @@ def write_run(
     tested = masks["test"] > 0
     confusion = confusion_matrix(masks["test"][tested].astype(int) - 1, prediction[tested].astype(int) - 1, n_classes)
     result = scores(confusion)
+    right = (masks["test"] == prediction)[tested]
+    blocks = square_blocks((height, width), 4).astype(np.int32)
+    of = (masks["test"], prediction, blocks)
+    target, predicted, block = (values[tested].astype(np.int64) for values in of)
+    counts = block_counts(target - 1, predicted - 1, block, blocks.max() + 1, n_classes)
     n_train, n_test = int((masks["train"] > 0).sum()), int(tested.sum())
     options = {"dim": 64, "scales": [2 * i + 1 for i in reversed(range(n_scales))]}
     protocol = {
@@ -76,6 +89,9 @@ def write_run(
     }
     metrics = results.score_entries(result, confusion, names) | {
         "palette": [PALETTE[i % len(PALETTE)] for i in range(n_classes)],
+        "intervals": {"of": "blocks of 4 x 4 pixels"} | score_intervals(counts),
+        "calibration": calibration(right, confidence[tested]),
+        "accuracy_by_coverage": accuracy_by_coverage(right, confidence[tested]),
         "accuracy_by_distance": accuracy_by_distance(rng.random(500) < 0.9, rng.integers(1, 15, 500)),
         "n_train": n_train,
         "n_test": n_test,
@@ -100,8 +116,14 @@ def write_run(
     folder.mkdir(parents=True)
     results.write_array(folder / "prediction.npy", prediction)
     colours = (80 * rng.random((height, width, 3)) + 40 * (labels % 4)[..., None]).astype(np.uint8)
-    blocks = square_blocks((height, width), 4).astype(np.int32)
-    write_maps(folder, truth=truth, **masks, confidence=confidence, false_colour=colours, blocks=blocks)
+    further = {"blocks": blocks}
+    if validation:
+        further["sets"] = prediction_sets(rng.dirichlet(np.full(n_classes, 0.3), shape).reshape(-1, n_classes), 0.2)
+        further["sets"] = further["sets"].reshape(*shape, n_classes)
+        further["sets"][0] = False
+        measured = set_scores(further["sets"][tested], target - 1) | {"coverage_interval": (0.7, 0.9)}
+        metrics |= {"temperature": 1.25, "conformal": {"risk": 0.1, "n_validation": 40, "threshold": 0.2} | measured}
+    write_maps(folder, truth=truth, **masks, confidence=confidence, false_colour=colours, **further)
     results.write_json(folder / "audit.json", {"sentences": sentences})
     results.write_json(folder / "metrics.json", metrics)
     results.write_json(folder / "config.json", {"config": CONFIG.as_json(), "protocol": protocol})

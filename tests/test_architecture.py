@@ -19,13 +19,14 @@ LAYERS = (
     ("splits",),
     ("datasets", "mapping"),
     ("scenes", "engine", "reporting", "models"),
-    ("preprocessing", "patches", "metrics", "selective_scan"),
+    ("preprocessing", "patches", "metrics", "certainty", "selective_scan"),
     ("utils",),
 )
 IMPORTS = {
     "main": {"cli", "datasets", "inference", "reporting", "scenes", "training", "utils"},
     "cli": {"datasets", "models", "reporting", "scenes", "selective_scan", "splits", "training", "utils"},
     "inference": {
+        "certainty",
         "datasets",
         "mapping",
         "models",
@@ -37,6 +38,7 @@ IMPORTS = {
         "utils",
     },
     "training": {
+        "certainty",
         "datasets",
         "engine",
         "mapping",
@@ -51,7 +53,7 @@ IMPORTS = {
     },
     "splits": {"datasets", "metrics", "scenes", "utils"},
     "datasets": {"scenes", "utils"},
-    "mapping": {"engine", "models", "patches"},
+    "mapping": {"certainty", "engine", "models", "patches"},
     "scenes": {"utils"},
     "engine": {"metrics", "patches"},
     "reporting": {"metrics", "utils"},
@@ -59,6 +61,7 @@ IMPORTS = {
     "preprocessing": {"utils"},
     "patches": set(),
     "metrics": set(),
+    "certainty": set(),
     "selective_scan": set(),
     "utils": set(),
 }

@@ -12,13 +12,9 @@ from scipy.ndimage import gaussian_filter
 from sklearn import metrics as sklearn_metrics
 
 from metrics import (
-    COVERAGES,
-    N_BINS,
-    accuracy_by_coverage,
     accuracy_by_distance,
     block_bootstrap,
     block_counts,
-    calibration,
     confusion_matrix,
     interval,
     score_intervals,
@@ -249,34 +245,3 @@ def test_the_intervals_hold_where_errors_lie_together_and_those_of_single_pixels
 
 
 # Calibration
-
-
-def test_the_calibration_error_of_bins_worked_by_hand():
-    found = calibration([1, 1, 0, 1, 0, 0], [0.95, 1.0, 0.95, 0.5, 0.5, 0.0])
-    assert [each["n"] for each in found["bins"]] == [1, 2, 3]
-    assert [each["accuracy"] for each in found["bins"]] == pytest.approx([0, 1 / 2, 2 / 3])
-    assert [each["confidence"] for each in found["bins"]] == pytest.approx([0, 0.5, 2.9 / 3])
-    assert found["expected_calibration_error"] == pytest.approx((0 + 0 + 0.9) / 6)
-    assert np.isnan(calibration([], [])["expected_calibration_error"])
-
-
-def test_the_bins_hold_their_upper_ends():
-    edges = np.arange(1, N_BINS + 1) / N_BINS
-    found = calibration(np.ones(N_BINS), edges)
-    assert [each["n"] for each in found["bins"]] == [1] * N_BINS
-    assert [each["to"] for each in found["bins"]] == pytest.approx(list(edges))
-
-
-@sizes
-@given(n=st.integers(1, 60), levels=st.integers(1, 5), seed=st.integers(0, 2**32))
-def test_the_accuracy_by_coverage_is_the_mean_over_all_orders_of_equally_certain_pixels(n, levels, seed):
-    rng = np.random.default_rng(seed)
-    right, confidence = rng.random(n) < 0.6, rng.integers(0, levels, n) / 4
-    entries = accuracy_by_coverage(right, confidence)
-    assert [e["coverage"] for e in entries] == list(COVERAGES) and entries[0]["accuracy"] == pytest.approx(right.mean())
-    orders = [np.lexsort((rng.random(n), -confidence)) for _ in range(400)]
-    for entry in entries:
-        kept = [right[order[: entry["n"]]].mean() for order in orders]
-        spread = np.std(kept)
-        assert abs(np.mean(kept) - entry["accuracy"]) <= 5 * spread / np.sqrt(len(orders)) + 1e-9
-        assert entry["n"] == max(1, round(entry["coverage"] * n))

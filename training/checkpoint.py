@@ -28,6 +28,9 @@ class Checkpoint:
         wavelengths: of the training scene's bands in nm, or None.
         border: "mirror" or "skip".
         state: "weights", and what `engine.train` needs to resume: "optimiser", "schedule", "generators", "history".
+        temperature: of the class probabilities, see `certainty.fit_temperature`.
+        p_right: probabilities of the right class of the run's validation pixels, from which
+            `certainty.conformal_threshold` is computed; None if there were none.
     """
 
     model: dict[str, Any]
@@ -38,6 +41,8 @@ class Checkpoint:
     wavelengths: tuple[float, ...] | None
     border: str
     state: dict[str, Any]
+    temperature: float = 1.0
+    p_right: tuple[float, ...] | None = None
 
     def with_state(self, state: dict[str, Any]) -> "Checkpoint":
         """Give the same checkpoint with another state."""
@@ -65,7 +70,7 @@ class Checkpoint:
                 f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
             ) from error
         names = [each.name for each in fields(cls)]
-        entries: dict[str, Any] = {"wavelengths": None}  # the oldest have none
+        entries: dict[str, Any] = {"wavelengths": None, "temperature": 1.0, "p_right": None}  # older ones lack them
         entries |= content if isinstance(content, dict) else {}
         if entries.get("kind") != KIND or not {*names} <= {*entries}:
             raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
@@ -83,6 +88,7 @@ class Checkpoint:
         sizes: dict[str, Any] = {name: self.model[name] for name in ("n_bands", "n_classes", "patch_size")}
         model = create_model(self.model["name"], **sizes, **options).to(device)
         model.load_state_dict(self.state["weights"])
+        model.temperature = self.temperature
         return model, Preprocessing.from_state(self.preprocessing)
 
 

@@ -154,6 +154,22 @@ class RunConfig:
             aliases=("weights",),
         ),
     )
+    calibrate: bool = field(
+        default=False,
+        metadata=_about(
+            TRAINING,
+            "after training, fit the probabilities to the validation pixels by a temperature",
+        ),
+    )
+    conformal: float | None = field(
+        default=None,
+        metadata=_about(
+            TRAINING,
+            "also give each pixel the set of classes that lacks the right one with this risk, such as 0.1, by the "
+            "validation pixels; with --predict by those of the checkpoint",
+            metavar="RISK",
+        ),
+    )
 
     cuda: int | None = field(
         default=None,

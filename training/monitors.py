@@ -39,7 +39,7 @@ def _draw(job: Job, model, n_pixels: int) -> tuple[np.ndarray, int]:
     height, width = job.split.train.shape
     stride = math.ceil(math.sqrt(height * width / n_pixels))
     border, precision = job.config.border, job.config.precision
-    labels, _ = map_scene(model, job.cube, stride=stride, border=border, valid=job.scene.valid, precision=precision)
+    labels, *_ = map_scene(model, job.cube, stride=stride, border=border, valid=job.scene.valid, precision=precision)
     return labels, max(1, height // stride) * max(1, width // stride)
 
 

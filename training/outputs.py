@@ -2,23 +2,16 @@
 
 import logging
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from certainty import accuracy_by_coverage, calibration, set_scores
 from mapping import label_type
-from metrics import (
-    Scores,
-    accuracy_by_coverage,
-    accuracy_by_distance,
-    block_counts,
-    calibration,
-    confusion_matrix,
-    score_intervals,
-    scores,
-)
+from metrics import Scores, accuracy_by_distance, block_counts, confusion_matrix, score_intervals, scores
 from reporting import results
 from reporting.figures import curves
 from reporting.run_folder import Run, write_maps
@@ -32,6 +25,15 @@ N_SPECTRA = 8  # random spectra of each class
 log = logging.getLogger("mim")
 
 
+@dataclass(frozen=True)
+class PredictedMaps:
+    """The maps of `mapping.map_scene`: labels 1..K and their probabilities, (H, W); sets, (H, W, K) bool or None."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    sets: np.ndarray | None = None
+
+
 def score(job: Job, labels: np.ndarray) -> tuple[Scores, np.ndarray]:
     """Score a label map, (H, W) 1..K, on the test pixels; gives the confusion matrix (K, K) too."""
     tested = job.split.test > 0
@@ -41,21 +43,21 @@ def score(job: Job, labels: np.ndarray) -> tuple[Scores, np.ndarray]:
 
 
 def write_outcome(
-    job: Job, folder: Path, labels: np.ndarray, confidence: np.ndarray, seconds: dict, draw: Callable
+    job: Job, folder: Path, maps: PredictedMaps, certainty: dict, seconds: dict, draw: Callable
 ) -> Generator[Any, None, Scores]:
     """Write the results of a finished run into its folder.
 
     Args:
         job: the run.
         folder: its folder.
-        labels: (H, W) 1..K, 0 if nothing was predicted.
-        confidence: (H, W) float32, probability of the label.
+        maps: of the scene; 0 where nothing was predicted.
+        certainty: entries of metrics.json on temperature and prediction sets.
         seconds: of training and prediction.
         draw: makes the pictures and the page, see `training.side_by_side.drawing`.
     Yields:
         What `draw` yields while it waits.
     """
-    config, split = job.config, job.split
+    config, split, labels, confidence = job.config, job.split, maps.labels, maps.confidence
     result, confusion = score(job, labels)
     tested = split.test > 0
     right = labels[tested] == split.test[tested]
@@ -72,6 +74,7 @@ def write_outcome(
         "accuracy_by_distance": by_distance,
         "calibration": calibration(right, confidence[tested]),
         "accuracy_by_coverage": accuracy_by_coverage(right, confidence[tested]),
+        **certainty,
         "n_train": split.n_train,
         "n_test": split.n_test,
         "n_parameters": sum(p.numel() for p in job.model.parameters()),
@@ -79,6 +82,10 @@ def write_outcome(
         "seconds": seconds,
         "protocol": job.protocol,
     }
+    further = {}
+    if maps.sets is not None:
+        metrics["conformal"] |= _scores_of_sets(job, maps.sets, blocks)
+        further = {"sets": maps.sets}
     findings = examine(split, job.scene, config.patch_size)
     findings["preprocessing"] = {name: getattr(config, name) for name in ("normalize", "fit_on", "pca")}
 
@@ -91,6 +98,7 @@ def write_outcome(
         confidence=confidence.astype(np.float16),
         false_colour=job.false_colour(),
         blocks=blocks.astype(np.int32),
+        **further,
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
@@ -100,10 +108,22 @@ def write_outcome(
     print(results.table(result, split.class_names))
     print(results.interval_sentence(metrics["intervals"]))
     print(results.certainty_sentence(metrics))
+    if maps.sets is not None:
+        print(results.sets_sentence(metrics["conformal"], split.method))
     print(results.distance_table(by_distance))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), config.output / "results.csv")
     return result
+
+
+def _scores_of_sets(job: Job, sets: np.ndarray, blocks: np.ndarray) -> dict:
+    """Measure the prediction sets on the test pixels; the interval is that of an accuracy, see `score_intervals`."""
+    tested, n_classes = job.split.test > 0, job.split.n_classes
+    target = job.split.test[tested] - 1
+    held = sets[tested][np.arange(len(target)), target]
+    counts = block_counts(target, np.where(held, target, n_classes), blocks[tested], blocks.max() + 1, n_classes + 1)
+    ends = score_intervals(counts)["overall_accuracy"]
+    return set_scores(sets[tested], target) | {"coverage_interval": ends}
 
 
 def explore(job: Job, folder: Path) -> None:

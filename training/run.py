@@ -3,20 +3,24 @@
 import logging
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import engine
-from mapping import map_scene
+from certainty import conformal_threshold, fit_temperature, too_few_for_sets
+from mapping import map_scene, predict
 from metrics import Scores
+from patches import labelled_pixels
 from reporting.live.monitor import Monitor
 from training.checkpoint import Checkpoint, model_facts
 from training.cuda_graph import GraphSteps
 from training.data_parallel import DataParallel, announce_run
 from training.monitors import watch
-from training.outputs import explore, score, write_outcome
+from training.outputs import PredictedMaps, explore, score, write_outcome
 from training.prepare import Job
 from utils import start_command
 
@@ -45,8 +49,9 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
         if config.eval_weights == "best":
             model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
             log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
+        certainty = _certainty(job, folder)
         started = time.perf_counter()
-        labels, confidence = map_scene(
+        labels, confidence, *sets = map_scene(
             model,
             job.cube,
             stride=config.test_stride,
@@ -55,6 +60,7 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
             valid=job.scene.valid,
             precision=config.precision,
             progress=monitor.mapping,
+            threshold=certainty.get("conformal", {}).get("threshold"),
         )
         seconds = {"train": float(sum(record["seconds"] for record in history.records))}
         seconds["predict"] = time.perf_counter() - started
@@ -64,7 +70,8 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
         raise KeyboardInterrupt(hint) from interrupt
     finally:
         monitor.close()
-    return (yield from write_outcome(job, folder, labels, confidence, seconds, draw))
+    maps = PredictedMaps(labels, confidence, *sets)
+    return (yield from write_outcome(job, folder, maps, certainty, seconds, draw))
 
 
 def train(
@@ -83,6 +90,34 @@ def train(
     every = SAVE_EVERY if job.uses_graphs else 0.0
     options = {"state": state, "save": save, "save_every": every, "steps": steps}
     return engine.training(model, loader, val_loader, job.recipe, monitor, **options)
+
+
+def _certainty(job: Job, folder: Path) -> dict:
+    """Fit temperature and prediction sets to the validation pixels, and keep them in the evaluated checkpoint.
+
+    Returns:
+        The entries of metrics.json: "temperature" with --calibrate; with --conformal "conformal", a dictionary of
+        "risk", "n_validation" and "threshold".
+    """
+    config, validation = job.config, job.split.validation
+    if validation is None:
+        return {}
+    pixels, targets = labelled_pixels(torch.from_numpy(validation))
+    found, rows = {}, np.arange(len(targets))
+    if config.calibrate:
+        of = predict(job.model, job.cube, pixels, precision=config.precision)
+        found["temperature"] = job.model.temperature = fit_temperature(of.numpy(), targets.numpy())
+        log.info("temperature %.3f, fitted to %d validation pixels", found["temperature"], len(targets))
+    p_right = predict(job.model, job.cube, pixels, precision=config.precision).numpy()[rows, targets.numpy()]
+    if config.conformal is not None:
+        threshold = conformal_threshold(p_right, config.conformal)
+        found["conformal"] = {"risk": config.conformal, "n_validation": len(targets), "threshold": threshold}
+        if not threshold:
+            log.info("note: %s", too_few_for_sets(len(targets), config.conformal))
+    path = folder / f"{config.eval_weights}.pt"
+    kept = {"temperature": job.model.temperature, "p_right": tuple(p_right.tolist())}
+    replace(Checkpoint.load(path), **kept).save(path)
+    return found
 
 
 def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:

@@ -149,8 +149,8 @@ def save_calibration(path: Path, calibration: dict, by_coverage: list[dict], tit
 
     Args:
         path: see `style.sheet`.
-        calibration: see `metrics.calibration`.
-        by_coverage: see `metrics.accuracy_by_coverage`.
+        calibration: see `certainty.calibration`.
+        by_coverage: see `certainty.accuracy_by_coverage`.
         title: above both.
     """
     with sheet(path, PAGE, 7 * CM, "constrained") as figure:

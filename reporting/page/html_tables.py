@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from reporting.page.protocol import protocol_groups
-from reporting.results import distance_label
+from reporting.results import distance_label, interval_words
 from reporting.run_folder import Run
 
 NONE = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a value that is not defined
@@ -31,13 +31,16 @@ def class_table(run: Run) -> str:
         f'<tr><td><span class="swatch c{i + 1}" aria-hidden="true"></span>{i + 1}</td>'
         f'<th scope="row">{escape(name)}</th>'
         f"<td>{number(int(trained[i]))}</td><td>{number(metrics['class_support'][i])}</td>"
-        f'<td>{per_cent(metrics["class_recall"][i])}</td><td class="bar">{_bar(metrics["class_recall"][i])}</td>'
+        f"<td>{per_cent(metrics['class_recall'][i])}</td>{_interval(metrics, i)}"
+        f'<td class="bar">{_bar(metrics["class_recall"][i])}</td>'
         f"<td>{per_cent(metrics['class_f1'][i])}</td></tr>"
         for i, name in enumerate(run.class_names)
     )
     head = (
         '<th scope="col">No.</th><th scope="col">Class</th><th scope="col">Training pixels</th>'
-        '<th scope="col">Test pixels</th><th scope="col">Recall %</th><td class="bar"></td><th scope="col">F1 %</th>'
+        '<th scope="col">Test pixels</th><th scope="col">Recall %</th>'
+        + ('<th scope="col">95 % interval</th>' if "intervals" in metrics else "")
+        + '<td class="bar"></td><th scope="col">F1 %</th>'
     )
     totals = [("Overall accuracy (OA)", "overall_accuracy"), ("Average accuracy (AA)", "average_accuracy")]
     totals += [("Kappa × 100", "kappa")]
@@ -48,13 +51,22 @@ def class_table(run: Run) -> str:
             if not i
             else "<td></td><td></td>"
         )
-        + f'<td>{per_cent(metrics[key])}</td><td class="bar"></td><td></td></tr>'
+        + f'<td>{per_cent(metrics[key])}</td>{_interval(metrics, key)}<td class="bar"></td><td></td></tr>'
         for i, (label, key) in enumerate(totals)
     )
     return (
         '<table id="classes"><caption>Recall and F1 of each class on the test pixels</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody><tfoot>{foot}</tfoot></table>"
     )
+
+
+def _interval(metrics: dict, of: int | str) -> str:
+    """The cell of the interval of a score or of the recall of a class; "" for a run of an earlier version."""
+    if "intervals" not in metrics:
+        return ""
+    ends = metrics["intervals"]["class_recall"][of] if isinstance(of, int) else metrics["intervals"][of]
+    words = interval_words(ends)
+    return f"<td>{NONE if words == '-' else words.replace(' to ', '–')}</td>"
 
 
 def _bar(fraction: float | None) -> str:

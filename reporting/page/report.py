@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from reporting.colours import UNLABELLED, colour_table, rgb
+from reporting.page.certainty import LINK, certainty_section, score_interval
 from reporting.page.html_tables import (
     class_table,
     confusion_table,
@@ -52,6 +53,7 @@ TITLES = {
     "false_colour": "False colour",
     "confidence": "Confidence",
     "split": "Split",
+    "set_size": "Prediction sets",
 }
 
 
@@ -83,6 +85,11 @@ def page(run: Run, command: str) -> bytes:
         "oa": per_cent(metrics["overall_accuracy"]),
         "aa": per_cent(metrics["average_accuracy"]),
         "kappa": per_cent(metrics["kappa"]),
+        "oa_interval": score_interval(run, "overall_accuracy"),
+        "aa_interval": score_interval(run, "average_accuracy"),
+        "kappa_interval": score_interval(run, "kappa"),
+        "certainty": (certainty := certainty_section(run)),
+        "certainty_link": LINK if certainty else "",
         "parameters": number(metrics["n_parameters"]),
         "flops": number(metrics["flops_per_patch"]),
         "epochs": number(len(run.records)),
@@ -91,7 +98,7 @@ def page(run: Run, command: str) -> bytes:
         "verdict": "".join(_sentence(each) for each in sentences if each.startswith(("FAULT", "Verdict"))),
         "findings": "".join(f"<li>{_sentence(each)}</li>" for each in sentences),
         "shape": "wide" if width > 1.5 * height else "tall",
-        "figures": "".join(_figure(run, name, layers[name]) for name in TITLES),
+        "figures": "".join(_figure(run, name, layers[name]) for name in layers),
         "legend": _legend(run),
         "repeats": " From class 25 on the colours repeat." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
@@ -116,9 +123,9 @@ def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     Args:
         run: the run.
     Returns:
-        By the names of TITLES: values (H, W) and their colours (n, 3) uint8. Prediction and truth hold labels 0..K,
+        By names of TITLES: values (H, W) and their colours (n, 3) uint8. Prediction and truth hold labels 0..K,
         errors indices into ERRORS, split indices into SPLIT, confidence 1 + a step of STEPS, or 0. False colour is
-        (H, W, 3) uint8 with colours None.
+        (H, W, 3) uint8 with colours None. A run with prediction sets has the number of classes in them, 0..K.
     """
     maps, predicted = run.maps, run.prediction
     test = maps["test"] > 0
@@ -126,16 +133,23 @@ def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     split = np.select([maps["train"] > 0, maps["validation"] > 0, test], [1, 2, 3], 0).astype(np.uint8)
     steps = 1 + np.rint(STEPS * maps["confidence"].astype(np.float32)).clip(0, STEPS)
     confidence = np.where(predicted > 0, steps, 0).astype(np.uint8)
-    ramp = colormaps["viridis"](np.linspace(0, 1, STEPS + 1))[:, :3]
     classes = colour_table((UNLABELLED, *run.palette))
-    return {
+    layers = {
         "prediction": (predicted, classes),
         "truth": (maps["truth"], classes),
         "errors": (errors, colour_table([colour for _, colour in ERRORS])),
         "false_colour": (maps["false_colour"], None),
-        "confidence": (confidence, np.vstack([np.zeros((1, 3)), np.rint(255 * ramp)]).astype(np.uint8)),
+        "confidence": (confidence, _ramp(STEPS + 1)),
         "split": (split, colour_table([colour for _, colour in SPLIT])),
     }
+    if "sets" in maps:
+        layers["set_size"] = maps["sets"].sum(-1).astype(predicted.dtype), _ramp(len(run.class_names))
+    return layers
+
+
+def _ramp(n: int) -> np.ndarray:
+    """The colours of the ramp at n places, (n + 1, 3) uint8, after black for 0."""
+    return np.vstack([np.zeros((1, 3)), np.rint(255 * colormaps["viridis"](np.linspace(0, 1, n))[:, :3])]).astype("u1")
 
 
 def _data(run: Run) -> dict:
@@ -161,6 +175,8 @@ def _data(run: Run) -> dict:
             {"label": distance_label(entry), "n": entry["n"], "accuracy": entry["accuracy"]}
             for entry in run.metrics["accuracy_by_distance"]
         ],
+        "bins": run.metrics.get("calibration", {}).get("bins", []),
+        "coverage": run.metrics.get("accuracy_by_coverage", []),
     }
 
 
@@ -174,7 +190,7 @@ def _figure(run: Run, name: str, layer: tuple[np.ndarray, np.ndarray | None]) ->
     height, width = image.shape[:2]
     address = base64.b64encode(encode_png(image, colours)).decode()
     description = f"{TITLES[name]}, {run.scene}, {height} rows by {width} columns"
-    key = "".join(f'<span class="entry">{mark}{text}</span>' for mark, text in _key(name, image))
+    key = "".join(f'<span class="entry">{mark}{text}</span>' for mark, text in _key(name, image, len(run.class_names)))
     return (
         f'<figure data-layer="{name}"><img src="data:image/png;base64,{address}" width="{width}" height="{height}" '
         f'alt="{escape(description)}"><figcaption><b>{TITLES[name]}</b> <span class="key">{key}</span></figcaption>'
@@ -182,12 +198,15 @@ def _figure(run: Run, name: str, layer: tuple[np.ndarray, np.ndarray | None]) ->
     )
 
 
-def _key(name: str, image: np.ndarray) -> list[tuple[str, str]]:
+def _key(name: str, image: np.ndarray, n_classes: int) -> list[tuple[str, str]]:
     """Marks and words of the key below a map; the classes are in the legend."""
     if name == "false_colour":
         return [("", "three bands, stretched from the 2nd to the 98th percentile")]
+    ramp = '<span class="ramp"></span>'
     if name == "confidence":
-        return [("", "0&nbsp;%"), ('<span class="ramp"></span>', "100&nbsp;%"), ("", "probability of the label")]
+        return [("", "0&nbsp;%"), (ramp, "100&nbsp;%"), ("", "probability of the label")]
+    if name == "set_size":
+        return [("", "1"), (ramp, str(n_classes)), ("", "classes in the prediction set")]
     if name in ("errors", "split"):
         counts = np.bincount(image.ravel(), minlength=4)
         names = [entry for entry, _ in (ERRORS if name == "errors" else SPLIT)]

@@ -13,9 +13,11 @@ from finished_run import COMMAND, write_run
 from PIL import Image
 
 import main
+from certainty import calibration
 from reporting.page.html_tables import NONE, per_cent
 from reporting.page.png import encode_png
 from reporting.page.report import SAFE_PALETTE, layers_of, page, write_report
+from reporting.results import NOT_ALIKE
 from scenes import catalogue
 
 HOSTILE = ('</script><script>alert("x")</script>', "a & b <b>'q'</b> {{data}}", "水稻 ünï \u2028 \\u003c")
@@ -118,7 +120,7 @@ def test_the_table_of_classes_holds_the_counts_and_scores_of_the_run(tmp_path):
         for row in re.findall(r"<tr>.*?</tr>", body)
     ]
     confusion = np.array(run.metrics["confusion"])
-    for i, (number, name, trained, tested, recall, _, f1) in enumerate(rows):
+    for i, (number, name, trained, tested, recall, ends, _, f1) in enumerate(rows):
         assert (int(number), name) == (i + 1, run.class_names[i])
         assert int(trained) == (run.maps["train"] == i + 1).sum()
         assert int(tested) == (run.maps["test"] == i + 1).sum() == confusion[i].sum()
@@ -128,8 +130,48 @@ def test_the_table_of_classes_holds_the_counts_and_scores_of_the_run(tmp_path):
                 200 * confusion[i, i] / (confusion[i].sum() + confusion[:, i].sum()), abs=0.0051
             )
         else:
-            assert recall == f1 == re.sub(r"<[^>]*>", "", NONE)
+            assert recall == ends == f1 == re.sub(r"<[^>]*>", "", NONE)
+        if ends != re.sub(r"<[^>]*>", "", NONE):
+            low, high = run.metrics["intervals"]["class_recall"][i]
+            assert ends == f"{100 * low:.2f}–{100 * high:.2f}"
     assert len(rows) == len(run.class_names)
+
+
+def test_the_intervals_and_the_certainty_are_explained(tmp_path):
+    run = write_run(tmp_path / "run")
+    metrics, text = run.metrics, text_of(run)
+    for name in ("overall_accuracy", "average_accuracy", "kappa"):
+        low, high = metrics["intervals"][name]
+        assert f"95 % interval {100 * low:.2f} to {100 * high:.2f}" in text
+    assert f"They lie in {metrics['intervals']['n_blocks']} blocks of 4 x 4 pixels" in text
+    assert f"differ by {100 * metrics['calibration']['expected_calibration_error']:.2f} % on average" in text
+    assert "with a temperature of 1.250" in text
+    conformal = metrics["conformal"]
+    assert (
+        f"Wanted are sets that hold the right class of 90 % of the pixels. Measured on the test pixels: "
+        f"{100 * conformal['coverage']:.2f} % (70.00 to 90.00)" in text.replace("  ", " ")
+    )
+    assert NOT_ALIKE in text.replace("In this", "in this")
+    metrics["protocol"]["split"] = "random, 10 % of each class train"
+    assert NOT_ALIKE not in text_of(run) and "so at least 90 % can be expected" in text_of(run)
+
+
+@pytest.mark.parametrize(("confidence", "words"), [(0.99, "more certain"), (0.5, "less certain"), (0.76, "about as")])
+def test_the_page_says_in_which_way_the_confidence_is_wrong(tmp_path, confidence, words):
+    run = write_run(tmp_path / "run")
+    run.metrics["calibration"] = calibration(np.arange(100) < 75, np.full(100, confidence))
+    assert f"the model is {words}" in text_of(run)
+
+
+def test_a_run_of_an_earlier_version_has_a_page_without_intervals_and_certainty(tmp_path):
+    run = write_run(tmp_path / "run")
+    for name in ("intervals", "calibration", "accuracy_by_coverage", "conformal", "temperature"):
+        del run.metrics[name]
+    text = text_of(run)
+    assert "interval" not in text and "How certain" not in text and "Certainty" not in text
+    few = write_run(tmp_path / "few")
+    few.metrics["intervals"] |= {key: (None, None) for key in ("overall_accuracy", "average_accuracy", "kappa")}
+    assert "That is too few to tell, so no interval is given" in text_of(few)
 
 
 def test_the_confusion_matrix_has_the_ground_truth_in_its_rows(tmp_path):

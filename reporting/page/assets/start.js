@@ -94,11 +94,12 @@ function readOut(pixel, names) {
     part("Predicted", ...named(pixel.predicted, "nothing")),
     part("Ground truth", ...named(pixel.truth, "unlabelled")),
     ...(pixel.confidence === null ? [] : [part("Confidence", `${pixel.confidence.toFixed(1)} %`)]),
+    ...(pixel.classes ? [part("Prediction set of", pixel.classes, pixel.classes === 1 ? " class" : " classes")] : []),
     html("b", "", kind + judged),
   ];
 }
 
-function startCharts({ curves, distance }) {
+function startCharts({ curves, distance, bins, coverage }) {
   const inPercent = (value) => (value === null ? null : 100 * value);
   const fixed = (digits) => (value) => (value === null ? "none" : value.toFixed(digits));
   const training = { labels: curves.epoch, about: "epoch", label: (epoch) => `Epoch ${epoch}` };
@@ -117,6 +118,7 @@ function startCharts({ curves, distance }) {
     const rate = [{ name: "learning rate", values: curves.lr }];
     addChart(host, { ...training, title: "Learning rate", lines: rate, format: (value) => value.toExponential(2) });
   }
+  if (find("certainty-charts")) startCertainty(find("certainty-charts"), bins, coverage, percent);
   const pixels = distance.reduce((sum, step) => sum + step.n, 0);
   addChart(find("distance-chart"), {
     title: "Accuracy, and fraction of the test pixels, %",
@@ -126,6 +128,34 @@ function startCharts({ curves, distance }) {
     lines: [{ name: "right", values: distance.map((step) => inPercent(step.accuracy)) }],
     bars: { name: "fraction of the test pixels", values: distance.map((step) => (100 * step.n) / pixels) },
     format: percent,
+    top: 100,
+  });
+}
+
+function startCertainty(host, bins, coverage, format) {
+  const pixels = bins.reduce((sum, bin) => sum + bin.n, 0);
+  const rounded = (fraction) => Math.round(100 * fraction);
+  const from = Object.fromEntries(bins.map((bin) => [rounded(bin.to), rounded(bin.from)]));
+  addChart(host, {
+    title: "Confidence and accuracy of the test pixels, %",
+    labels: bins.map((bin) => rounded(bin.to)),
+    about: "confidence up to, %",
+    label: (to) => `Confidence ${from[to]} to ${to} %`,
+    lines: [
+      { name: "right", values: bins.map((bin) => 100 * bin.accuracy) },
+      { name: "mean confidence", values: bins.map((bin) => 100 * bin.confidence) },
+    ],
+    bars: { name: "fraction of the test pixels", values: bins.map((bin) => (100 * bin.n) / pixels) },
+    format,
+    top: 100,
+  });
+  addChart(host, {
+    title: "Accuracy of the most certain test pixels, %",
+    labels: coverage.map((step) => rounded(step.coverage)),
+    about: "test pixels that are kept, %",
+    label: (kept) => `The most certain ${kept} %`,
+    lines: [{ name: "right", values: coverage.map((step) => 100 * step.accuracy) }],
+    format,
     top: 100,
   });
 }

@@ -143,6 +143,7 @@ class Viewer {
       truth: value("truth"),
       confidence,
       split: this.data.split[value("split")],
+      classes: this.layers.set_size ? value("set_size") : 0,
       right: [null, true, false][value("errors")],
     };
   }
