@@ -65,14 +65,12 @@ def _on_confidence(metrics: dict) -> str:
     elif gap < -TINTED:
         kind = "less certain than it is right: expect fewer errors than the confidence says"
     temperature = metrics.get("temperature")
-    fitted = (
-        ""
-        if temperature is None
-        else (
-            f" The probabilities were fitted to the validation pixels after training, with a temperature of "
-            f"{temperature:.3f}: above 1 the model was too certain, below 1 not certain enough."
+    fitted = ""
+    if temperature is not None:
+        fitted = (
+            " The probabilities were fitted to the validation pixels after training, with a temperature of "
+            f"{temperature:.3f}: above 1 the model was too certain there, below 1 not certain enough."
         )
-    )
     rows = "".join(
         f'<tr><th scope="row">{100 * each["from"]:.0f}–{100 * each["to"]:.0f}</th><td>{number(each["n"])}</td>'
         f"<td>{per_cent(each['confidence'])}</td><td>{per_cent(each['accuracy'])}</td></tr>"
@@ -82,7 +80,7 @@ def _on_confidence(metrics: dict) -> str:
         "<h3>The labels</h3><p>The confidence of a pixel is the probability that the model gives to its label. Of the "
         "pixels with a confidence of 80&nbsp;% four in five should be right. Here confidence and accuracy differ by "
         f"{per_cent(error)}&nbsp;% on average (the expected calibration error), and the model is {kind}.{fitted} The "
-        "chart on the right shows what leaving out the least certain pixels would bring.</p>"
+        "second chart shows what leaving out the least certain pixels would bring.</p>"
         '<div class="charts" id="certainty-charts"></div>'
         "<details><summary>Confidence and accuracy as a table</summary>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of confidence and accuracy"><table>'
@@ -97,7 +95,7 @@ def _on_sets(conformal: dict, split: str) -> str:
     ends = interval_words(conformal["coverage_interval"])
     n = max(sum(conformal["sizes"]), 1)
     counted = [(size, count) for size, count in enumerate(conformal["sizes"], 1) if count]
-    sizes = ", ".join(f"{100 * count / n:.1f}&nbsp;% {size}" for size, count in counted)
+    sizes = ", ".join(f"{size}: {100 * count / n:.1f}&nbsp;%" for size, count in counted)
     promise = f"The validation pixels are drawn as the test pixels are, so at least {wanted} can be expected."
     if not alike(split):
         promise = f"<strong>{NOT_ALIKE[0].upper()}{NOT_ALIKE[1:]}.</strong>"
@@ -107,5 +105,5 @@ def _on_sets(conformal: dict, split: str) -> str:
         f"if its probability is at least {conformal['threshold']:.3g}, and the label always is. Wanted are sets that "
         f"hold the right class of {wanted} of the pixels. Measured on the test pixels: "
         f"<b>{per_cent(conformal['coverage'])}&nbsp;%</b>{f' ({ends})' if ends != '-' else ''}, with "
-        f"{conformal['mean_size']:.2f} classes in a set on average ({sizes} classes). {promise}</p>"
+        f"{conformal['mean_size']:.2f} classes in a set on average ({sizes} of the pixels). {promise}</p>"
     )

@@ -170,7 +170,7 @@ def test_a_run_of_an_earlier_version_has_a_page_without_intervals_and_certainty(
     text = text_of(run)
     assert "interval" not in text and "How certain" not in text and "Certainty" not in text
     few = write_run(tmp_path / "few")
-    few.metrics["intervals"] |= {key: (None, None) for key in ("overall_accuracy", "average_accuracy", "kappa")}
+    few.metrics["intervals"] |= dict.fromkeys(("overall_accuracy", "average_accuracy", "kappa"), (None, None))
     assert "That is too few to tell, so no interval is given" in text_of(few)
 
 

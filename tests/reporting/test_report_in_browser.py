@@ -15,6 +15,7 @@ from finished_run import COMMAND, write_run
 
 from reporting.page.png import encode_png
 from reporting.page.report import ERRORS, SAFE_PALETTE, SPLIT, write_report
+from reporting.run_folder import FURTHER_MAPS, MAPS
 from scenes.catalogue import PALETTE
 
 NAMES22 = tuple(f"{name} {i}" for i, name in enumerate(["Corn & <b>maize</b>", "Bare soil of a very long name"] * 11))
@@ -102,13 +103,16 @@ def expected(run, row, column):
     """What the read-out must say of a pixel, from the files of the run alone."""
     prediction = np.load(run.folder / "prediction.npy")
     with np.load(run.folder / "maps.npz") as archive:
-        at = {name: archive[name][row, column] for name in ("truth", "train", "validation", "test", "confidence")}
+        at = {name: archive[name][row, column] for name in (*MAPS, *FURTHER_MAPS) if name in archive}
     label, truth = int(prediction[row, column]), int(at["truth"])
     said = [f"Row {row}", f"column {column}"]
     said.append(f"Predicted {label} {run.class_names[label - 1]}" if label else "Predicted nothing")
     said.append(f"Ground truth {truth} {run.class_names[truth - 1]}" if truth else "Ground truth unlabelled")
     if label:
         said.append(f"Confidence {np.round(200 * np.float32(at['confidence'])) / 2:.1f} %")
+    if label and "sets" in at:
+        n = int(at["sets"].sum())
+        said.append(f"Prediction set of {n} class{'es' if n > 1 else ''}")
     if at["test"]:
         said.append("test pixel, right" if label == truth else "test pixel, wrong")
     elif at["train"] or at["validation"]:
@@ -215,9 +219,9 @@ def test_keys_alone_reach_and_read_every_pixel_and_control(opened):
         assert part in read_out(browser)
     ActionChains(browser.driver).send_keys(*[Keys.ARROW_LEFT] * 9).perform()
     assert "column 0" in read_out(browser)  # and no further
-    browser.run("document.querySelector('.plot').focus()")
+    browser.run("document.querySelector('#training-charts .plot').focus()")
     ActionChains(browser.driver).send_keys(Keys.HOME, Keys.ARROW_RIGHT).perform()
-    assert browser.run("return document.querySelector('.plot').getAttribute('aria-valuetext')") == (
+    assert browser.run("return document.querySelector('#training-charts .plot').getAttribute('aria-valuetext')") == (
         "Epoch 2: total 1.2500 · scale 3 x 3 1.2500 · scale 1 x 1 1.4500"
     )
 
@@ -313,17 +317,21 @@ def test_tables_sort_and_the_confusion_matrix_shows_both_classes(opened):
 
 def test_the_curves_read_out_the_epoch_under_the_pointer(opened):
     browser, run = opened()  # noqa: F811
-    plots = browser.driver.find_elements("css selector", ".plot")
-    assert len(plots) == 4
+    plots = browser.driver.find_elements("css selector", "#training-charts .plot")
+    assert len(plots) == 3
     browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plots[1])
     box = browser.run("return arguments[0].getBoundingClientRect().toJSON()", plots[1])
     mouse(browser, "mouseMoved", box["x"] + 54, box["y"] + 60)  # just right of the axis: the first epoch
-    shown = browser.run("return document.querySelectorAll('.chart-readout')[1].textContent")
+    shown = browser.run("return document.querySelectorAll('#training-charts .chart-readout')[1].textContent")
     assert shown == "Epoch 1: training 20.00 % · validation 10.00 %"
     entry = run.metrics["accuracy_by_distance"][-1]
-    shown = browser.run("return document.querySelectorAll('.chart-readout')[3].textContent")
+    shown = browser.run("return document.querySelector('#distance-chart .chart-readout').textContent")
     assert f"right {100 * entry['accuracy']:.2f} %" in shown
-    assert "NaN" not in browser.run("return document.getElementById('curves').innerHTML")
+    shown = browser.run("return [...document.querySelectorAll('#certainty .chart-readout')].map((e) => e.textContent)")
+    last = run.metrics["calibration"]["bins"][-1]
+    assert shown[0].startswith(f"Confidence 93 to 100 %: right {100 * last['accuracy']:.2f} %")
+    assert shown[1] == f"The most certain 5 %: right {100 * run.metrics['accuracy_by_coverage'][-1]['accuracy']:.2f} %"
+    assert "NaN" not in browser.run("return document.querySelector('main').innerHTML")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +371,7 @@ def test_printed_the_page_shows_every_map_and_cuts_nothing(opened):
     sizes = "map((c) => [c.ariaLabel, c.offsetWidth, c.offsetHeight])"
     shown = browser.run(f"return [...document.querySelectorAll('.figures canvas')].{sizes}")
     assert [name.split(",")[0] for name, _, _ in shown] == [
-        "Prediction", "Ground truth", "Errors", "False colour", "Confidence", "Split",
+        "Prediction", "Ground truth", "Errors", "False colour", "Confidence", "Split", "Prediction sets",
     ]  # fmt: skip
     assert all(width > 150 and height > 100 for _, width, height in shown)
     assert browser.run("return document.querySelector('.viewer').offsetHeight") == 0
@@ -389,7 +397,7 @@ def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_pa
     named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
     pictures = [name for role, name in named if role == "image"]
     assert [name.split(",")[0] for name in pictures] == [
-        "Prediction", "Ground truth", "Errors", "False colour", "Confidence", "Split",
+        "Prediction", "Ground truth", "Errors", "False colour", "Confidence", "Split", "Prediction sets",
     ]  # fmt: skip
     assert sum(role == "table" for role, _ in named) == 4 - 1  # that of the epochs is folded up
     buttons = [name for role, name in named if role in ("button", "radio", "slider")]
@@ -399,7 +407,7 @@ def test_without_scripts_the_tables_and_the_still_maps_are_there(browser, tmp_pa
 
 def test_the_page_of_one_epoch_without_validation_works(opened):
     browser, _ = opened(n_epochs=1, n_scales=1, validation=False, shape=(9, 12))  # noqa: F811
-    shown = browser.run("return [...document.querySelectorAll('.chart-readout')].map((e) => e.textContent)")
+    shown = browser.run("return [...document.querySelectorAll('#curves .chart-readout')].map((e) => e.textContent)")
     assert shown[0] == "Epoch 1: loss 2.5000"
     assert shown[1] == "Epoch 1: training 20.00 %"
     assert browser.run("return document.querySelectorAll('#training-charts svg .dot').length") >= 3
