@@ -242,6 +242,3 @@ def coverage_of(side, n_scenes=200, paired=False):
 def test_the_intervals_hold_where_errors_lie_together_and_those_of_single_pixels_do_not(paired):
     assert coverage_of(12, paired=paired) > 0.87
     assert coverage_of(1, n_scenes=60, paired=paired) < 0.6
-
-
-# Calibration
