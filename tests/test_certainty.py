@@ -108,6 +108,7 @@ def test_the_threshold_has_the_rank_of_split_conformal_prediction(n, risk, rank)
 def test_too_few_pixels_for_the_risk_give_sets_of_all_classes():
     assert conformal_threshold(np.full(8, 0.9), 0.1) == 0 < conformal_threshold(np.full(9, 0.9), 0.1)
     assert prediction_sets(np.array([[1.0, 0.0, 0.0]]), 0.0).all()
+    assert prediction_sets(np.array([[0.3, 0.4, 0.3]]), 0.9).tolist() == [[False, True, False]]  # the label alone
     for risk in (0, 1, -0.1, math.nan):
         with pytest.raises(ValueError, match="above 0 and below 1"):
             conformal_threshold([0.5], risk)
