@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +17,14 @@ from metrics import confusion_matrix, scores
 from patches import PatchLoader
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+OPTIMISERS = {
+    "adamw": partial(torch.optim.AdamW, fused=True),
+    "adam": partial(torch.optim.Adam, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+}
 
 Result = TypeVar("Result")
 
@@ -42,8 +51,10 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training pixels.
-        lr: highest learning rate of the one-cycle schedule.
-        weight_decay: of AdamW.
+        optimiser: a key of OPTIMISERS.
+        schedule: of the learning rate, see `make_schedule`.
+        lr: highest learning rate.
+        weight_decay: of the optimiser.
         label_smoothing: fraction of a target spread evenly over the classes, in [0, 1).
         max_norm: gradients are clipped to this norm.
         precision: a key of PRECISIONS; the scan itself stays in float32.
@@ -51,6 +62,8 @@ class TrainConfig:
     """
 
     epochs: int
+    optimiser: str = "adamw"
+    schedule: str = "one_cycle"
     lr: float = 1e-3
     weight_decay: float = 5e-3
     label_smoothing: float = 0.1
@@ -101,9 +114,9 @@ class SingleProcess:
 
 
 class Steps:
-    """Take training steps: AdamW, one-cycle schedule, mean over scales of the cross entropy.
+    """Take training steps: the mean over scales of the cross entropy, gradients clipped.
 
-    `training.cuda_graph.GraphSteps` takes the same steps with one launch each on a GPU.
+    `training.cuda_graph.GraphSteps` takes the same steps with one launch each on a GPU, with AdamW and one cycle.
 
     Args:
         model, loader, config: as for `train`.
@@ -114,8 +127,9 @@ class Steps:
         self.model, self.loader, self.config, self.n = model, loader, config, len(loader.pixels)
         self.parallel = parallel or SingleProcess(model)
         self.parameters = list(model.parameters())
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        self.schedule = one_cycle(self.optimiser, config, config.epochs * len(loader))
+        make = OPTIMISERS[config.optimiser]
+        self.optimiser = make(self.parameters, lr=config.lr, weight_decay=config.weight_decay)
+        self.schedule = make_schedule(self.optimiser, config, config.epochs * len(loader))
         weights = config.class_weights
         self.weights = None if weights is None else torch.tensor(weights, device=loader.device)
 
@@ -279,11 +293,21 @@ def evaluate(model: Network, loader: PatchLoader, *, precision: str = "float32")
     return confusion_matrix(torch.cat(targets).cpu().numpy(), torch.cat(predictions).cpu().numpy(), model.n_classes)
 
 
-def one_cycle(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int):
-    """Return the schedule of learning rate and momentum over so many steps (Smith and Topin, arXiv 1708.07120)."""
-    if steps == 1:  # the only point of the cycle would be its last, at which the rate is nearly 0
-        return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=steps)
+def make_schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int):
+    """Return the schedule of the learning rate over so many steps.
+
+    "one_cycle" is that of Smith and Topin (arXiv 1708.07120), and changes the momentum too, if the optimiser has one;
+    "constant"; "cosine" falls to 0 along half a cosine; "step" is multiplied by 0.9 after each tenth of the steps.
+    """
+    schedules = torch.optim.lr_scheduler
+    if config.schedule == "one_cycle" and steps > 1:
+        momentum = any(name in optimiser.param_groups[0] for name in ("momentum", "betas"))
+        return schedules.OneCycleLR(optimiser, config.lr, total_steps=steps, cycle_momentum=momentum)
+    if config.schedule == "cosine":
+        return schedules.CosineAnnealingLR(optimiser, steps)
+    if config.schedule == "step":
+        return schedules.StepLR(optimiser, max(1, steps // 10), 0.9)
+    return schedules.ConstantLR(optimiser, factor=1.0)  # the only point of a cycle is its last, with a rate of nearly 0
 
 
 @contextlib.contextmanager

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from models.options import CNNOptions, MiMOptions, MiMv2Options, MiMv3Options, ModelOptions
+from models.options import (
+    CNNOptions,
+    DBDAOptions,
+    DropoutOptions,
+    HybridSNOptions,
+    MambaOptions,
+    MiMOptions,
+    MiMv2Options,
+    MiMv3Options,
+    ModelOptions,
+)
 
 if TYPE_CHECKING:
     from models.base import PatchClassifier
@@ -19,11 +30,18 @@ class ModelEntry:
     Attributes:
         module, class_name: of its class.
         options: the class of its settings, see `models.options`.
+        patch_size, pca: of its paper, which runs take if they are not given.
+        smallest_patch: with which it can be made.
+        published: settings of a run as its authors give them, by their names in `training.config.RunConfig`.
     """
 
     module: str
     class_name: str
-    options: type[ModelOptions]
+    options: type[ModelOptions] = ModelOptions
+    patch_size: int = 7
+    pca: int = 0
+    smallest_patch: int = 1
+    published: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def defaults(self) -> ModelOptions:
@@ -32,10 +50,29 @@ class ModelEntry:
 
 
 MODELS = {
-    "MiM-v1": ModelEntry("models.mim_v1", "MiMv1", MiMOptions),
-    "MiM-v2": ModelEntry("models.mim_v2", "MiMv2", MiMv2Options),
-    "MiM-v3": ModelEntry("models.mim_v3", "MiMv3", MiMv3Options),
+    "MiM-v1": ModelEntry("models.mim_v1", "MiMv1", MiMOptions, smallest_patch=3),
+    "MiM-v2": ModelEntry("models.mim_v2", "MiMv2", MiMv2Options, smallest_patch=3),
+    "MiM-v3": ModelEntry("models.mim_v3", "MiMv3", MiMv3Options, smallest_patch=3),
     "CNN": ModelEntry("models.cnn", "CNN", CNNOptions),
+    # on spectra
+    "Hu": ModelEntry("models.hu", "Hu", patch_size=1),
+    "Mou": ModelEntry("models.mou", "Mou", patch_size=1),
+    # convolutions
+    "Hamida": ModelEntry("models.hamida", "Hamida", patch_size=5, smallest_patch=5),
+    "HybridSN": ModelEntry("models.hybridsn", "HybridSN", HybridSNOptions, patch_size=25, pca=30, smallest_patch=9),
+    "SSRN": ModelEntry("models.ssrn", "SSRN", smallest_patch=3),
+    "DBDA": ModelEntry("models.dbda", "DBDA", DBDAOptions, patch_size=9),
+    "A2S2K": ModelEntry("models.a2s2k", "A2S2K", patch_size=9, smallest_patch=3),
+    # transformers
+    "SpectralFormer": ModelEntry("models.spectralformer", "SpectralFormer", DropoutOptions),
+    "SSFTT": ModelEntry("models.ssftt", "SSFTT", DropoutOptions, patch_size=13, pca=30, smallest_patch=5),
+    "morphFormer": ModelEntry("models.morphformer", "MorphFormer", DropoutOptions, patch_size=11),
+    "GAHT": ModelEntry("models.gaht", "GAHT"),
+    # state spaces
+    "Vim": ModelEntry("models.vim", "Vim", MambaOptions),
+    "VMamba": ModelEntry("models.vmamba", "VMamba", MambaOptions),
+    "S2Mamba": ModelEntry("models.s2mamba", "S2Mamba", MambaOptions),
+    "3DSS-Mamba": ModelEntry("models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5),
 }
 
 
@@ -66,7 +103,7 @@ def check_options(name: str, patch_size: int, **options) -> ModelOptions:
     for option in options:
         if option not in known:
             raise ValueError(f"{name} does not use {option}; it takes {', '.join(known)}")
-    settings, least = entry.options(**options), entry.options.smallest_patch
+    settings, least = entry.options(**options), entry.smallest_patch
     if patch_size < least or patch_size % 2 == 0:
         raise ValueError(f"patch_size must be odd and at least {least} for {name}, not {patch_size}")
     settings.check(patch_size)

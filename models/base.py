@@ -70,6 +70,18 @@ class PatchClassifier(nn.Module):
         return (combine_scales(logits) / self.temperature).softmax(-1)
 
 
+class SpectrumClassifier(PatchClassifier):
+    """Base class of networks that look at the centre pixel of a patch alone; they override `classify`."""
+
+    def classify(self, spectra: Tensor) -> Tensor:
+        """Spectra (B, n_bands) to logits (B, K)."""
+        raise NotImplementedError
+
+    def encode(self, embedded: Tensor) -> Tensor:
+        centre = self.patch_size // 2
+        return self.classify(embedded[:, :, centre, centre]).unsqueeze(0)
+
+
 def combine_scales(logits: Tensor) -> Tensor:
     """Log of the mean over scales of the softmax, computed without leaving logarithms: (S, B, K) to (B, K)."""
     return torch.logsumexp(logits.float().log_softmax(-1), dim=0) - math.log(len(logits))

@@ -5,7 +5,7 @@ Every field is a flag of the command line too, so nothing here imports PyTorch.
 
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 DECAYS = ("none", "index", "feature", "both")
 SCAN_BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -24,8 +24,6 @@ class ModelOptions:
         ValueError: a value outside its choices or bounds; the message begins with the option's name.
     """
 
-    smallest_patch: ClassVar[int] = 1
-
     def __post_init__(self):
         for option in fields(self):
             value, rules = getattr(self, option.name), option.metadata
@@ -41,6 +39,35 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class DropoutOptions(ModelOptions):
+    """Settings of a network whose rate of dropout alone can be set."""
+
+    dropout: float = _option(0.1, "rate on the learned tokens and before each decoder", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class HybridSNOptions(DropoutOptions):
+    """Settings of HybridSN."""
+
+    dropout: float = _option(0.4, "rate after each hidden layer", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class DBDAOptions(DropoutOptions):
+    """Settings of DBDA."""
+
+    dropout: float = _option(0.5, "rate before the mean", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class MambaOptions(ModelOptions):
+    """Settings of the rivals with a selective scan."""
+
+    d_state: int = _option(16, "states per channel of the selective scan (N)", least=1)
+    scan_backend: str = _option("auto", "back end of the selective scan", choices=SCAN_BACKENDS)
+
+
+@dataclass(frozen=True)
 class CNNOptions(ModelOptions):
     """Settings of the CNN."""
 
@@ -51,8 +78,6 @@ class CNNOptions(ModelOptions):
 @dataclass(frozen=True)
 class MiMOptions(ModelOptions):
     """Settings of a MiM network; the defaults are MiM-v1's."""
-
-    smallest_patch: ClassVar[int] = 3
 
     dim: int = _option(64, "width of the tokens", least=1)
     d_inner: int = _option(64, "width of the selective scan", least=1)

@@ -33,12 +33,13 @@ class S6(nn.Module):
         d_inner: channels of the sequence.
         d_state: N, states per channel.
         scan_backend: passed to `selective_scan`.
+        dt_rank: channels from which delta is projected; None takes a sixteenth of d_inner.
     Source: Gu and Dao, arXiv 2312.00752, Algorithm 2; S4D-real start of A.
     """
 
-    def __init__(self, d_inner: int, d_state: int, scan_backend: str):
+    def __init__(self, d_inner: int, d_state: int, scan_backend: str, dt_rank: int | None = None):
         super().__init__()
-        self.dt_rank = max(1, d_inner // 16)
+        self.dt_rank = max(1, d_inner // 16) if dt_rank is None else dt_rank
         self.d_state = d_state
         self.scan_backend = scan_backend
         self.x_proj = nn.Linear(d_inner, self.dt_rank + 2 * d_state, bias=False)

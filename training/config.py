@@ -11,7 +11,10 @@ from splits.split import WITH_FOLDS
 from utils import InputError, start_command
 
 SCENE, TRAINING, RUNNING = GROUPS = ("scene, split and normalisation", "training", "running")
-PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyTorch
+PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyTorch; the next two likewise
+OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta")
+SCHEDULES = ("one_cycle", "constant", "cosine", "step")
+RECIPES = ("ours", "published")
 RENAMED = {"weights": "eval_weights"}  # names in the config.json of version 0.1
 DROPPED = {"runs"}  # of version 0.1: how many runs the command had
 
@@ -90,6 +93,15 @@ class RunConfig:
             metavar="N",
         ),
     )
+    buffer: int | None = field(
+        default=None,
+        metadata=_about(
+            SCENE,
+            "pixels that --sampling_mode spatial and fields keep between training and test pixels, at least the patch "
+            "size (default: the largest patch size of the command)",
+            metavar="N",
+        ),
+    )
     val_fraction: float = field(
         default=0.0,
         metadata=_about(
@@ -129,8 +141,32 @@ class RunConfig:
     )
     epoch: int = field(default=150, metadata=_about(TRAINING, "passes over the training pixels", metavar="N"))
     batch_size: int = field(default=64, metadata=_about(TRAINING, "patches per training step, at most", metavar="N"))
-    lr: float = field(
-        default=1e-3, metadata=_about(TRAINING, "highest learning rate of the one-cycle schedule", metavar="RATE")
+    recipe: str = field(
+        default="ours",
+        metadata=_about(
+            TRAINING,
+            "what the settings of training are that are not given: the same for all models, or for each model those "
+            "that its authors published",
+            choices=RECIPES,
+        ),
+    )
+    optimiser: str = field(
+        default="adamw",
+        metadata=_about(TRAINING, "optimiser; sgd with a momentum of 0.9", choices=OPTIMISERS, aliases=("optimizer",)),
+    )
+    schedule: str = field(
+        default="one_cycle",
+        metadata=_about(
+            TRAINING,
+            "learning rate over the steps: one cycle, constant, a half cosine down to 0, or times 0.9 after each tenth",
+            choices=SCHEDULES,
+        ),
+    )
+    lr: float = field(default=1e-3, metadata=_about(TRAINING, "highest learning rate", metavar="RATE"))
+    weight_decay: float = field(default=5e-3, metadata=_about(TRAINING, "weight decay", metavar="RATE"))
+    label_smoothing: float = field(
+        default=0.1,
+        metadata=_about(TRAINING, "fraction of a target that is spread over all classes", metavar="FRACTION"),
     )
     class_balancing: bool = field(
         default=False, metadata=_about(TRAINING, "weigh the classes inversely to their frequency")
@@ -235,7 +271,7 @@ class RunConfig:
         """Give the command line that repeats the run in so many processes, over several lines of a shell."""
         left_out = set()
         if self.sampling_mode not in WITH_FOLDS:
-            left_out |= {"folds", "fold"}
+            left_out |= {"folds", "fold", "buffer"}
         if self.sampling_mode != "spatial":
             left_out |= {"block_size"}
         if self.normalize == "none" and not self.pca:

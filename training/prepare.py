@@ -50,9 +50,10 @@ class Job:
 
     @property
     def uses_graphs(self) -> bool:
-        """Whether training steps are launched as CUDA graphs: on one GPU, unless augmentation draws its noise."""
+        """Whether training steps are launched as CUDA graphs: on one GPU, with AdamW and one cycle, without noise."""
         noise = self.augmentation.radiation or self.augmentation.mixture
-        return self.cube.is_cuda and self.ranks.world == 1 and not noise
+        usual = (self.recipe.optimiser, self.recipe.schedule) == ("adamw", "one_cycle")
+        return self.cube.is_cuda and self.ranks.world == 1 and usual and not noise
 
     def false_colour(self) -> np.ndarray:
         """Give the scene in false colour, (H, W, 3) uint8."""
@@ -157,7 +158,16 @@ def prepare(
     weights = None
     if config.class_balancing:
         weights = class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
-    recipe = engine.TrainConfig(config.epoch, lr=config.lr, precision=config.precision, class_weights=weights)
+    recipe = engine.TrainConfig(
+        config.epoch,
+        optimiser=config.optimiser,
+        schedule=config.schedule,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        precision=config.precision,
+        class_weights=weights,
+    )
     augmentation = Augmentation(config.flip_augmentation, config.radiation_augmentation, config.mixture_augmentation)
     return Job(config, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)
 

@@ -119,6 +119,8 @@ def settings(run: Run) -> dict:
         "model": model["name"],
         "patch_size": int(model["patch_size"]),
         "options": dict(model["options"]),
+        "optimiser": "adamw",  # of earlier versions, like the next
+        "schedule": "one_cycle",
         **recipe,
         "class_weights": recipe["class_weights"] is not None,  # their values follow from the training pixels
         "batch_size": protocol["batch_size"],

@@ -49,6 +49,8 @@ GROUPS = {
         "Epochs": "recipe.epochs",
         "Batch size": "batch_size",
         "Processes per batch": "processes",
+        "Optimiser": "recipe.optimiser",
+        "Schedule of the learning rate": "recipe.schedule",
         "Highest learning rate": "recipe.lr",
         "Weight decay": "recipe.weight_decay",
         "Label smoothing": "recipe.label_smoothing",
