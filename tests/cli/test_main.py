@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--dataset", "tiny", "--patch_size", "3", "--epoch", "2", "--visdom", "off", "--cuda", "-1"]
 SMALL = ["--dim", "8", "--d_inner", "8", "--d_state", "4"]
 RUN_FILES = {"audit.json", "maps.npz", "config.json", "log.jsonl", "metrics.json", "prediction.npy", "last.pt"}
-PICTURES = ("map", "map_labelled", "ground_truth", "errors", "confusion", "curves", "distance")
+PICTURES = ("map", "map_labelled", "ground_truth", "errors", "confusion", "curves", "distance", "calibration")
 RUN_FILES |= {"report.html"} | {f"{picture}.{kind}" for picture in PICTURES for kind in ("png", "pdf")}
 
 
