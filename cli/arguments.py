@@ -89,14 +89,29 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
         lists["model"] = [match_name(name, MODELS, "model") for name in lists["model"]]
     names = [each.name for each in fields(RunConfig) if each.name not in (*SWEPT, "model_options")]
     shared = {name: getattr(args, name) for name in names}
+    chosen = [dict(zip(SWEPT, each, strict=True)) for each in product(*lists.values())]
+    made = [RunConfig(**shared, **each, model_options=options) for each in chosen]
+    if mode is None:
+        made = [_as_published(config, given) for config in made]
+    if args.sampling_mode in WITH_FOLDS and args.buffer is None:
+        buffer = max(config.patch_size for config in made)
+        made = [replace(config, buffer=buffer) for config in made]
     configs = []
-    for chosen in product(*lists.values()):
-        config = RunConfig(**shared, **dict(zip(SWEPT, chosen, strict=True)), model_options=options)
+    for config in made:
         _check_split(config, given)
         if mode is None:
             _check_training(config, args.runs)
         configs += [replace(config, seed=seed) for seed in range(config.seed, config.seed + args.runs)]
     return configs
+
+
+def _as_published(config: RunConfig, given: dict) -> RunConfig:
+    """Set what was not given to what the model's authors have: patch and components, and with the recipe the rest."""
+    entry = MODELS[config.model]
+    settings = {"patch_size": entry.patch_size, "pca": entry.pca}
+    if config.recipe == "published":
+        settings |= entry.published
+    return replace(config, **{name: value for name, value in settings.items() if name not in given})
 
 
 def _check_split(config: RunConfig, given: dict) -> None:
@@ -111,9 +126,15 @@ def _check_split(config: RunConfig, given: dict) -> None:
     drawn = [name for name in SPLIT_FLAGS if name in given]
     if config.train_set is not None and drawn:
         raise InputError(f"--train_set and --test_set fix the split; leave out {_flags(drawn)}")
-    for name, modes in (("folds", WITH_FOLDS), ("fold", WITH_FOLDS), ("block_size", ("spatial",))):
+    used = {"folds": WITH_FOLDS, "fold": WITH_FOLDS, "buffer": WITH_FOLDS, "block_size": ("spatial",)}
+    for name, modes in used.items():
         if name in given and config.sampling_mode not in modes:
             raise InputError(f"--{name} is used with --sampling_mode {' or '.join(modes)}; give that or leave it out")
+    if config.buffer is not None and config.buffer < config.patch_size:
+        raise InputError(
+            f"--buffer must be at least the patch size, {config.patch_size}, so that training and test windows share "
+            f"no pixel, not {config.buffer}"
+        )
     if config.fold is not None and config.fold >= config.folds:
         raise InputError(
             f"--fold must lie between 0 and {config.folds - 1} (--folds {config.folds}), not {config.fold}"
@@ -128,6 +149,10 @@ def _check_training(config: RunConfig, n_runs: int) -> None:
     _check_least(Namespace(runs=n_runs), runs=1)
     if not 0 < config.lr < float("inf"):
         raise InputError(f"--lr must be a number above 0, not {config.lr:g}")
+    if not 0 <= config.weight_decay < float("inf"):
+        raise InputError(f"--weight_decay must be 0 or more, not {config.weight_decay:g}")
+    if not 0 <= config.label_smoothing < 1:
+        raise InputError(f"--label_smoothing must be at least 0 and below 1, not {config.label_smoothing:g}")
     if not 0 <= config.val_fraction < 1:
         raise InputError(f"--val_fraction must be at least 0 and below 1, not {config.val_fraction:g}")
     if config.eval_weights == "best" and not config.val_fraction:

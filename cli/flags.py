@@ -12,7 +12,7 @@ from training.config import GROUPS, RunConfig
 from utils import InputError
 
 TABLE_FORMATS = ("text", "csv", "markdown", "latex")
-SPLIT_FLAGS = ("sampling_mode", "training_sample", "folds", "fold", "block_size")
+SPLIT_FLAGS = ("sampling_mode", "training_sample", "folds", "fold", "block_size", "buffer")
 SCENE_AND_SPLIT = frozenset(("dataset", "folder", "train_set", "test_set", "patch_size", "seed", *SPLIT_FLAGS))
 PREPROCESSING = frozenset(("normalize", "fit_on", "pca"))
 
@@ -151,7 +151,9 @@ MANY_RUNS = {  # of a command that trains, not of one run
     },
 }
 SWEPT = tuple(each.name for each in fields(RunConfig) if each.metadata.get("swept"))
-MODEL_PARTS = tuple(each.name for each in fields(MiMOptions))
+OPTIONS = {each.name: each for model in MODELS.values() for each in fields(model.options)}  # by name
+OPTIONS |= {each.name: each for each in fields(MiMOptions)}  # whose help is the one to show
+MODEL_PARTS = tuple(OPTIONS)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -180,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, keywords in MANY_RUNS.items():
         _add(group, name, keywords)
     group = parser.add_argument_group("the model's parts (a model that lacks one says so)")
-    for option in fields(MiMOptions):
+    for option in OPTIONS.values():
         _add(group, option.name, _of_option(option))
     return parser
 

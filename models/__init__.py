@@ -31,7 +31,7 @@ class ModelEntry:
         module, class_name: of its class.
         options: the class of its settings, see `models.options`.
         patch_size, pca: of its paper, which runs take if they are not given.
-        smallest_patch: with which it can be made.
+        smallest_patch, fewest_bands: with which it can be made.
         published: settings of a run as its authors give them, by their names in `training.config.RunConfig`.
     """
 
@@ -41,6 +41,7 @@ class ModelEntry:
     patch_size: int = 7
     pca: int = 0
     smallest_patch: int = 1
+    fewest_bands: int = 1
     published: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -58,21 +59,27 @@ MODELS = {
     "Hu": ModelEntry("models.hu", "Hu", patch_size=1),
     "Mou": ModelEntry("models.mou", "Mou", patch_size=1),
     # convolutions
-    "Hamida": ModelEntry("models.hamida", "Hamida", patch_size=5, smallest_patch=5),
-    "HybridSN": ModelEntry("models.hybridsn", "HybridSN", HybridSNOptions, patch_size=25, pca=30, smallest_patch=9),
-    "SSRN": ModelEntry("models.ssrn", "SSRN", smallest_patch=3),
-    "DBDA": ModelEntry("models.dbda", "DBDA", DBDAOptions, patch_size=9),
-    "A2S2K": ModelEntry("models.a2s2k", "A2S2K", patch_size=9, smallest_patch=3),
+    "Hamida": ModelEntry("models.hamida", "Hamida", patch_size=5, smallest_patch=5, fewest_bands=3),
+    "HybridSN": ModelEntry(
+        "models.hybridsn", "HybridSN", HybridSNOptions, patch_size=25, pca=30, smallest_patch=9, fewest_bands=13
+    ),
+    "SSRN": ModelEntry("models.ssrn", "SSRN", smallest_patch=3, fewest_bands=7),
+    "DBDA": ModelEntry("models.dbda", "DBDA", DBDAOptions, patch_size=9, fewest_bands=7),
+    "A2S2K": ModelEntry("models.a2s2k", "A2S2K", patch_size=9, smallest_patch=3, fewest_bands=7),
     # transformers
     "SpectralFormer": ModelEntry("models.spectralformer", "SpectralFormer", DropoutOptions),
-    "SSFTT": ModelEntry("models.ssftt", "SSFTT", DropoutOptions, patch_size=13, pca=30, smallest_patch=5),
-    "morphFormer": ModelEntry("models.morphformer", "MorphFormer", DropoutOptions, patch_size=11),
+    "SSFTT": ModelEntry(
+        "models.ssftt", "SSFTT", DropoutOptions, patch_size=13, pca=30, smallest_patch=5, fewest_bands=3
+    ),
+    "morphFormer": ModelEntry("models.morphformer", "MorphFormer", DropoutOptions, patch_size=11, fewest_bands=9),
     "GAHT": ModelEntry("models.gaht", "GAHT"),
     # state spaces
     "Vim": ModelEntry("models.vim", "Vim", MambaOptions),
     "VMamba": ModelEntry("models.vmamba", "VMamba", MambaOptions),
     "S2Mamba": ModelEntry("models.s2mamba", "S2Mamba", MambaOptions),
-    "3DSS-Mamba": ModelEntry("models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5),
+    "3DSS-Mamba": ModelEntry(
+        "models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5, fewest_bands=3
+    ),
 }
 
 
@@ -91,6 +98,8 @@ def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **
     """
     settings = check_options(name, patch_size, **options)
     entry = MODELS[name]
+    if n_bands < entry.fewest_bands:
+        raise ValueError(f"{name} needs {entry.fewest_bands} bands or more, not {n_bands}; choose another model")
     return getattr(import_module(entry.module), entry.class_name)(n_bands, n_classes, patch_size, settings)
 
 

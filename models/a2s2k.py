@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, kernel: tuple[int, int, int], *, first: bool = False):
         super().__init__()
-        padding = tuple(side // 2 for side in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         start = [] if first else [nn.BatchNorm3d(WIDTH), nn.ReLU()]
         self.body = nn.Sequential(
             *start,
@@ -67,8 +67,6 @@ class A2S2K(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: ModelOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < SPECTRAL_KERNEL:
-            raise ValueError(f"A2S2K needs 7 bands or components, not {n_bands}; give --pca 7 or more, or another model")
         depth = (n_bands - SPECTRAL_KERNEL) // 2 + 1
         stride = (2, 1, 1)
         self.stem_alone = _normalised(nn.Conv3d(1, WIDTH, (SPECTRAL_KERNEL, 1, 1), stride=stride))

@@ -18,7 +18,9 @@ class SelfAttention(nn.Module):
     Source: Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
     """
 
-    def __init__(self, dim: int, heads: int, width: int, *, bias: bool, scale: float | None = None, dropout: float = 0.0):
+    def __init__(
+        self, dim: int, heads: int, width: int, *, bias: bool, scale: float | None = None, dropout: float = 0.0
+    ):
         super().__init__()
         self.heads, self.scale, self.dropout = heads, scale, dropout
         self.to_heads = nn.Linear(dim, 3 * width, bias=bias)

@@ -19,7 +19,7 @@ class DenseBranch(nn.Module):
 
     def __init__(self, kernel: tuple[int, int, int]):
         super().__init__()
-        padding = tuple(side // 2 for side in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.BatchNorm3d(width), nn.Mish(), nn.Conv3d(width, GROWTH, kernel, padding=padding))
             for width in range(STEM, WIDTH, GROWTH)
@@ -78,8 +78,6 @@ class DBDA(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < 7:
-            raise ValueError(f"DBDA needs 7 bands or components, not {n_bands}; give --pca 7 or more, or another model")
         depth = (n_bands - 7) // 2 + 1
         self.spectral = nn.Sequential(
             nn.Conv3d(1, STEM, (7, 1, 1), stride=(2, 1, 1)),

@@ -24,10 +24,6 @@ class DSSMamba(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: MambaOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < KERNEL[0]:
-            raise ValueError(
-                f"3DSS-Mamba needs 3 bands or components, not {n_bands}; give --pca 3 or more, or another model"
-            )
         self.stem = nn.Sequential(nn.Conv3d(1, DIM, KERNEL, bias=False), nn.BatchNorm3d(DIM), nn.SiLU())
         self.norm, self.layer = nn.LayerNorm(DIM), Mamba(DIM, options, 4)
         self.head = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, n_classes))

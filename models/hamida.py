@@ -17,7 +17,7 @@ class Hamida(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: ModelOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        layers = [  # channels in and out, kernel (bands, rows, columns), stride and padding along the bands
+        layers = [  # channels in and out, kernel, stride along the bands, padding along the bands
             (1, 20, (3, 3, 3), 1, 0),
             (20, 20, (3, 1, 1), 2, 1),
             (20, 35, (3, 3, 3), 1, 1),
@@ -25,11 +25,10 @@ class Hamida(PatchClassifier):
             (35, 35, (3, 1, 1), 1, 1),
             (35, 35, (2, 1, 1), 2, 1),
         ]
-        self.body = nn.Sequential()
-        length = n_bands
+        self.body, length = nn.Sequential(), n_bands
         for channels, channels_out, kernel, stride, padding in layers:
-            options_of = {"stride": (stride, 1, 1), "padding": (padding, 0, 0)}
-            self.body.extend([nn.Conv3d(channels, channels_out, kernel, **options_of), nn.ReLU()])
+            convolution = nn.Conv3d(channels, channels_out, kernel, stride=(stride, 1, 1), padding=(padding, 0, 0))
+            self.body.extend([convolution, nn.ReLU()])
             length = (length + 2 * padding - kernel[0]) // stride + 1
         self.head = nn.Linear(35 * length * (patch_size - 4) ** 2, n_classes)
 

@@ -21,8 +21,6 @@ class HybridSN(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < 13:
-            raise ValueError(f"HybridSN needs 13 bands or components, not {n_bands}; give --pca 13 or more, or another model")
         self.spectral = nn.Sequential()
         for channels, channels_out, depth in ((1, 8, 7), (8, 16, 5), (16, 32, 3)):
             self.spectral.extend([nn.Conv3d(channels, channels_out, (depth, 3, 3)), nn.ReLU()])

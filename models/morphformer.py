@@ -97,7 +97,7 @@ class MorphBlock(nn.Module):
 
 
 class MorphFormer(PatchClassifier):
-    """A 3-D convolution, a heterogeneous one, 32 tokens, two morphological blocks, and a linear layer on the class token.
+    """A 3-D and a heterogeneous convolution, 32 tokens, two morphological blocks, a linear layer on the class token.
 
     (The authors' code adds the positions to tokens that it does not use, and never calls its classifier; here both are
     as in the paper.)
@@ -112,10 +112,6 @@ class MorphFormer(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < 9:
-            raise ValueError(
-                f"morphFormer needs 9 bands or components, not {n_bands}; give --pca 9 or more, or another model"
-            )
         self.spectral = nn.Sequential(nn.Conv3d(1, 8, (9, 3, 3), padding=(0, 1, 1)), nn.BatchNorm3d(8), nn.ReLU())
         width = 8 * (n_bands - 8)
         groups = math.gcd(16 if width % 16 == 0 else 8, width)

@@ -45,8 +45,6 @@ class SSFTT(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < 3:
-            raise ValueError(f"SSFTT needs 3 bands or components, not {n_bands}; give --pca 3 or more, or another model")
         self.spectral = nn.Sequential(nn.Conv3d(1, 8, 3), nn.BatchNorm3d(8), nn.ReLU())
         self.spatial = nn.Sequential(nn.Conv2d(8 * (n_bands - 2), DIM, 3), nn.BatchNorm2d(DIM), nn.ReLU())
         self.tokens = GaussianTokens(TOKENS, DIM)

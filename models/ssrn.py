@@ -14,7 +14,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, kernel: tuple[int, int, int]):
         super().__init__()
-        padding = tuple(side // 2 for side in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.first, self.second = (
             nn.Sequential(nn.Conv3d(WIDTH, WIDTH, kernel, padding=padding), nn.BatchNorm3d(WIDTH)) for _ in range(2)
         )
@@ -35,8 +35,6 @@ class SSRN(PatchClassifier):
 
     def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: ModelOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
-        if n_bands < SPECTRAL_KERNEL:
-            raise ValueError(f"SSRN needs 7 bands or components, not {n_bands}; give --pca 7 or more, or another model")
         depth = (n_bands - SPECTRAL_KERNEL) // 2 + 1
         self.stem = _normalised(nn.Conv3d(1, WIDTH, (SPECTRAL_KERNEL, 1, 1), stride=(2, 1, 1)))
         self.spectral = nn.Sequential(*(ResidualBlock((SPECTRAL_KERNEL, 1, 1)) for _ in range(2)))

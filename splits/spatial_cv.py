@@ -18,6 +18,7 @@ from utils import InputError
 METHOD = "spatial cross-validation"
 FOLDS = 5  # by default
 FIELDS_METHOD = "whole fields"
+INTERVAL_PATCH = 7
 SIDES = (2, 3, 4, 6, 8, 12)  # block sides that are tried, in patch sizes
 FRACTION_UNITS = 2**26  # fractions are computed with as integers: the same on every machine
 
@@ -205,20 +206,20 @@ def choose_block_size(gt, n_folds: int, patch_size: int) -> int:
     return best
 
 
-def interval_blocks(split: Split, patch_size: int) -> tuple[np.ndarray, str]:
+def interval_blocks(split: Split) -> tuple[np.ndarray, str]:
     """Number the pieces of land whose pixels are right or wrong together, which a block bootstrap draws.
 
     Args:
         split: any.
-        patch_size: P, for the side of the blocks of splits other than spatial cross-validation.
     Returns:
         (H, W) int64, from 0, and what they are in words: the blocks of spatial cross-validation, and those that it
-        would have for other splits; whole regions if whole fields are held out.
+        would have at patch INTERVAL_PATCH for other splits, whatever the model's patch, so that models compare; whole
+        regions if whole fields are held out.
     """
     if split.method.startswith(FIELDS_METHOD):
         assert split.drawn_from is not None
         return find_regions(split.drawn_from), "regions"
-    side = split.block_size or choose_block_size(split.labelled, FOLDS, patch_size)
+    side = split.block_size or choose_block_size(split.labelled, FOLDS, INTERVAL_PATCH)
     return square_blocks(split.train.shape, side), f"blocks of {side} x {side} pixels"
 
 

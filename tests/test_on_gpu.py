@@ -46,7 +46,7 @@ def same(one: Path, two: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["MiM-v1", "MiM-v2", "MiM-v3", "CNN"])
 def test_a_run_repeats_to_the_bit_and_names_the_graphs(name, call):
     (_, once), (_, twice) = call("--model", name), call("--model", name)
     assert same(once[0], twice[0])
@@ -93,7 +93,7 @@ def test_augmentation_with_noise_trains_without_graphs(call):
         assert read_json(folder / "metrics.json")["protocol"]["machine"]["execution"].startswith("eager")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["MiM-v1", "MiM-v2", "MiM-v3", "CNN"])
 def test_a_mapped_scene_has_the_labels_of_the_cpu_but_for_ties(name, call, tmp_path):
     _, folders = call("--model", name)
     checkpoint, maps = folders[0] / "last.pt", {}

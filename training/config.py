@@ -136,7 +136,11 @@ class RunConfig:
     patch_size: int = field(
         default=7,
         metadata=_about(
-            TRAINING, "side of the window round a pixel, odd, or several for a sweep", metavar="P", swept=True
+            TRAINING,
+            "side of the window round a pixel, odd, or several for a sweep; some models have another default, see "
+            "docs/models.md",
+            metavar="P",
+            swept=True,
         ),
     )
     epoch: int = field(default=150, metadata=_about(TRAINING, "passes over the training pixels", metavar="N"))

@@ -204,7 +204,7 @@ def _schedule(config: engine.TrainConfig, n_steps: int) -> tuple[list[tuple[floa
         of the mean square.
     """
     optimiser = torch.optim.AdamW([torch.zeros(1)], lr=config.lr, weight_decay=config.weight_decay)
-    schedule = engine.one_cycle(optimiser, config, n_steps)
+    schedule = engine.make_schedule(optimiser, config, n_steps)
     group, rates, rows = optimiser.param_groups[0], [], []
     optimiser.step()
     for step in range(1, n_steps + 1):

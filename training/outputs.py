@@ -62,7 +62,7 @@ def write_outcome(
     tested = split.test > 0
     right = labels[tested] == split.test[tested]
     by_distance = accuracy_by_distance(right, distance_to(split.train)[tested])
-    blocks, land = interval_blocks(split, config.patch_size)
+    blocks, land = interval_blocks(split)
     predicted = labels[tested].astype(np.int64) - 1
     counts = block_counts(split.test[tested] - 1, predicted, blocks[tested], blocks.max() + 1, split.n_classes)
     patch = job.cube.new_zeros(1, job.model.n_bands, config.patch_size, config.patch_size)

@@ -122,7 +122,7 @@ def test_memory_beyond_the_results_stays_near_the_inputs():
     assert extra <= 4 * tensors[0].numel() * tensors[0].element_size()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "CNN"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("MiM")])
 def test_a_model_gives_the_same_on_the_gpu_and_the_cpu(name):
     torch.manual_seed(0)
     model = create_model(name, n_bands=20, n_classes=5, patch_size=7).eval()

@@ -204,7 +204,7 @@ def test_the_schedule_is_the_engines():
     config = engine.TrainConfig(5, lr=0.01, weight_decay=0.1)
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.AdamW([parameter], lr=config.lr, weight_decay=config.weight_decay)
-    schedule = engine.one_cycle(optimiser, config, 15)
+    schedule = engine.make_schedule(optimiser, config, 15)
     rates, table = cuda_graph._schedule(config, 15)
     for step in range(15):
         group = optimiser.param_groups[0]
