@@ -6,7 +6,7 @@ from itertools import product
 from urllib.parse import urlsplit
 
 from cli.flags import MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
-from models import MODELS, check_options
+from models import ALIASES, MODELS, check_options
 from splits.split import WITH_FOLDS
 from training.config import RunConfig
 from utils import InputError, match_name
@@ -86,7 +86,7 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
             if len(each) > 1:
                 raise InputError(f"--{mode} takes one --{name}, not {len(each)}")
     if mode is None:
-        lists["model"] = [match_name(name, MODELS, "model") for name in lists["model"]]
+        lists["model"] = [match_name(name, MODELS, "model", ALIASES) for name in lists["model"]]
     names = [each.name for each in fields(RunConfig) if each.name not in (*SWEPT, "model_options")]
     shared = {name: getattr(args, name) for name in names}
     chosen = [dict(zip(SWEPT, each, strict=True)) for each in product(*lists.values())]
@@ -111,7 +111,10 @@ def _as_published(config: RunConfig, given: dict) -> RunConfig:
     settings = {"patch_size": entry.patch_size, "pca": entry.pca}
     if config.recipe == "published":
         settings |= entry.published
-    return replace(config, **{name: value for name, value in settings.items() if name not in given})
+    settings = {name: value for name, value in settings.items() if name not in given}
+    if not entry.trained:
+        settings |= {"epoch": 0}
+    return replace(config, **settings)
 
 
 def _check_split(config: RunConfig, given: dict) -> None:
@@ -145,7 +148,12 @@ def _check_split(config: RunConfig, given: dict) -> None:
 
 def _check_training(config: RunConfig, n_runs: int) -> None:
     """Check model and recipe."""
-    _check_least(config, epoch=1, batch_size=1)
+    trained = MODELS[config.model].trained
+    _check_least(config, batch_size=1, **({"epoch": 1} if trained else {}))
+    if not trained:
+        unused = {"eval_weights": config.eval_weights == "best", "restore": config.restore is not None}
+        for flag in (name for name, given in unused.items() if given):
+            raise InputError(f"{config.model} is fitted at once and has no epochs and weights; leave out --{flag}")
     _check_least(Namespace(runs=n_runs), runs=1)
     if not 0 < config.lr < float("inf"):
         raise InputError(f"--lr must be a number above 0, not {config.lr:g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class ModelEntry:
         options: the class of its settings, see `models.options`.
         patch_size, pca: of its paper, which runs take if they are not given.
         smallest_patch, fewest_bands: with which it can be made.
+        trained: in epochs; else it is fitted at once, see `models.classical`.
+        looks_at: "spectra", or "location": rows and columns in place of the bands.
         published: settings of a run as its authors give them, by their names in `training.config.RunConfig`.
     """
 
@@ -42,6 +44,8 @@ class ModelEntry:
     pca: int = 0
     smallest_patch: int = 1
     fewest_bands: int = 1
+    trained: bool = True
+    looks_at: str = "spectra"
     published: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -50,12 +54,23 @@ class ModelEntry:
         return self.options()
 
 
+def _classical(class_name: str) -> ModelEntry:
+    return ModelEntry("models.classical", class_name, patch_size=1, trained=False)
+
+
 MODELS = {
     "MiM-v1": ModelEntry("models.mim_v1", "MiMv1", MiMOptions, smallest_patch=3),
     "MiM-v2": ModelEntry("models.mim_v2", "MiMv2", MiMv2Options, smallest_patch=3),
     "MiM-v3": ModelEntry("models.mim_v3", "MiMv3", MiMv3Options, smallest_patch=3),
     "CNN": ModelEntry("models.cnn", "CNN", CNNOptions),
-    # on spectra
+    # on spectra, fitted at once
+    "SVM": _classical("SVM"),
+    "SGD": _classical("SGD"),
+    "RF": _classical("RandomForest"),
+    "kNN": _classical("NearestNeighbours"),
+    "LR": _classical("LogisticRegression"),
+    "Location": replace(_classical("Location"), looks_at="location"),
+    # on spectra, trained
     "Hu": ModelEntry("models.hu", "Hu", patch_size=1),
     "Mou": ModelEntry("models.mou", "Mou", patch_size=1),
     # convolutions
@@ -81,6 +96,9 @@ MODELS = {
         "models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5, fewest_bands=3
     ),
 }
+
+
+ALIASES = {"roy": "HybridSN", "SVM_grid": "SVM", "nearest": "kNN"}  # names of DeepHyperX for the same models
 
 
 def create_model(name: str, *, n_bands: int, n_classes: int, patch_size: int, **options) -> PatchClassifier:

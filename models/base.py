@@ -46,6 +46,11 @@ class PatchClassifier(nn.Module):
         super().__init__()
         self.n_bands, self.n_classes, self.patch_size, self.options = n_bands, n_classes, patch_size, options
 
+    @property
+    def n_parameters(self) -> int | None:
+        """Number of parameters; None for a classifier that is not made of weights."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def embed(self, x: Tensor) -> Tensor:
         """Per-pixel part, (B, n_bands, H, W) to (B, C, H, W)."""
         return x

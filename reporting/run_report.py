@@ -28,7 +28,8 @@ def write_pictures_and_page(run: Run, command: str) -> None:
         maps.save_label_map(home / name, labels, run.class_names, run.palette, title, pixel_size, other_titles=titles)
     masks = [run.maps[name] for name in ("train", "validation", "test")]
     maps.save_errors(home / "errors", maps.error_map(prediction, *masks), f"{subject}: test pixels", pixel_size)
-    curves.save_curves(home / "curves", run.records, run.scale_names, subject)
+    if run.records:
+        curves.save_curves(home / "curves", run.records, run.scale_names, subject)
     curves.save_confusion(home / "confusion", np.array(run.metrics["confusion"]), run.class_names, subject)
     title = f"{subject}, patch {run.protocol['model']['patch_size']}"
     curves.save_accuracy_by_distance(home / "distance", run.metrics["accuracy_by_distance"], title)

@@ -10,7 +10,6 @@ from spectral.io import envi
 from tiny import TinyScene, large
 
 import main
-from models import MODELS
 from reporting.results import read_json
 from training import side_by_side
 from training.cuda_graph import GraphSteps

@@ -77,8 +77,8 @@ def write_outcome(
         **certainty,
         "n_train": split.n_train,
         "n_test": split.n_test,
-        "n_parameters": sum(p.numel() for p in job.model.parameters()),
-        "flops_per_patch": count_flops(job.model, patch),
+        "n_parameters": job.model.n_parameters,
+        "flops_per_patch": count_flops(job.model, patch) or None,
         "seconds": seconds,
         "protocol": job.protocol,
     }

@@ -10,7 +10,7 @@ import torch
 
 import engine
 from datasets import Scene
-from models import create_model
+from models import MODELS, create_model
 from models.base import PatchClassifier
 from patches import Augmentation, PatchLoader, check_patch_size, class_weights, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
@@ -137,7 +137,10 @@ def prepare(
     if config.border == "skip":
         split = skip_border(split, config.patch_size // 2)
     preprocessing, cube = _normalise(config, scene, split, device, {} if normalised is None else normalised)
-    sizes = {"n_bands": preprocessing.n_bands_out, "n_classes": split.n_classes, "patch_size": config.patch_size}
+    if MODELS[config.model].looks_at == "location":
+        cube = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).float()
+        cube = cube.to(device)
+    sizes = {"n_bands": cube.shape[2], "n_classes": split.n_classes, "patch_size": config.patch_size}
     try:
         check_patch_size(config.patch_size, height, width)
         model = create_model(config.model, **sizes, **config.model_options).to(device)

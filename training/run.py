@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import engine
 from certainty import conformal_threshold, fit_temperature, too_few_for_sets
 from mapping import map_scene, predict
 from metrics import Scores
+from models.classical import Classical
 from patches import labelled_pixels
 from reporting.live.monitor import Monitor
 from training.checkpoint import Checkpoint, model_facts
@@ -45,7 +46,9 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
     monitor = watch(job, folder, [] if state is None else state["history"]["records"])
     try:
         announce_run(job.ranks, folder)
+        began = time.perf_counter()
         history = yield from train(job, monitor, state, _saver(job, folder))
+        fitted = time.perf_counter()
         if config.eval_weights == "best":
             model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
             log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
@@ -62,7 +65,7 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
             progress=monitor.mapping,
             threshold=certainty.get("conformal", {}).get("threshold"),
         )
-        seconds = {"train": float(sum(record["seconds"] for record in history.records))}
+        seconds = {"train": float(sum(record["seconds"] for record in history.records) or fitted - began)}
         seconds["predict"] = time.perf_counter() - started
         monitor.result(labels, score(job, labels)[1])
     except KeyboardInterrupt as interrupt:
@@ -82,6 +85,8 @@ def train(
     generator = torch.Generator().manual_seed(job.config.seed)
     loader = job.loader(split.train, generator=generator, augment=job.augmentation)
     val_loader = None if split.validation is None else job.loader(split.validation)
+    if isinstance(model, Classical):
+        return _fitting(job, model, state, save)
     if job.uses_graphs:
         steps = GraphSteps(model, loader, job.recipe)
     else:
@@ -90,6 +95,23 @@ def train(
     every = SAVE_EVERY if job.uses_graphs else 0.0
     options = {"state": state, "save": save, "save_every": every, "steps": steps}
     return engine.training(model, loader, val_loader, job.recipe, monitor, **options)
+
+
+def _fitting(
+    job: Job, model: Classical, state: dict | None, save: Callable | None
+) -> Generator[None, None, engine.History]:
+    """Fit a classifier that has no epochs, or load it from `state`."""
+    if state is None:
+        pixels, targets = labelled_pixels(torch.from_numpy(job.split.train))
+        spectra = job.cube[pixels[:, 0], pixels[:, 1]]
+        model.fit(spectra, targets, job.config.seed)
+    else:
+        model.load_state_dict(state["weights"])
+    history = engine.History()
+    if save is not None:
+        save("last", {"weights": model.state_dict(), "history": asdict(history)})
+    yield
+    return history
 
 
 def _certainty(job: Job, folder: Path) -> dict:

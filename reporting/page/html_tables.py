@@ -12,9 +12,9 @@ from reporting.run_folder import Run
 NONE = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a value that is not defined
 
 
-def number(value: int) -> str:
-    """Write a whole number with commas between thousands."""
-    return f"{value:,}"
+def number(value: int | None) -> str:
+    """Write a whole number with commas between thousands; a dash if it is not defined."""
+    return NONE if value is None else f"{value:,}"
 
 
 def per_cent(fraction: float | None) -> str:

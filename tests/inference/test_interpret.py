@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import main
 from inference import interpret
-from models import MODELS, create_model
+from models import create_model
 from models.scan_order import cross_scan_orders
 from models.t_mamba import TMamba, as_modules
 from reporting.figures import network
