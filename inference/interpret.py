@@ -239,6 +239,8 @@ def draw_interpretation(run: Run, cube: np.ndarray, valid: np.ndarray | None, de
     """
     if fingerprint(cube) != run.protocol["fingerprints"]["cube"]:
         raise InputError(f"{run.folder}: the scene has changed since the run; name the folder with the run's scene")
+    if not run.records:
+        raise InputError(f"{run.folder}: {run.model} is fitted at once and has no layers to look into")
     model, preprocessing = Checkpoint.load(run.folder / f"{run.protocol['weights']}.pt").network(device)
     cube = preprocessing(cube, valid)
     pixels, targets = draw_pixels(run.maps["test"], N_PIXELS, np.random.default_rng(seed))
@@ -259,7 +261,7 @@ def draw_interpretation(run: Run, cube: np.ndarray, valid: np.ndarray | None, de
         paths = scan_paths(model.patch_size, scan_types)
         network.save_scan_orders(home / "scan_orders", paths, options.scan == "halves", where)
     else:
-        left_out["scan_orders"] = f"{run.model} does not scan"
+        left_out["scan_orders"] = f"{run.model} has no scan orders that end at the centre"
     if any(block.scan_weights is not None for block in blocks):
         network.save_scan_weights(home / "scan_weights", blocks, scan_types, where)
     else:

@@ -14,6 +14,7 @@ from datasets import load_scene
 from inference.bands import Bands, match_bands
 from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
 from mapping import Grid, label_type, map_blocks, predict_batch
+from models import MODELS
 from preprocessing import Preprocessing
 from reporting import results
 from reporting.figures import maps
@@ -123,6 +124,8 @@ def map_new_scene(
         InputError: a checkpoint, bands or sizes that do not fit.
     """
     checkpoint = Checkpoint.load(checkpoint_path)
+    if MODELS[checkpoint.model["name"]].looks_at == "location":
+        raise InputError(f"{checkpoint_path} holds places of training pixels, which say nothing about another scene")
     model, preprocessing = checkpoint.network(device)
     bands = match_bands(raster, preprocessing.n_bands_in, checkpoint.wavelengths, resample=resample)
     try:

@@ -26,7 +26,7 @@ class DSSMamba(PatchClassifier):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.stem = nn.Sequential(nn.Conv3d(1, DIM, KERNEL, bias=False), nn.BatchNorm3d(DIM), nn.SiLU())
         self.norm, self.layer = nn.LayerNorm(DIM), Mamba(DIM, options, 4)
-        self.head = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, n_classes))
+        self.norm_out, self.head = nn.LayerNorm(DIM), nn.Linear(DIM, n_classes)
         depth, side = n_bands - KERNEL[0] + 1, patch_size - KERNEL[1] + 1
         numbers = torch.arange(depth * side**2).view(depth, side**2)
         forwards = torch.stack([numbers.T.flatten(), numbers.flatten()])  # the bands of a pixel, the pixels of a band
@@ -35,4 +35,4 @@ class DSSMamba(PatchClassifier):
     def encode(self, embedded: Tensor) -> Tensor:
         tokens = rearrange(self.stem(embedded.unsqueeze(1)), "b c d h w -> b (d h w) c")
         tokens = tokens + self.layer(self.norm(tokens), self.orders)
-        return self.head(tokens).mean(1).unsqueeze(0)
+        return self.head(self.norm_out(tokens).mean(1)).unsqueeze(0)

@@ -273,14 +273,15 @@ def _marks(methods: dict[int, Method]) -> dict[int, str]:
 
 
 def _flops_unit(methods: tuple[Method, ...]) -> tuple[float, str]:
-    most = max(method.values("flops_per_patch").max() for method in methods)
+    most = max(np.nan_to_num(method.values("flops_per_patch")).max() for method in methods)  # NaN without weights
     return (1e9, "G") if most >= 1e10 else (1e6, "M")
 
 
 def _costs(method: Method, divisor: float) -> list[str]:
     """The cells of COSTS."""
     values = [method.values(name) for name in COSTS]
-    fixed = (f"{values[0].mean():,.0f}", f"{values[1].mean() / divisor:,.2f}")
+    means = ((values[0].mean(), ",.0f"), (values[1].mean() / divisor, ",.2f"))
+    fixed = ("-" if np.isnan(mean) else f"{mean:{digits}}" for mean, digits in means)
     return [*fixed, *(_spread(seconds, ",.1f") for seconds in values[2:])]
 
 
