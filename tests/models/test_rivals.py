@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,7 @@ SHAPES = {
     "3DSS-Mamba": [(32, 28, 7, 7), (1372, 128)] + [(64, 1372), (1372, 34)] * 4 + [(1372, 32), (16,)],
 }
 OWN = tuple(N_PARAMETERS)  # in another order than MODELS, which does not matter
+make: Any = create_model  # the types of their parts are their own
 every_rival = pytest.mark.parametrize("name", OWN)
 
 
@@ -86,7 +88,7 @@ def own(name):
     entry = MODELS[name]
     sizes = entry.pca or 200, entry.patch_size
     torch.manual_seed(0)
-    model = create_model(name, n_bands=sizes[0], n_classes=16, patch_size=sizes[1])
+    model = make(name, n_bands=sizes[0], n_classes=16, patch_size=sizes[1])
     return model, torch.randn(2, sizes[0], sizes[1], sizes[1])
 
 
@@ -96,7 +98,7 @@ def small(name, patch_size=None, n_bands=None, seed=0):
     n_bands = n_bands or max(entry.fewest_bands, 10)
     torch.manual_seed(seed)
     patch_size = patch_size or max(entry.smallest_patch, 3)
-    return create_model(name, n_bands=n_bands, n_classes=4, patch_size=patch_size), (n_bands, patch_size, patch_size)
+    return make(name, n_bands=n_bands, n_classes=4, patch_size=patch_size), (n_bands, patch_size, patch_size)
 
 
 def batch_for(shape, n, seed=0):
@@ -115,7 +117,7 @@ def test_the_number_of_parameters_is_known(name):
 
 def test_other_published_sizes():
     def count(name, **sizes):
-        return create_model(name, **{"n_bands": 200, "n_classes": 16, **sizes}).n_parameters
+        return make(name, **{"n_bands": 200, "n_classes": 16, **sizes}).n_parameters
 
     assert count("Hamida", patch_size=7) == 161_676
     assert count("SpectralFormer", patch_size=1) == 346_361
@@ -347,14 +349,14 @@ def test_the_2d_scan_against_a_loop():
 
 
 def test_the_scans_of_3dss_go_along_the_bands_of_a_pixel_and_along_the_pixels_of_a_band():
-    model = create_model("3DSS-Mamba", n_bands=5, n_classes=3, patch_size=7)  # tokens: 3 bands x 9 pixels
+    model = make("3DSS-Mamba", n_bands=5, n_classes=3, patch_size=7)  # tokens: 3 bands x 9 pixels
     spectral = [band * 9 + pixel for pixel in range(9) for band in range(3)]
     spatial = [band * 9 + pixel for band in range(3) for pixel in range(9)]
     assert model.orders.tolist() == [spectral, spatial, spectral[::-1], spatial[::-1]]
 
 
 def test_the_class_token_of_vim_is_in_the_middle_and_both_directions_are_scanned():
-    model = create_model("Vim", n_bands=5, n_classes=3, patch_size=3)
+    model = make("Vim", n_bands=5, n_classes=3, patch_size=3)
     assert model.orders.tolist() == [list(range(10)), list(range(9, -1, -1))]
     seen = []
     model.norms[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -366,7 +368,7 @@ def test_the_class_token_of_vim_is_in_the_middle_and_both_directions_are_scanned
 
 
 def test_the_tokens_of_spectralformer_hold_a_band_and_its_neighbours():
-    model = create_model("SpectralFormer", n_bands=4, n_classes=3, patch_size=3)
+    model = make("SpectralFormer", n_bands=4, n_classes=3, patch_size=3)
     seen = []
     model.embedding.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     patch = torch.randn(1, 4, 3, 3)
