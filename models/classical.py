@@ -32,7 +32,7 @@ class Classical(SpectrumClassifier):
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(0))
         self.fitted: Any = None
-        self.folds: Any = None  # for choosing settings; None if no class has two training pixels
+        self.folds: Any = None  # for choosing settings; None if fewer than two classes have two training pixels
 
     def estimator(self) -> Any:
         """Make the estimator."""
@@ -55,7 +55,7 @@ class Classical(SpectrumClassifier):
 
         self.spectra, self.labels, self.seed = spectra.detach().clone(), labels.clone(), torch.tensor(seed)
         x, y = spectra.cpu().numpy().astype(np.float64), labels.cpu().numpy()
-        n_folds = min(FOLDS, int(np.bincount(y).max()))
+        n_folds = min(FOLDS, int(np.sort(np.bincount(y, minlength=2))[-2]))  # then two classes or more are in each part
         self.folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed) if n_folds > 1 else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=ConvergenceWarning)

@@ -270,7 +270,8 @@ def test_tokens_are_means_of_the_pixels_weighted_by_a_softmax_over_them():
 
 def test_the_attentions_of_dbda_against_loops():
     torch.manual_seed(0)
-    position, channel, x = PositionAttention(), ChannelAttention(), torch.randn(1, 60, 5)
+    position: Any = PositionAttention()
+    channel, x = ChannelAttention(), torch.randn(1, 60, 5)
     for layer in (position, channel):
         nn.init.constant_(layer.scale, 0.7)
     query, key, value = (layer(x)[0].detach() for layer in (position.query, position.key, position.value))
@@ -286,11 +287,12 @@ def test_the_attentions_of_dbda_against_loops():
 
 def test_channel_weights_come_from_the_mean_of_a_channel_and_its_two_neighbours():
     torch.manual_seed(0)
-    layer, x = ChannelWeights(), torch.randn(2, 6, 3, 4, 5)
+    layer: Any = ChannelWeights()
+    x = torch.randn(2, 6, 3, 4, 5)
     kernel = layer.convolution.weight.flatten()
     for b, c in itertools.product(range(2), range(6)):
         near = [x[b, d].mean() if 0 <= d < 6 else torch.tensor(0.0) for d in (c - 1, c, c + 1)]
-        weight = sum(k * m for k, m in zip(kernel, near, strict=True)).sigmoid()
+        weight = (kernel * torch.stack(near)).sum().sigmoid()
         torch.testing.assert_close(layer(x)[b, c], weight * x[b, c])
 
 
@@ -312,7 +314,8 @@ def naive_s6(s6, sequence):
 @pytest.mark.parametrize("n_directions", [1, 2])
 def test_a_mamba_layer_against_a_loop(n_directions):
     torch.manual_seed(0)
-    layer, tokens = Mamba(4, MambaOptions(d_state=3), n_directions).double(), torch.randn(2, 6, 4, dtype=torch.float64)
+    layer: Any = Mamba(4, MambaOptions(d_state=3), n_directions).double()
+    tokens = torch.randn(2, 6, 4, dtype=torch.float64)
     orders = torch.stack([torch.arange(6), torch.tensor([4, 1, 5, 0, 3, 2])][:n_directions])
     joint = tokens @ layer.project_in.weight.T
     sequence, gate = joint[..., :8], joint[..., 8:]

@@ -1,0 +1,202 @@
+"""Every model from the command line: trained or fitted, mapped, resumed, compared; recipes, buffers and refusals."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from tiny import large, write_described
+
+import main
+from cli.arguments import parse
+from engine import OPTIMISERS, TrainConfig, make_schedule
+from models import MODELS
+from training.config import OPTIMISERS as NAMES
+from training.config import SCHEDULES, RunConfig
+from training.run import run as run_job
+from utils import InputError
+
+OTHERS = [name for name in MODELS if not name.startswith("MiM")]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a scene of three fields and six bands."""
+    home = tmp_path_factory.mktemp("rivals")
+    arrays = large()
+    arrays.cube = np.repeat(arrays.cube, 3, axis=2)  # 18 bands
+    write_described(home / "Fields", arrays)
+    return home
+
+
+def train(home, *more):
+    command = ["--dataset", "Fields", "--folder", home, "--cuda", -1, "--visdom", "off", "--output", home / "runs"]
+    return main.main([str(each) for each in (*command, *more)])
+
+
+def small(name):
+    """Flags with which a network is quick."""
+    entry = MODELS[name]
+    return ["--model", name, "--patch_size", max(entry.smallest_patch, 3 if entry.trained else 1), "--pca", 0]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_model_trains_maps_resumes_and_maps_a_file(home, name, tmp_path, monkeypatch):
+    output = tmp_path / "runs"
+    assert train(home, *small(name), "--epoch", 2, "--output", output) == 0
+    (folder,) = (output / name / "Fields").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    labels = np.load(folder / "prediction.npy")
+    assert labels.min() >= 1 and metrics["overall_accuracy"] > 0.2
+    assert len((folder / "log.jsonl").read_text().splitlines()) == (2 if MODELS[name].trained else 0)
+    assert {"report.html", "map.png", "last.pt"} <= {path.name for path in folder.iterdir()}
+    # interrupted after one epoch, or after fitting, and resumed
+    calls = []
+
+    def stopping(job, *arguments, **options):
+        for step in run_job(job, *arguments, **options):
+            calls.append(step)
+            if (folder_of(tmp_path / "again") / "last.pt").exists():
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr("training.sweep.run", stopping)
+    assert train(home, *small(name), "--epoch", 2, "--output", tmp_path / "again") == 130
+    monkeypatch.undo()
+    again = folder_of(tmp_path / "again")
+    assert main.main(["--resume", str(again), "--visdom", "off"]) == 0
+    assert np.array_equal(np.load(again / "prediction.npy"), labels)
+    # a file
+    command = [
+        "--predict",
+        home / "Fields" / "cube.npy",
+        "--restore",
+        folder / "last.pt",
+        "--output",
+        tmp_path / "maps",
+    ]
+    code = main.main([*map(str, command), "--cuda", "-1", "--probabilities"])
+    if name == "Location":
+        assert code == 2
+        return
+    assert code == 0
+    (mapped,) = (tmp_path / "maps" / "predict" / "cube").iterdir()
+    assert np.array_equal(np.load(mapped / "prediction.npy"), labels)
+
+
+def folder_of(output):
+    return next(output.glob("*/Fields/*"), output)
+
+
+def test_models_of_all_kinds_end_in_one_table(home, tmp_path, capsys):
+    kinds = ("SVM", "hu", "CNN", "Location")
+    assert train(home, "--model", *kinds, "--epoch", 1, "--runs", 2, "--output", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("SVM", "Hu", "CNN", "Location")) and "nan" not in said
+    (folder,) = (tmp_path / "Location" / "Fields").glob("*seed0")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["overall_accuracy"] == metrics["protocol"]["audit"]["location_accuracy"]
+    assert metrics["n_parameters"] is None and metrics["flops_per_patch"] is None
+
+
+def configs(*flags):
+    return parse(["--dataset", "Simulated", *flags]).configs
+
+
+def test_a_model_takes_patch_and_components_of_its_paper_unless_they_are_given():
+    found = configs("--model", "SSFTT", "CNN", "SVM")
+    assert [(each.patch_size, each.pca, each.epoch) for each in found] == [(13, 30, 150), (7, 0, 150), (1, 0, 0)]
+    found = configs("--model", "SSFTT", "--patch_size", "9", "--pca", "0", "--epoch", "3")
+    assert [(each.patch_size, each.pca, each.epoch) for each in found] == [(9, 0, 3)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_published_recipe_names_settings_of_a_run_and_flags_win(name):
+    published = MODELS[name].published
+    assert {*published} <= {each.name for each in fields(RunConfig)}
+    (found,) = configs("--model", name, "--recipe", "published")
+    assert {key: getattr(found, key) for key in published} == {**published}
+    (ours,) = configs("--model", name)
+    usual = RunConfig(dataset="Simulated")
+    assert (ours.optimiser, ours.lr, ours.batch_size) == (usual.optimiser, usual.lr, usual.batch_size)
+    (given,) = configs("--model", name, "--recipe", "published", "--lr", "0.5", "--batch_size", "9")
+    assert (given.lr, given.batch_size) == (0.5, 9)
+
+
+def test_the_buffer_is_the_largest_patch_of_the_command_or_what_is_given():
+    found = configs("--model", "SSFTT", "CNN", "--sampling_mode", "spatial")
+    assert [each.buffer for each in found] == [13, 13]
+    assert [each.buffer for each in configs("--model", "CNN", "--sampling_mode", "fields", "--buffer", "15")] == [15]
+    assert configs("--model", "CNN")[0].buffer is None
+    with pytest.raises(InputError, match="--buffer must be at least the patch size, 7, so that training and test"):
+        configs("--model", "CNN", "--sampling_mode", "spatial", "--buffer", "5")
+    with pytest.raises(InputError, match="--buffer is used with --sampling_mode spatial or fields"):
+        configs("--model", "CNN", "--buffer", "9")
+
+
+def test_models_with_other_patches_are_tested_on_the_same_pixels(home, tmp_path):
+    flags = ("--sampling_mode", "spatial", "--folds", 2, "--block_size", 5, "--buffer", 3)
+    assert train(home, "--model", "CNN", "SVM", "--patch_size", 3, *flags, "--epoch", 1, "--output", tmp_path) == 0
+    splits = {
+        json.loads(path.read_text())["protocol"]["fingerprints"]["split"] for path in tmp_path.glob("*/*/*/m*.json")
+    }
+    assert len(splits) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--eval_weights", "best", "--val_fraction", "0.1"], "SVM is fitted at once and has no epochs and weights"),
+        (["--restore", "last.pt"], "SVM is fitted at once and has no epochs and weights; leave out --restore"),
+        (["--weight_decay", "-1"], "--weight_decay must be 0 or more, not -1"),
+        (["--label_smoothing", "1"], "--label_smoothing must be at least 0 and below 1, not 1"),
+    ],
+)
+def test_what_does_not_fit_a_model_is_refused(flags, message):
+    with pytest.raises(InputError, match=message):
+        configs("--model", "SVM", *flags)
+
+
+def test_the_command_line_knows_the_optimisers_and_schedules_of_the_engine():
+    assert set(NAMES) == set(OPTIMISERS)
+    assert {*SCHEDULES} == {"one_cycle", "constant", "cosine", "step"}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_optimiser_goes_downhill_on_every_schedule(optimiser, schedule):
+    import torch
+
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    config = TrainConfig(1, optimiser=optimiser, schedule=schedule, lr=0.05)
+    steps = OPTIMISERS[optimiser]([weight], lr=config.lr, weight_decay=0.0)
+    rates = make_schedule(steps, config, 40)
+    seen = []
+    for _ in range(40):
+        steps.zero_grad()
+        (weight**2).sum().backward()
+        steps.step()
+        seen.append(steps.param_groups[0]["lr"])
+        rates.step()
+    assert weight.abs().item() < 1
+    expected = {
+        "constant": [0.05] * 40,
+        "step": [0.05 * 0.9 ** (i // 4) for i in range(40)],
+        "cosine": [0.025 * (1 + np.cos(np.pi * i / 40)) for i in range(40)],
+    }
+    if schedule in expected:
+        np.testing.assert_allclose(seen, expected[schedule], rtol=1e-6)
+    else:
+        assert max(seen) == pytest.approx(0.05) and seen[0] < 0.01 and seen[-1] < 0.001
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "rmsprop"])
+def test_a_run_uses_the_optimiser_and_says_so(home, optimiser, tmp_path):
+    flags = ("--optimizer", optimiser, "--schedule", "constant", "--weight_decay", 0, "--label_smoothing", 0)
+    assert train(home, "--model", "CNN", "--patch_size", 3, "--epoch", 2, *flags, "--output", tmp_path) == 0
+    (path,) = tmp_path.glob("*/*/*/metrics.json")
+    recipe = json.loads(path.read_text())["protocol"]["recipe"]
+    assert (recipe["optimiser"], recipe["schedule"]) == (optimiser, "constant")
+    assert (recipe["weight_decay"], recipe["label_smoothing"]) == (0, 0)
+    records = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
+    assert [record["lr"] for record in records] == [0.001, 0.001]
