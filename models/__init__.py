@@ -8,15 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from models.options import (
+    ChenOptions,
     CNNOptions,
     DBDAOptions,
     DropoutOptions,
+    HeOptions,
     HybridSNOptions,
+    LeeOptions,
     MambaOptions,
     MiMOptions,
     MiMv2Options,
     MiMv3Options,
     ModelOptions,
+    NNOptions,
+    SharmaOptions,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +78,8 @@ MODELS = {
     # on spectra, trained
     "Hu": ModelEntry("models.hu", "Hu", patch_size=1),
     "Mou": ModelEntry("models.mou", "Mou", patch_size=1),
+    "NN": ModelEntry("models.nn", "NN", NNOptions, patch_size=1),
+    "Boulch": ModelEntry("models.boulch", "Boulch", patch_size=1, fewest_bands=2),
     # convolutions
     "Hamida": ModelEntry("models.hamida", "Hamida", patch_size=5, smallest_patch=5, fewest_bands=3),
     "HybridSN": ModelEntry(
@@ -81,6 +88,13 @@ MODELS = {
     "SSRN": ModelEntry("models.ssrn", "SSRN", smallest_patch=3, fewest_bands=7),
     "DBDA": ModelEntry("models.dbda", "DBDA", DBDAOptions, patch_size=9, fewest_bands=7),
     "A2S2K": ModelEntry("models.a2s2k", "A2S2K", patch_size=9, smallest_patch=3, fewest_bands=7),
+    "Lee": ModelEntry("models.lee", "Lee", LeeOptions, patch_size=5, smallest_patch=3),
+    "Chen": ModelEntry("models.chen", "Chen", ChenOptions, patch_size=27, smallest_patch=25, fewest_bands=94),
+    "Li": ModelEntry("models.li", "Li", patch_size=5, smallest_patch=5, fewest_bands=5),
+    "He": ModelEntry("models.he", "He", HeOptions, smallest_patch=5, fewest_bands=17),
+    "Luo": ModelEntry("models.luo", "Luo", patch_size=3, smallest_patch=3, fewest_bands=42),
+    "Sharma": ModelEntry("models.sharma", "Sharma", SharmaOptions, patch_size=65, smallest_patch=63),
+    "Liu": ModelEntry("models.liu", "Liu", patch_size=9, smallest_patch=5),
     # transformers
     "SpectralFormer": ModelEntry("models.spectralformer", "SpectralFormer", DropoutOptions),
     "SSFTT": ModelEntry(

@@ -32,8 +32,10 @@ class Morphology(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, channels_out, H, W)."""
-        windows = F.unfold(self.sign * x, self.kernel, padding=self.kernel // 2)  # (B, channels k k, H W)
-        largest = (self.weight.unsqueeze(-1) + windows.unsqueeze(1)).amax(2)
+        windows = F.unfold(self.sign * x, self.kernel, padding=self.kernel // 2).transpose(1, 2).contiguous()
+        largest = torch.stack(
+            [(windows + weight).max(2).values for weight in self.weight], 1
+        )  # one by one: less memory
         return (self.sign * largest).unflatten(2, x.shape[2:])
 
 

@@ -60,6 +60,41 @@ class DBDAOptions(DropoutOptions):
 
 
 @dataclass(frozen=True)
+class NNOptions(DropoutOptions):
+    """Settings of NN."""
+
+    dropout: float = _option(0.0, "rate after each hidden layer", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class LeeOptions(DropoutOptions):
+    """Settings of Lee."""
+
+    dropout: float = _option(0.5, "rate before the last two layers", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class ChenOptions(DropoutOptions):
+    """Settings of Chen."""
+
+    dropout: float = _option(0.5, "rate after each convolution", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class HeOptions(DropoutOptions):
+    """Settings of He."""
+
+    dropout: float = _option(0.6, "rate before the linear layer", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class SharmaOptions(DropoutOptions):
+    """Settings of Sharma."""
+
+    dropout: float = _option(0.5, "rate after the hidden layer", least=0, below=1)
+
+
+@dataclass(frozen=True)
 class MambaOptions(ModelOptions):
     """Settings of the rivals with a selective scan."""
 

@@ -33,6 +33,15 @@ N_PARAMETERS = {
     "SpectralFormer": 355_577,
     "SSFTT": 153_224,
     "morphFormer": 277_552,
+    "NN": 17_227_792,
+    "Boulch": 6_067,
+    "Lee": 390_288,
+    "Chen": 1_119_856,
+    "Li": 115_248,
+    "He": 269_024,
+    "Luo": 103_846_618,
+    "Sharma": 2_635_312,
+    "Liu": 155_776,
     "GAHT": 972_624,  # with the groups that it has for Salinas
     "Vim": 180_304,
     "VMamba": 181_840,
@@ -57,6 +66,15 @@ SHAPES = {
     + [(128, 1, 9, 9), (24, 1, 7, 7)]
     + [(24, 1, 7, 7), (24, 1, 7, 7), (1, 24)] * 2
     + [(16,)],
+    "NN": [(2048,), (4096,), (2048,), (16,)],
+    "Boulch": [(32, 200), (16, 100), (16, 50), (16, 25), (16, 12), (16, 6), (16, 3), (3, 1), (16,)],
+    "Lee": [(128, 1, 1)] * 9 + [(16, 1, 1)],
+    "Chen": [(32, 169, 24, 24), (32, 138, 9, 9), (32, 107, 1, 1), (16,)],
+    "Li": [(16, 196, 3, 3), (32, 196, 1, 1), (16,)],
+    "He": [(16, 64, 5, 5)] * 9 + [(16, 62, 4, 4), (16,)],
+    "Luo": [(90, 20, 1, 1), (64, 88, 18), (1024,), (16,)],
+    "Sharma": [(96, 30, 30), (256, 7, 7), (512, 1, 1), (1024,), (16,)],
+    "Liu": [(80, 7, 7), (16,)],
     "SpectralFormer": [(200, 64)]
     + [(201, 192), (201, 64), (201, 8), (201, 64)] * 2
     + [(201, 64, 1), (201, 192), (201, 64), (201, 8), (201, 64)] * 3
@@ -80,6 +98,8 @@ SHAPES = {
 }
 OWN = tuple(N_PARAMETERS)  # in another order than MODELS, which does not matter
 make: Any = create_model  # the types of their parts are their own
+SPECTRAL = ("Hu", "Mou", "NN", "Boulch")
+CUT = ("Lee", "Chen", "Liu", "Sharma")  # see the middle alone, or lose the last rows to pooling
 every_rival = pytest.mark.parametrize("name", OWN)
 
 
@@ -195,7 +215,7 @@ def test_a_scene_may_be_embedded_once_and_cropped(name):
         torch.testing.assert_close(crop, model.forward_scales(scene[:, :, 1 : side + 1, 3 : side + 3]))
 
 
-@pytest.mark.parametrize("name", ["Hu", "Mou"])
+@pytest.mark.parametrize("name", SPECTRAL)
 def test_networks_on_spectra_see_the_centre_alone(name):
     model, shape = small(name, 5)
     batch = batch_for(shape, 3).requires_grad_()
@@ -205,7 +225,7 @@ def test_networks_on_spectra_see_the_centre_alone(name):
     assert seen.nonzero().tolist() == [[2, 2]]
 
 
-@pytest.mark.parametrize("name", [n for n in OWN if n not in ("Hu", "Mou")])
+@pytest.mark.parametrize("name", [n for n in OWN if n not in (*SPECTRAL, *CUT)])
 def test_the_other_networks_see_the_whole_patch(name):
     model, shape = small(name, max(MODELS[name].smallest_patch, 5))
     for parameter in model.parameters():  # scales and tokens that start at 0 hide what comes after them
