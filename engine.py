@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,16 +14,9 @@ from torch import Tensor, nn
 
 from metrics import confusion_matrix, scores
 from patches import PatchLoader
+from recipe import OPTIMISERS, TrainConfig, make_schedule
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-OPTIMISERS = {
-    "adamw": partial(torch.optim.AdamW, fused=True),
-    "adam": partial(torch.optim.Adam, fused=True),
-    "sgd": partial(torch.optim.SGD, momentum=0.9),
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "adadelta": torch.optim.Adadelta,
-}
 
 Result = TypeVar("Result")
 
@@ -43,33 +35,6 @@ class Network(Protocol):
     def eval(self) -> nn.Module: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Hold the settings of the training recipe.
-
-    Attributes:
-        epochs: passes over the training pixels.
-        optimiser: a key of OPTIMISERS.
-        schedule: of the learning rate, see `make_schedule`.
-        lr: highest learning rate.
-        weight_decay: of the optimiser.
-        label_smoothing: fraction of a target spread evenly over the classes, in [0, 1).
-        max_norm: gradients are clipped to this norm.
-        precision: a key of PRECISIONS; the scan itself stays in float32.
-        class_weights: (K,) weights of the classes in the loss, or None.
-    """
-
-    epochs: int
-    optimiser: str = "adamw"
-    schedule: str = "one_cycle"
-    lr: float = 1e-3
-    weight_decay: float = 5e-3
-    label_smoothing: float = 0.1
-    max_norm: float = 1.0
-    precision: str = "float32"
-    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -169,7 +134,7 @@ class Steps:
     def _step(self, patches, targets) -> tuple[Tensor, Tensor]:
         """Take one step; gives the losses of the scales and the number of hits, which stay on the device."""
         patches, own_targets = self.parallel.part(patches, targets)
-        fraction = _weight(own_targets, self.weights) / _weight(targets, self.weights)  # of the batch's loss
+        fraction = self._weight(own_targets) / self._weight(targets)  # of the batch's loss
         self.optimiser.zero_grad(set_to_none=True)
         with autocast(patches.device, self.config.precision):
             logits = self.parallel.forward_scales(patches).float()  # (S, B, K)
@@ -183,6 +148,10 @@ class Steps:
         self.schedule.step()
         hits = (self.model.class_probabilities(logits.detach()).argmax(-1) == own_targets).sum()
         return scale_losses.detach(), hits
+
+    def _weight(self, targets: Tensor) -> Tensor | int:
+        """Return the weight of some targets in the loss of their batch."""
+        return len(targets) if self.weights is None else self.weights[targets].sum()
 
 
 def epoch_record(loss_sum: Tensor, hits: Tensor, n: int) -> dict:
@@ -276,11 +245,6 @@ def training(
     return history
 
 
-def _weight(targets: Tensor, weights: Tensor | None) -> Tensor | int:
-    """Return the weight of some targets in the loss of their batch."""
-    return len(targets) if weights is None else weights[targets].sum()
-
-
 @torch.no_grad()
 def evaluate(model: Network, loader: PatchLoader, *, precision: str = "float32") -> np.ndarray:
     """Compute the confusion matrix (K, K) of a model over labelled patches; the model's modes are kept."""
@@ -291,23 +255,6 @@ def evaluate(model: Network, loader: PatchLoader, *, precision: str = "float32")
                 predictions.append(model(patches).argmax(-1))
             targets.append(batch_targets)
     return confusion_matrix(torch.cat(targets).cpu().numpy(), torch.cat(predictions).cpu().numpy(), model.n_classes)
-
-
-def make_schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int):
-    """Return the schedule of the learning rate over so many steps.
-
-    "one_cycle" is that of Smith and Topin (arXiv 1708.07120), and changes the momentum too, if the optimiser has one;
-    "constant"; "cosine" falls to 0 along half a cosine; "step" is multiplied by 0.9 after each tenth of the steps.
-    """
-    schedules = torch.optim.lr_scheduler
-    if config.schedule == "one_cycle" and steps > 1:
-        momentum = any(name in optimiser.param_groups[0] for name in ("momentum", "betas"))
-        return schedules.OneCycleLR(optimiser, config.lr, total_steps=steps, cycle_momentum=momentum)
-    if config.schedule == "cosine":
-        return schedules.CosineAnnealingLR(optimiser, steps)
-    if config.schedule == "step":
-        return schedules.StepLR(optimiser, max(1, steps // 10), 0.9)
-    return schedules.ConstantLR(optimiser, factor=1.0)  # the only point of a cycle is its last, with a rate of nearly 0
 
 
 @contextlib.contextmanager

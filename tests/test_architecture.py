@@ -19,7 +19,7 @@ LAYERS = (
     ("splits",),
     ("datasets", "mapping"),
     ("scenes", "engine", "reporting", "models"),
-    ("preprocessing", "patches", "metrics", "certainty", "selective_scan"),
+    ("preprocessing", "patches", "metrics", "certainty", "recipe", "selective_scan"),
     ("utils",),
 )
 IMPORTS = {
@@ -55,13 +55,14 @@ IMPORTS = {
     "datasets": {"scenes", "utils"},
     "mapping": {"certainty", "engine", "models", "patches"},
     "scenes": {"utils"},
-    "engine": {"metrics", "patches"},
+    "engine": {"metrics", "patches", "recipe"},
     "reporting": {"metrics", "utils"},
     "models": {"selective_scan"},
     "preprocessing": {"utils"},
     "patches": set(),
     "metrics": set(),
     "certainty": set(),
+    "recipe": set(),
     "selective_scan": set(),
     "utils": set(),
 }

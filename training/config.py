@@ -12,7 +12,7 @@ from utils import InputError, start_command
 
 SCENE, TRAINING, RUNNING = GROUPS = ("scene, split and normalisation", "training", "running")
 PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyTorch; the next two likewise
-OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta")
+OPTIMISERS = ("adamw", "adam", "sgd", "sgd_momentum", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("one_cycle", "constant", "cosine", "step")
 RECIPES = ("ours", "published")
 RENAMED = {"weights": "eval_weights"}  # names in the config.json of version 0.1
@@ -156,7 +156,9 @@ class RunConfig:
     )
     optimiser: str = field(
         default="adamw",
-        metadata=_about(TRAINING, "optimiser; sgd with a momentum of 0.9", choices=OPTIMISERS, aliases=("optimizer",)),
+        metadata=_about(
+            TRAINING, "optimiser; sgd_momentum has a momentum of 0.9", choices=OPTIMISERS, aliases=("optimizer",)
+        ),
     )
     schedule: str = field(
         default="one_cycle",

@@ -24,8 +24,14 @@ Work = Generator[Any, None, Any]
 
 def most_at_a_time(configs: list[RunConfig], device: torch.device, *, shared: bool) -> int:
     """Return how many runs of a command may be trained at a time; those that `Job.uses_graphs` are independent."""
-    noise = any(config.radiation_augmentation or config.mixture_augmentation for config in configs)
-    return 1 if device.type != "cuda" or shared or noise else min(MOST, len(configs))
+    alone = any(
+        config.radiation_augmentation
+        or config.mixture_augmentation
+        or (config.optimiser, config.schedule) != ("adamw", "one_cycle")
+        or not config.epoch  # fitted at once, on the CPU
+        for config in configs
+    )
+    return 1 if device.type != "cuda" or shared or alone else min(MOST, len(configs))
 
 
 def in_turn(works: Iterable[tuple[int, Work]], device: torch.device, most: int) -> Iterator[tuple[int, Any]]:

@@ -9,8 +9,8 @@ from tiny import large, write_described
 
 import main
 from cli.arguments import parse
-from engine import OPTIMISERS, TrainConfig, make_schedule
 from models import MODELS
+from recipe import OPTIMISERS, TrainConfig, make_schedule
 from training.config import OPTIMISERS as NAMES
 from training.config import SCHEDULES, RunConfig
 from training.run import run as run_job
@@ -121,6 +121,8 @@ def test_the_published_recipe_names_settings_of_a_run_and_flags_win(name):
     assert {*published} <= {each.name for each in fields(RunConfig)}
     (found,) = configs("--model", name, "--recipe", "published")
     assert {key: getattr(found, key) for key in published} == {**published}
+    if MODELS[name].trained and published:
+        assert found.epoch == published["epoch"] and (found.label_smoothing, found.flip_augmentation) == (0, False)
     (ours,) = configs("--model", name)
     usual = RunConfig(dataset="Simulated")
     assert (ours.optimiser, ours.lr, ours.batch_size) == (usual.optimiser, usual.lr, usual.batch_size)
