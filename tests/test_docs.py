@@ -317,3 +317,9 @@ def test_the_lock_has_a_version_that_fits_every_requirement():
 
 if __name__ == "__main__":
     FLAGS_PAGE.write_text(_flags_page(), encoding="utf-8")
+
+
+def test_the_tables_of_results_are_those_of_the_kept_runs():
+    from benchmarks.science import PAGE, page
+
+    assert "made from fixed_ours.json" in page() and page() == PAGE.read_text(encoding="utf-8")

@@ -115,18 +115,21 @@ def settings(run: Run) -> dict:
     """Return the settings that make a method: all that may differ between comparable scores."""
     protocol = run.protocol
     model, recipe = protocol["model"], protocol["recipe"]
-    return {
-        "model": model["name"],
-        "patch_size": int(model["patch_size"]),
-        "options": dict(model["options"]),
+    training = {
         "optimiser": "adamw",  # of earlier versions, like the next
         "schedule": "one_cycle",
         **recipe,
         "class_weights": recipe["class_weights"] is not None,  # their values follow from the training pixels
         "batch_size": protocol["batch_size"],
+        **protocol["augmentation"],
+    }
+    return {
+        "model": model["name"],
+        "patch_size": int(model["patch_size"]),
+        "options": dict(model["options"]),
+        **(training if recipe["epochs"] else {}),  # a classifier that is fitted at once uses none of these
         "normalize": protocol["normalize"],
         "pca": protocol["pca"],
-        **protocol["augmentation"],
         "test_stride": protocol.get("test_stride", 1),  # changes the seconds, and no score
     }
 
@@ -188,7 +191,7 @@ def labels(all_settings: list[dict]) -> list[str]:
                     of = [each for each in peers if option != "scales" or each["patch_size"] == mine["patch_size"]]
                     if any(each["options"].get(option) != part for each in of):
                         words.append(_words(option, part))
-            elif name != "model" and any(each.get(name) != value for each in all_settings):
+            elif name != "model" and any(name in each and each[name] != value for each in all_settings):
                 words.append(_words(name, value))
         names.append(", ".join(filter(None, words)))
     return names

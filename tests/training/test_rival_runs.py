@@ -97,7 +97,7 @@ def test_models_of_all_kinds_end_in_one_table(home, tmp_path, capsys):
     kinds = ("SVM", "hu", "CNN", "Location")
     assert train(home, "--model", *kinds, "--epoch", 1, "--runs", 2, "--output", tmp_path) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("SVM", "Hu", "CNN", "Location")) and "nan" not in said
+    assert all(name in said for name in ("SVM", "Hu", "CNN", "Location")) and "nan" not in said and "epoch" not in said
     (folder,) = (tmp_path / "Location" / "Fields").glob("*seed0")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["overall_accuracy"] == metrics["protocol"]["audit"]["location_accuracy"]

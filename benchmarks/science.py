@@ -1,0 +1,80 @@
+"""Keep the results of finished runs as JSON with their protocols, and put them as tables into docs/results.md.
+
+`python -m benchmarks.science TABLE FOLDER` reads all runs below a folder into benchmarks/results/science/TABLE.json and
+writes the tables again; without arguments only the tables are written.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from models import MODELS
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "science", ROOT / "docs" / "results.md"
+SCORES = ("overall_accuracy", "average_accuracy", "kappa")
+KEPT = (*SCORES, "class_names", "class_recall", "n_train", "n_test", "n_parameters", "flops_per_patch", "seconds")
+
+
+def collect(table: str, folder: Path) -> None:
+    """Write the scores, costs and protocol of every finished run below a folder into the table's JSON file."""
+    runs = []
+    for path in sorted(folder.glob("*/*/*/metrics.json")):
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        runs.append({name: metrics[name] for name in KEPT} | {"protocol": metrics["protocol"]})
+    if not runs:
+        sys.exit(f"{folder} holds no finished run; train some, or name another folder")
+    runs.sort(key=lambda run: (list(MODELS).index(run["protocol"]["model"]["name"]), run["protocol"]["seed"]))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{table}.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+
+
+def markdown(table: str) -> str:
+    """Make the table of a JSON file: a row for each model, with mean and standard deviation over its runs."""
+    runs = json.loads((RESULTS / f"{table}.json").read_text(encoding="utf-8"))
+    lines = [
+        "| model | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs | training s | map s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(run["protocol"]["model"]["name"] for run in runs):
+        own = [run for run in runs if run["protocol"]["model"]["name"] == name]
+        model, pca = own[0]["protocol"]["model"], own[0]["protocol"]["pca"]
+        cells = [name, str(model["patch_size"]) + (f", {pca}" if pca else ""), str(len(own))]
+        cells += [_spread([100 * run[score] for run in own], ".2f") for score in SCORES]
+        cells += [_number(own[0]["n_parameters"], ",.0f"), _number(own[0]["flops_per_patch"], ",.2f", 1e-6)]
+        cells += [
+            _spread([run["seconds"][part] for run in own], ",.0f", deviation=False) for part in ("train", "predict")
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], digits: str, *, deviation: bool = True) -> str:
+    mean = f"{np.mean(values):{digits}}"
+    return f"{mean} ± {np.std(values, ddof=1):{digits}}" if deviation and len(values) > 1 else mean
+
+
+def _number(value: float | None, digits: str, factor: float = 1) -> str:
+    return "-" if value is None else f"{factor * value:{digits}}"
+
+
+def page() -> str:
+    """Give docs/results.md with its tables made again; each stands between two comments that name it."""
+    text = PAGE.read_text(encoding="utf-8")
+    return re.sub(
+        r"(<!-- made from (\w+)\.json -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{markdown(found[2])}\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        collect(sys.argv[1], Path(sys.argv[2]))
+    elif len(sys.argv) != 1:
+        sys.exit("give the name of a table and the folder of its runs, or nothing")
+    PAGE.write_text(page(), encoding="utf-8")

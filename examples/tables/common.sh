@@ -1,0 +1,18 @@
+# Read by the scripts of the tables: settings by environment variables, and what all have in common.
+# A command that is given again trains only what is not finished, so each table can be made in several sittings.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+PYTHON=${PYTHON:-.venv/bin/python}
+OUTPUT=${OUTPUT:-runs/tables/$TABLE}
+QUICK="CNN MiM-v1 MiM-v2 MiM-v3 Location SVM RF kNN LR SGD NN Hu Boulch Lee Li He Liu Hamida SSFTT GAHT VMamba S2Mamba"
+SLOW="Mou Vim SSRN HybridSN SpectralFormer DBDA A2S2K morphFormer 3DSS-Mamba"  # more than five minutes a run on two cores
+# Chen, Luo and Sharma take hours or gigabytes a run; they are left out.
+
+train() {
+    "$PYTHON" main.py --dataset IndianPines --cuda -1 --visdom off --output "$OUTPUT" "$@"
+}
+
+collect() {
+    "$PYTHON" -m benchmarks.science "$TABLE" "$OUTPUT"
+}
