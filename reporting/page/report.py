@@ -103,14 +103,33 @@ def page(run: Run, command: str) -> bytes:
         "repeats": " From class 25 on the colours repeat." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
         "confusion": confusion_table(run),
-        "epoch_table": epoch_table(run.records, run.scale_names),
+        "training": _training(run),
         "distance_table": distance_table(metrics["accuracy_by_distance"]),
-        "patch_size": number(run.protocol["model"]["patch_size"]),
+        "on_windows": _on_windows(run.protocol["model"]["patch_size"]),
         "protocol": protocol_sections(run),
         "command": escape(command),
     }
     # One pass, so that nothing in a name or a script is taken for a slot of the template.
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report.html")).encode("utf-8", "replace")
+
+
+def _training(run: Run) -> str:
+    if not run.records:
+        return '<p class="help">This model is fitted to the training pixels at once; it has no epochs.</p>'
+    table = epoch_table(run.records, run.scale_names)
+    return (
+        '<div class="charts" id="training-charts"></div><details><summary>Every epoch as a table</summary>'
+        f'<div class="scroll long" tabindex="0" role="region" aria-label="Table of the epochs">{table}</div></details>'
+    )
+
+
+def _on_windows(side: int) -> str:
+    if side == 1:
+        return "The model looks at single pixels, so no test pixel shares ground with a training pixel."
+    return (
+        f"The windows have {side} × {side} pixels, so the window of a test pixel near a training pixel covers part of "
+        "the same ground."
+    )
 
 
 def _coverage(stride: int) -> str:

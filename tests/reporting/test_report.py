@@ -163,6 +163,15 @@ def test_the_page_says_in_which_way_the_confidence_is_wrong(tmp_path, confidence
     assert f"the model is {words}" in text_of(run)
 
 
+def test_a_model_that_is_fitted_at_once_has_no_epochs_and_one_of_single_pixels_no_windows(tmp_path):
+    run = write_run(tmp_path / "run", n_epochs=0)
+    assert "fitted to the training pixels at once; it has no epochs" in text_of(run)
+    assert "The windows have 7 × 7 pixels" in text_of(run)
+    run.metrics["protocol"]["model"]["patch_size"] = 1
+    run.metrics.update(n_parameters=None, flops_per_patch=None)
+    assert "The model looks at single pixels" in text_of(run) and "None" not in text_of(run)
+
+
 def test_a_run_of_an_earlier_version_has_a_page_without_intervals_and_certainty(tmp_path):
     run = write_run(tmp_path / "run")
     for name in ("intervals", "calibration", "accuracy_by_coverage", "conformal", "temperature"):
