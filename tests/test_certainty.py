@@ -142,7 +142,10 @@ def test_the_scores_of_sets_worked_by_hand():
 def run(tmp_path_factory):
     """A run with temperature and prediction sets, and its scene's folder."""
     home = tmp_path_factory.mktemp("certain")
-    write_described(home / "Fields", large(), masks=False)
+    fields = large()
+    fields.cube, fields.gt = np.tile(fields.cube, (3, 3, 1)), np.tile(fields.gt, (3, 3))  # enough for several blocks
+    fields.cube = fields.cube + np.random.default_rng(1).integers(0, 600, fields.cube.shape).astype(np.uint16)
+    write_described(home / "Fields", fields, masks=False)
     command = ["--dataset", "Fields", "--folder", home, "--model", "CNN", "--dim", 8, "--epoch", 3, "--patch_size", 3]
     command += ["--training_sample", 0.5, "--val_fraction", 0.4, "--calibrate", "--conformal", 0.2, "--cuda", -1]
     assert main.main([*map(str, command), "--visdom", "off", "--output", str(home / "runs")]) == 0
@@ -177,11 +180,11 @@ def test_mapping_with_the_checkpoint_gives_the_same_confidence_and_sets(run, tmp
     command = ["--predict", "Fields", "--folder", home, "--restore", folder / "last.pt", "--conformal", 0.2]
     assert main.main([*map(str, command), "--probabilities", "--cuda", "-1", "--output", str(tmp_path)]) == 0
     (mapped,) = (tmp_path / "predict").glob("*/*")
-    probabilities = open_raster(mapped / "probabilities.hdr").rows(0, 14)
+    probabilities = open_raster(mapped / "probabilities.hdr").rows(0, 42)
     with np.load(folder / "maps.npz") as maps:
         np.testing.assert_allclose(probabilities.max(-1), maps["confidence"].astype(np.float32), atol=6e-4)
-        assert np.array_equal(open_raster(mapped / "sets.hdr").rows(0, 14), maps["sets"])
-        assert np.array_equal(open_raster(mapped / "set_size.hdr").rows(0, 14)[..., 0], maps["sets"].sum(-1))
+        assert np.array_equal(open_raster(mapped / "sets.hdr").rows(0, 42), maps["sets"])
+        assert np.array_equal(open_raster(mapped / "set_size.hdr").rows(0, 42)[..., 0], maps["sets"].sum(-1))
     said = json.loads((mapped / "mapping.json").read_text())
     metrics = json.loads((folder / "metrics.json").read_text())
     assert said["temperature"] == metrics["temperature"]
