@@ -143,7 +143,9 @@ def test_the_buffer_is_the_largest_patch_of_the_command_or_what_is_given():
 
 def test_models_with_other_patches_are_tested_on_the_same_pixels(home, tmp_path):
     flags = ("--sampling_mode", "spatial", "--folds", 2, "--block_size", 5, "--buffer", 3)
-    assert train(home, "--model", "CNN", "SVM", "--patch_size", 3, *flags, "--epoch", 1, "--output", tmp_path) == 0
+    for model, patch_size in (("CNN", 3), ("SVM", 1)):
+        one = ("--model", model, "--patch_size", patch_size, "--epoch", 1, "--output", tmp_path)
+        assert train(home, *one, *flags) == 0
     splits = {
         json.loads(path.read_text())["protocol"]["fingerprints"]["split"] for path in tmp_path.glob("*/*/*/m*.json")
     }
