@@ -170,7 +170,7 @@ def _check_training(config: RunConfig, n_runs: int) -> None:
             raise InputError(f"--{flag} needs validation pixels; give --val_fraction, such as 0.1")
     takes = [option.name for option in fields(MODELS[config.model].options)]
     if unused := [name for name in config.model_options if name not in takes]:
-        raise InputError(f"{config.model} does not use {_flags(unused)}; it takes {_flags(takes)}")
+        raise InputError(f"{config.model} does not use {_flags(unused)}; it takes {_flags(takes) or 'none'}")
     try:
         check_options(config.model, config.patch_size, **config.model_options)
     except ValueError as error:

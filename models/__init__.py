@@ -173,7 +173,7 @@ def check_options(name: str, patch_size: int, **options) -> ModelOptions:
     known = [field.name for field in fields(entry.options)]
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} does not use {option}; it takes {', '.join(known)}")
+            raise ValueError(f"{name} does not use {option}; it takes {', '.join(known) or 'none'}")
     settings, least = entry.options(**options), entry.smallest_patch
     if patch_size < least or patch_size % 2 == 0:
         raise ValueError(f"patch_size must be odd and at least {least} for {name}, not {patch_size}")
