@@ -116,8 +116,8 @@ MODELS = {
         "models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5, fewest_bands=3
     ),
 }
-# As authors' own code or paper have it; those of the models from Hu to Liu are DeepHyperX's. What is missing was not
-# found, and those models are trained as ours.
+# Read in the authors' code: A2S2K, SSFTT; in DeepHyperX: NN to Liu. HybridSN, SSRN, DBDA, SpectralFormer and morphFormer
+# are still to be checked against their sources. What is missing was not found; those models are trained as ours.
 RECIPES = {
     "NN": _recipe("adam", 1e-4, 100, 100),
     "Hu": _recipe("sgd", 0.01, 100, 100),

@@ -28,7 +28,7 @@ N_PARAMETERS = {
     "Hamida": 45_196,
     "HybridSN": 5_122_176,
     "SSRN": 364_168,
-    "DBDA": 382_328,  # 382,347 with a convolution of 19 that is never called
+    "DBDA": 382_328,  # given as 382,347; what the 19 are was not found
     "A2S2K": 370_832,  # 370,856 with 3 x 3 kernels in place of kernels of 3, see the class
     "SpectralFormer": 355_577,
     "SSFTT": 153_224,
