@@ -116,8 +116,8 @@ MODELS = {
         "models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5, fewest_bands=3
     ),
 }
-# Read in the authors' code: A2S2K, SSFTT; in DeepHyperX: NN to Liu. HybridSN, SSRN, DBDA, SpectralFormer and morphFormer
-# are still to be checked against their sources. What is missing was not found; those models are trained as ours.
+# Read in the code of the authors: A2S2K, SSFTT; in that of DeepHyperX: NN to Liu. HybridSN, SSRN, DBDA, SpectralFormer
+# and morphFormer are still to be checked. What is missing was not found; those models are trained as ours.
 RECIPES = {
     "NN": _recipe("adam", 1e-4, 100, 100),
     "Hu": _recipe("sgd", 0.01, 100, 100),
