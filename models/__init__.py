@@ -8,20 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from models.options import (
-    ChenOptions,
     CNNOptions,
-    DBDAOptions,
     DropoutOptions,
-    HeOptions,
-    HybridSNOptions,
-    LeeOptions,
     MambaOptions,
     MiMOptions,
     MiMv2Options,
     MiMv3Options,
     ModelOptions,
-    NNOptions,
-    SharmaOptions,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +28,7 @@ class ModelEntry:
     Attributes:
         module, class_name: of its class.
         options: the class of its settings, see `models.options`.
+        changed: its defaults that are not those of the class.
         patch_size, pca: of its paper, which runs take if they are not given.
         smallest_patch, fewest_bands: with which it can be made.
         trained: in epochs; else it is fitted at once, see `models.classical`.
@@ -45,6 +39,7 @@ class ModelEntry:
     module: str
     class_name: str
     options: type[ModelOptions] = ModelOptions
+    changed: Mapping[str, Any] = field(default_factory=dict)
     patch_size: int = 7
     pca: int = 0
     smallest_patch: int = 1
@@ -56,7 +51,7 @@ class ModelEntry:
     @property
     def defaults(self) -> ModelOptions:
         """The network's settings if none is changed."""
-        return self.options()
+        return self.options(**self.changed)
 
 
 def _recipe(optimiser: str, lr: float, epoch: int, batch_size: int, **more: Any) -> dict[str, Any]:
@@ -84,22 +79,31 @@ MODELS = {
     # on spectra, trained
     "Hu": ModelEntry("models.hu", "Hu", patch_size=1),
     "Mou": ModelEntry("models.mou", "Mou", patch_size=1),
-    "NN": ModelEntry("models.nn", "NN", NNOptions, patch_size=1),
+    "NN": ModelEntry("models.nn", "NN", DropoutOptions, {"dropout": 0.0}, patch_size=1),
     "Boulch": ModelEntry("models.boulch", "Boulch", patch_size=1, fewest_bands=2),
     # convolutions
     "Hamida": ModelEntry("models.hamida", "Hamida", patch_size=5, smallest_patch=5, fewest_bands=3),
     "HybridSN": ModelEntry(
-        "models.hybridsn", "HybridSN", HybridSNOptions, patch_size=25, pca=30, smallest_patch=9, fewest_bands=13
+        "models.hybridsn",
+        "HybridSN",
+        DropoutOptions,
+        {"dropout": 0.4},
+        patch_size=25,
+        pca=30,
+        smallest_patch=9,
+        fewest_bands=13,
     ),
     "SSRN": ModelEntry("models.ssrn", "SSRN", smallest_patch=3, fewest_bands=7),
-    "DBDA": ModelEntry("models.dbda", "DBDA", DBDAOptions, patch_size=9, fewest_bands=7),
+    "DBDA": ModelEntry("models.dbda", "DBDA", DropoutOptions, {"dropout": 0.5}, patch_size=9, fewest_bands=7),
     "A2S2K": ModelEntry("models.a2s2k", "A2S2K", patch_size=9, smallest_patch=3, fewest_bands=7),
-    "Lee": ModelEntry("models.lee", "Lee", LeeOptions, patch_size=5, smallest_patch=3),
-    "Chen": ModelEntry("models.chen", "Chen", ChenOptions, patch_size=27, smallest_patch=25, fewest_bands=94),
+    "Lee": ModelEntry("models.lee", "Lee", DropoutOptions, {"dropout": 0.5}, patch_size=5, smallest_patch=3),
+    "Chen": ModelEntry(
+        "models.chen", "Chen", DropoutOptions, {"dropout": 0.5}, patch_size=27, smallest_patch=25, fewest_bands=94
+    ),
     "Li": ModelEntry("models.li", "Li", patch_size=5, smallest_patch=5, fewest_bands=5),
-    "He": ModelEntry("models.he", "He", HeOptions, smallest_patch=5, fewest_bands=17),
+    "He": ModelEntry("models.he", "He", DropoutOptions, {"dropout": 0.6}, smallest_patch=5, fewest_bands=17),
     "Luo": ModelEntry("models.luo", "Luo", patch_size=3, smallest_patch=3, fewest_bands=42),
-    "Sharma": ModelEntry("models.sharma", "Sharma", SharmaOptions, patch_size=65, smallest_patch=63),
+    "Sharma": ModelEntry("models.sharma", "Sharma", DropoutOptions, {"dropout": 0.5}, patch_size=65, smallest_patch=63),
     "Liu": ModelEntry("models.liu", "Liu", patch_size=9, smallest_patch=5),
     # transformers
     "SpectralFormer": ModelEntry("models.spectralformer", "SpectralFormer", DropoutOptions),
@@ -174,7 +178,7 @@ def check_options(name: str, patch_size: int, **options) -> ModelOptions:
     for option in options:
         if option not in known:
             raise ValueError(f"{name} does not use {option}; it takes {', '.join(known) or 'none'}")
-    settings, least = entry.options(**options), entry.smallest_patch
+    settings, least = entry.options(**{**entry.changed, **options}), entry.smallest_patch
     if patch_size < least or patch_size % 2 == 0:
         raise ValueError(f"patch_size must be odd and at least {least} for {name}, not {patch_size}")
     settings.check(patch_size)

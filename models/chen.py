@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import PatchClassifier
-from models.options import ChenOptions
+from models.options import DropoutOptions
 
 WIDTH, KERNEL = 32, (32, 4, 4)
 
@@ -18,9 +18,9 @@ class Chen(PatchClassifier):
     Source: Chen et al., Deep feature extraction and classification of hyperspectral images, IEEE TGRS 54 (2016).
     """
 
-    options: ChenOptions
+    options: DropoutOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: ChenOptions):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.convolutions = nn.ModuleList(nn.Conv3d(channels, WIDTH, KERNEL) for channels in (1, WIDTH, WIDTH))
         self.pool = nn.MaxPool3d((1, 2, 2))

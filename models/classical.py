@@ -31,7 +31,7 @@ class Classical(SpectrumClassifier):
         self.register_buffer("spectra", torch.empty(0, n_bands))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(0))
-        self.fitted: Any = None
+        self.fitted: Any = None  # stays None if there is one class, which is then the answer
         self.folds: Any = None  # for choosing settings; None if fewer than two classes have two training pixels
 
     def estimator(self) -> Any:
@@ -55,6 +55,8 @@ class Classical(SpectrumClassifier):
 
         self.spectra, self.labels, self.seed = spectra.detach().clone(), labels.clone(), torch.tensor(seed)
         x, y = spectra.cpu().numpy().astype(np.float64), labels.cpu().numpy()
+        if len(np.unique(y)) == 1:
+            return
         n_folds = min(FOLDS, int(np.sort(np.bincount(y, minlength=2))[-2]))  # then two classes or more are in each part
         self.folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed) if n_folds > 1 else None
         with warnings.catch_warnings():
@@ -68,12 +70,14 @@ class Classical(SpectrumClassifier):
 
     @property
     def n_parameters(self) -> int | None:
-        return None
+        best = getattr(self.fitted, "best_estimator_", self.fitted)
+        return best.coef_.size + best.intercept_.size if hasattr(best, "coef_") else None
 
     def classify(self, spectra: Tensor) -> Tensor:
-        known = self.fitted.classes_
+        known = self.labels.unique().cpu().numpy()  # sorted, as scikit-learn has them
         logits = np.full((len(spectra), self.n_classes), np.log(SMALLEST))
-        logits[:, known] = self.scores(spectra.detach().cpu().numpy().astype(np.float64))
+        several = len(known) > 1
+        logits[:, known] = self.scores(spectra.detach().cpu().numpy().astype(np.float64)) if several else 0.0
         return torch.from_numpy(logits).float().to(spectra.device)
 
 
@@ -110,10 +114,6 @@ class SGD(_Margins):
 
         return SGDClassifier(class_weight="balanced", average=True, random_state=int(self.seed))
 
-    @property
-    def n_parameters(self) -> int | None:
-        return self.fitted.coef_.size + self.fitted.intercept_.size
-
 
 class RandomForest(Classical):
     """A forest of 200 trees.
@@ -146,11 +146,6 @@ class LogisticRegression(Classical):
         regression = linear_model.LogisticRegression(max_iter=1000)
         grid = {"C": [0.01, 0.1, 1, 10, 100]}
         return self.chosen(regression, grid)
-
-    @property
-    def n_parameters(self) -> int | None:
-        best = getattr(self.fitted, "best_estimator_", self.fitted)
-        return best.coef_.size + best.intercept_.size
 
 
 class Location(Classical):

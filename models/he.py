@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import PatchClassifier
-from models.options import HeOptions
+from models.options import DropoutOptions
 
 WIDTH, SCALES = 16, (1, 3, 5, 11)
 
@@ -31,9 +31,9 @@ class He(PatchClassifier):
     Source: He et al., Multi-scale 3D deep convolutional neural network, ICIP 2017.
     """
 
-    options: HeOptions
+    options: DropoutOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: HeOptions):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.stem = nn.Conv3d(1, WIDTH, (11, 3, 3), stride=(3, 1, 1))
         self.scales = nn.Sequential(MultiScale(), MultiScale())

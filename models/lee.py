@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import PatchClassifier
-from models.options import LeeOptions
+from models.options import DropoutOptions
 
 WIDTH = 128
 
@@ -21,9 +21,9 @@ class Lee(PatchClassifier):
     Source: Lee and Kwon, Contextual deep CNN based hyperspectral classification, IGARSS 2016.
     """
 
-    options: LeeOptions
+    options: DropoutOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: LeeOptions):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.around, self.alone = nn.Conv2d(n_bands, WIDTH, 3), nn.Conv2d(n_bands, WIDTH, 1)
         self.norms = nn.ModuleList([nn.LocalResponseNorm(2 * WIDTH), nn.LocalResponseNorm(WIDTH)])

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from models.base import SpectrumClassifier
-from models.options import NNOptions
+from models.options import DropoutOptions
 
 WIDTHS = (2048, 4096, 2048)
 
@@ -17,9 +17,9 @@ class NN(SpectrumClassifier):
     Source: the baseline of Audebert et al., IEEE Geoscience and Remote Sensing Magazine 7 (2019).
     """
 
-    options: NNOptions
+    options: DropoutOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: NNOptions):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.layers = nn.Sequential()
         for width, width_out in zip((n_bands, *WIDTHS), WIDTHS, strict=False):

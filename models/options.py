@@ -42,56 +42,7 @@ class ModelOptions:
 class DropoutOptions(ModelOptions):
     """Settings of a network whose rate of dropout alone can be set."""
 
-    dropout: float = _option(0.1, "rate on the learned tokens and before each decoder", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class HybridSNOptions(DropoutOptions):
-    """Settings of HybridSN."""
-
-    dropout: float = _option(0.4, "rate after each hidden layer", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class DBDAOptions(DropoutOptions):
-    """Settings of DBDA."""
-
-    dropout: float = _option(0.5, "rate before the mean", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class NNOptions(DropoutOptions):
-    """Settings of NN."""
-
-    dropout: float = _option(0.0, "rate after each hidden layer", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class LeeOptions(DropoutOptions):
-    """Settings of Lee."""
-
-    dropout: float = _option(0.5, "rate before the last two layers", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class ChenOptions(DropoutOptions):
-    """Settings of Chen."""
-
-    dropout: float = _option(0.5, "rate after each convolution", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class HeOptions(DropoutOptions):
-    """Settings of He."""
-
-    dropout: float = _option(0.6, "rate before the linear layer", least=0, below=1)
-
-
-@dataclass(frozen=True)
-class SharmaOptions(DropoutOptions):
-    """Settings of Sharma."""
-
-    dropout: float = _option(0.5, "rate after the hidden layer", least=0, below=1)
+    dropout: float = _option(0.1, "rate, where the network has it", least=0, below=1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import PatchClassifier
-from models.options import SharmaOptions
+from models.options import DropoutOptions
 
 
 class Sharma(PatchClassifier):
@@ -19,9 +19,9 @@ class Sharma(PatchClassifier):
         2016.
     """
 
-    options: SharmaOptions
+    options: DropoutOptions
 
-    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: SharmaOptions):
+    def __init__(self, n_bands: int, n_classes: int, patch_size: int, options: DropoutOptions):
         super().__init__(n_bands, n_classes, patch_size, options)
         self.body = nn.Sequential(
             *(nn.Conv2d(n_bands, 96, 6, stride=2), nn.BatchNorm2d(96), nn.ReLU(), nn.MaxPool2d(2)),

@@ -166,13 +166,13 @@ def interval_words(ends: Sequence[float | None]) -> str:
 
 
 def certainty_sentence(metrics: dict) -> str:
-    """Say the calibration error, and the accuracy of the surest pixels; "" for runs of earlier versions."""
+    """Say the calibration error, and the accuracy of the most certain pixels; "" for runs of earlier versions."""
     error = metrics.get("calibration", {}).get("expected_calibration_error")
     if error is None:
         return ""
-    surest = [each for each in metrics["accuracy_by_coverage"] if each["coverage"] in (0.8, 0.5)]
-    kept = " and ".join(f"{100 * each['accuracy']:.2f} % of the surest {100 * each['coverage']:g} %" for each in surest)
-    return f"confidence and accuracy differ by {100 * error:.2f} % on average; right are {kept} of the test pixels"
+    kept = [each for each in metrics["accuracy_by_coverage"] if each["coverage"] in (0.8, 0.5)]
+    right = (f"of the most certain {100 * each['coverage']:g} % {100 * each['accuracy']:.2f} %" for each in kept)
+    return f"confidence and accuracy differ by {100 * error:.2f} % on average; {' and '.join(right)} are right"
 
 
 def sets_sentence(conformal: dict, split: str) -> str:

@@ -158,7 +158,7 @@ def _test_fold(gt, folds, fold, n_folds, patch_size, class_names, palette) -> Sp
     if not test.any():
         raise InputError(
             f"fold {fold} of {n_folds} leaves no class with test pixels and, {patch_size} or more from them, training "
-            "pixels; lower patch_size, or set another block_size or another number of folds"
+            "pixels; lower patch_size and buffer, or set another block_size or another number of folds"
         )
     near = f"{n_buffer:,} labelled pixels nearer than {patch_size} to a test pixel"
     notes = [f"{near} neither train nor test (the buffer)"]

@@ -149,8 +149,8 @@ class RunConfig:
         default="ours",
         metadata=_about(
             TRAINING,
-            "what the settings of training are that are not given: the same for all models, or for each model those "
-            "that its authors published",
+            "values of the training settings that are not given: the same for all models, or those that each model's "
+            "authors published",
             choices=RECIPES,
         ),
     )
@@ -207,8 +207,8 @@ class RunConfig:
         default=None,
         metadata=_about(
             TRAINING,
-            "also give each pixel the set of classes that lacks the right one with this risk, such as 0.1, by the "
-            "validation pixels; with --predict by those of the checkpoint",
+            "also give each pixel a set of classes that lacks the right one with this risk, such as 0.1; it is fitted "
+            "to the validation pixels, with --predict to those of the checkpoint's run",
             metavar="RISK",
         ),
     )

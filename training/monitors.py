@@ -81,7 +81,7 @@ def _settings(job: Job, folder: Path) -> dict[str, object]:
         "patch size": config.patch_size,
         "parts": ", ".join(f"{name} {value}" for name, value in config.model_options.items())
         or "as the model has them",
-        "parameters": f"{sum(p.numel() for p in job.model.parameters()):,}" if config.epoch else "",
+        "parameters": "none" if job.model.n_parameters is None else f"{job.model.n_parameters:,}",
         "epochs": config.epoch,
         "batch size": config.batch_size,
         "learning rate": f"{config.lr:g}",

@@ -82,11 +82,11 @@ def train(
 ) -> Generator[None, None, engine.History]:
     """Train a run's network in one process, or together with the other processes, which must call this too."""
     split, model = job.split, job.model
+    if isinstance(model, Classical):
+        return _fitting(job, model, state, save)
     generator = torch.Generator().manual_seed(job.config.seed)
     loader = job.loader(split.train, generator=generator, augment=job.augmentation)
     val_loader = None if split.validation is None else job.loader(split.validation)
-    if isinstance(model, Classical):
-        return _fitting(job, model, state, save)
     if job.uses_graphs:
         steps = GraphSteps(model, loader, job.recipe)
     else:

@@ -26,7 +26,7 @@ from utils import InputError
 MOST_PAIRS = 15  # of methods; of more pairs only the significant ones are listed
 CERTAINTY_ROWS = {
     "calibration_error": "Calibration error (%)",
-    "accuracy_at_coverage": f"OA, surest {100 * COVERAGE:g} % (%)",
+    "accuracy_at_coverage": f"OA, most certain {100 * COVERAGE:g} % (%)",
 }
 ROWS = {"overall_accuracy": "OA (%)", "average_accuracy": "AA (%)", "kappa": "kappa x 100"}
 

@@ -145,7 +145,7 @@ def save_accuracy_by_distance(path: Path, entries: list[dict], title: str) -> No
 
 
 def save_calibration(path: Path, calibration: dict, by_coverage: list[dict], title: str) -> None:
-    """Draw the reliability diagram, and the accuracy if only the surest pixels are kept.
+    """Draw the reliability diagram, and the accuracy if only the most certain pixels are kept.
 
     Args:
         path: see `style.sheet`.
@@ -169,8 +169,8 @@ def save_calibration(path: Path, calibration: dict, by_coverage: list[dict], tit
         reliability.legend(loc="upper left")
         points = [[100 * each[name] for each in by_coverage] for name in ("coverage", "accuracy")]
         coverage.plot(*points, "o-", markersize=3, color=OKABE_ITO[0], clip_on=False)
-        coverage.set(xlabel="test pixels kept, the surest first (%)", ylabel="overall accuracy (%)", xlim=(0, 100))
-        coverage.set_title("accuracy of the surest pixels")
+        coverage.set(xlabel="test pixels kept, most certain first (%)", ylabel="overall accuracy (%)", xlim=(0, 100))
+        coverage.set_title("accuracy of the most certain pixels")
         for axes in (reliability, coverage):
             plain_axes(axes)
         figure.suptitle(wrapped(title, PAGE))

@@ -90,7 +90,7 @@ def test_the_table_has_the_gap_to_the_best_its_interval_and_a_note(tmp_path):
     assert "paired bootstrap over blocks of the scene" in " ".join(text.split())
 
 
-def test_the_table_has_calibration_and_accuracy_of_the_surest_pixels_if_the_runs_have_them(tmp_path):
+def test_the_table_has_calibration_and_accuracy_of_the_most_certain_pixels_if_the_runs_have_them(tmp_path):
     assert "Calibration" not in render_comparisons(compare([make_run(tmp_path / "without")]), "text")
     run = make_run(tmp_path / "with")
     content = read_json(run / "metrics.json")
@@ -103,7 +103,7 @@ def test_the_table_has_calibration_and_accuracy_of_the_surest_pixels_if_the_runs
     }
     write_json(run / "metrics.json", content)
     text = render_comparisons(compare([tmp_path / "with"]), "text")
-    assert [line.split()[-1] for line in text.splitlines() if "Calibration" in line or "surest" in line] == [
+    assert [line.split()[-1] for line in text.splitlines() if "Calibration" in line or "most certain" in line] == [
         "12.50",
         "75.00",
     ]
