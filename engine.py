@@ -137,17 +137,25 @@ class Steps:
         fraction = self._weight(own_targets) / self._weight(targets)  # of the batch's loss
         self.optimiser.zero_grad(set_to_none=True)
         with autocast(patches.device, self.config.precision):
-            logits = self.parallel.forward_scales(patches).float()  # (S, B, K)
+            logits = self.parallel.forward_scales(patches).float()
+        return self.descend(logits, own_targets, fraction)
+
+    def descend(self, logits: Tensor, targets: Tensor, fraction: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """Follow the gradient of the loss of some logits, (S, B, K), times a fraction; gives what `_step` does."""
         smoothing = self.config.label_smoothing
         scale_losses = fraction * torch.stack(
-            [F.cross_entropy(rows, own_targets, self.weights, label_smoothing=smoothing) for rows in logits]
+            [F.cross_entropy(rows, targets, self.weights, label_smoothing=smoothing) for rows in logits]
         )
         scale_losses.mean().backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.max_norm)
         self.optimiser.step()
         self.schedule.step()
-        hits = (self.model.class_probabilities(logits.detach()).argmax(-1) == own_targets).sum()
+        hits = (self.model.class_probabilities(logits.detach()).argmax(-1) == targets).sum()
         return scale_losses.detach(), hits
+
+    def evaluate(self, loader: PatchLoader) -> np.ndarray:
+        """Compute the confusion matrix (K, K) over labelled patches."""
+        return evaluate(self.model, loader, precision=self.config.precision)
 
     def _weight(self, targets: Tensor) -> Tensor | int:
         """Return the weight of some targets in the loss of their batch."""
@@ -228,7 +236,7 @@ def training(
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (lr)")
         accuracy, risen = None, False
         if val_loader is not None:
-            accuracy = scores(evaluate(model, val_loader, precision=config.precision)).overall_accuracy
+            accuracy = scores(steps.evaluate(val_loader)).overall_accuracy
             risen = accuracy > history.best_accuracy
             if risen:
                 history.best_epoch, history.best_accuracy = epoch, accuracy

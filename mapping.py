@@ -12,7 +12,7 @@ from torch import Tensor
 
 import engine
 from certainty import prediction_sets
-from models.base import PatchClassifier
+from models.base import PatchClassifier, SceneClassifier
 from patches import PatchLoader, Windows, check_patch_size
 
 PREDICT_BATCH = 256  # patches per batch when predicting on the CPU, at most
@@ -198,7 +198,7 @@ def map_blocks(
     """Predict a scene of any size while holding only some of its rows in memory.
 
     The result of a pixel does not depend on the blocks: rows are embedded one by one, and the batches are cut by the
-    numbers of the pixels, all of one size.
+    numbers of the pixels, all of one size. A `models.base.SceneClassifier` needs all rows at once.
 
     Args:
         model: the network, on the device; its modes are kept after each block.
@@ -226,6 +226,8 @@ def map_blocks(
         for row in [row for row in embedded if row < needed.min()]:
             del embedded[row]
         with inference(model, device, precision):
+            if isinstance(model, SceneClassifier) and not embedded:
+                embedded |= _embed_scene(model, read_rows, height, device)
             missing = sorted(set(needed.tolist()) - embedded.keys())
             _embed(model, read_rows, missing, block_rows, embedded, device)
             image = torch.stack([embedded[row] for row in needed.tolist()], 1)  # (C, rows, W + 2 margin)
@@ -240,6 +242,13 @@ def map_blocks(
 def _mirrored(rows: np.ndarray, height: int) -> np.ndarray:
     rows = np.abs(rows)
     return np.where(rows < height, rows, 2 * (height - 1) - rows)
+
+
+def _embed_scene(model, read_rows, height, device) -> dict[int, Tensor]:
+    """Embed all rows at once, each (C, W) by its number."""
+    cube = torch.from_numpy(np.ascontiguousarray(read_rows(0, height))).to(device)
+    image = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
+    return dict(enumerate(image.unbind(1)))
 
 
 def _embed(model, read_rows, missing, at_once, embedded, device) -> None:

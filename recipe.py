@@ -47,7 +47,8 @@ def make_schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: 
     """Return the schedule of the learning rate over so many steps.
 
     "one_cycle" is that of Smith and Topin (arXiv 1708.07120), and changes the momentum too, if the optimiser has one;
-    "constant"; "cosine" falls to 0 along half a cosine; "step" is multiplied by 0.9 after each tenth of the steps.
+    "constant"; "cosine" falls to 0 along half a cosine; "step" is multiplied by 0.9 after each tenth of the steps,
+    "exponential" by 0.99 after each epoch.
     """
     schedules = torch.optim.lr_scheduler
     if config.schedule == "one_cycle" and steps > 1:
@@ -57,4 +58,6 @@ def make_schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: 
         return schedules.CosineAnnealingLR(optimiser, steps)
     if config.schedule == "step":
         return schedules.StepLR(optimiser, max(1, steps // 10), 0.9)
+    if config.schedule == "exponential":
+        return schedules.StepLR(optimiser, max(1, steps // config.epochs), 0.99)
     return schedules.ConstantLR(optimiser, factor=1.0)  # the only point of a cycle is its last, with a rate of nearly 0

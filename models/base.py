@@ -87,6 +87,26 @@ class SpectrumClassifier(PatchClassifier):
         return self.classify(embedded[:, :, centre, centre]).unsqueeze(0)
 
 
+class SceneClassifier(PatchClassifier):
+    """Base class of networks that look at a whole scene at once; they override `embed` and `classify`.
+
+    Here `embed` is not a per-pixel part: it must be given the whole scene, (1, n_bands, H, W). Then each pixel can be
+    classified alone; of a patch `encode` takes the centre, and `forward_scales` gives all pixels of a scene.
+    """
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Embedded pixels (n, C) to logits (n, K)."""
+        raise NotImplementedError
+
+    def encode(self, embedded: Tensor) -> Tensor:
+        centre = self.patch_size // 2
+        return self.classify(embedded[:, :, centre, centre]).unsqueeze(0)
+
+    def forward_scales(self, patch: Tensor) -> Tensor:
+        """Scenes (B, n_bands, H, W) to the logits of their pixels, (1, B H W, K), row by row."""
+        return self.classify(self.embed(patch).permute(0, 2, 3, 1).flatten(0, 2)).unsqueeze(0)
+
+
 def combine_scales(logits: Tensor) -> Tensor:
     """Log of the mean over scales of the softmax, computed without leaving logarithms: (S, B, K) to (B, K)."""
     return torch.logsumexp(logits.float().log_softmax(-1), dim=0) - math.log(len(logits))

@@ -14,19 +14,19 @@ class DenseBranch(nn.Module):
     """Three layers of BatchNorm, Mish and a convolution of 12 channels, each on all channels before it.
 
     Args:
-        kernel: of the three convolutions, (bands, rows, columns).
+        kernel: of the three convolutions.
     """
 
-    def __init__(self, kernel: tuple[int, int, int]):
+    def __init__(self, kernel: tuple[int, int]):
         super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        padding = (kernel[0] // 2, kernel[1] // 2)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm3d(width), nn.Mish(), nn.Conv3d(width, GROWTH, kernel, padding=padding))
+            nn.Sequential(nn.BatchNorm2d(width), nn.Mish(), nn.Conv2d(width, GROWTH, kernel, padding=padding))
             for width in range(STEM, WIDTH, GROWTH)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 24, bands, rows, columns) to (B, 60, ...)."""
+        """(B, 24, bands, pixels) or (B, 24, rows, columns) to (B, 60, ...)."""
         for layer in self.layers:
             x = torch.cat([x, layer(x)], 1)
         return x
@@ -68,6 +68,8 @@ class PositionAttention(nn.Module):
 class DBDA(PatchClassifier):
     """Two branches from the same patch; their means, 60 channels each, go into one linear layer.
 
+    As in `models.ssrn`, 3-D convolutions that have a length of 1 along the bands or in space are 2-D ones.
+
     Args:
         n_bands, n_classes, patch_size: sizes of the task; patch_size odd, at least 7 bands.
         options: the rate of dropout before the mean.
@@ -80,21 +82,21 @@ class DBDA(PatchClassifier):
         super().__init__(n_bands, n_classes, patch_size, options)
         depth = (n_bands - 7) // 2 + 1
         self.spectral = nn.Sequential(
-            nn.Conv3d(1, STEM, (7, 1, 1), stride=(2, 1, 1)),
-            DenseBranch((7, 1, 1)),
-            nn.BatchNorm3d(WIDTH),
+            nn.Conv2d(1, STEM, (7, 1), stride=(2, 1)),
+            DenseBranch((7, 1)),
+            nn.BatchNorm2d(WIDTH),
             nn.Mish(),
-            nn.Conv3d(WIDTH, WIDTH, (depth, 1, 1)),
+            nn.Flatten(1, 2),
+            nn.Conv1d(WIDTH * depth, WIDTH, 1),
         )
-        self.spatial = nn.Sequential(nn.Conv3d(1, STEM, (n_bands, 1, 1)), DenseBranch((1, 3, 3)))
+        self.spatial = nn.Sequential(nn.Conv2d(n_bands, STEM, 1), DenseBranch((3, 3)))
         self.channel_attention, self.position_attention = ChannelAttention(), PositionAttention()
         self.normalise = nn.ModuleList(nn.BatchNorm1d(WIDTH) for _ in range(2))
         self.head = nn.Linear(2 * WIDTH, n_classes)
 
     def encode(self, embedded: Tensor) -> Tensor:
-        cube = embedded.unsqueeze(1)
-        spectral = self.channel_attention(self.spectral(cube).flatten(2))  # (B, 60, P * P)
-        spatial = self.position_attention(self.spatial(cube).flatten(2))
+        spectral = self.channel_attention(self.spectral(embedded.flatten(2).unsqueeze(1)))  # (B, 60, P * P)
+        spatial = self.position_attention(self.spatial(embedded).flatten(2))
         features = []
         for normalise, branch in zip(self.normalise, (spectral, spatial), strict=True):
             features.append(F.dropout(F.mish(normalise(branch)), self.options.dropout, self.training).mean(2))

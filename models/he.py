@@ -15,10 +15,10 @@ class MultiScale(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.scales = nn.ModuleList(nn.Conv3d(WIDTH, WIDTH, (size, 1, 1), padding=(size // 2, 0, 0)) for size in SCALES)
+        self.scales = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, (size, 1), padding=(size // 2, 0)) for size in SCALES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 16, bands, rows, columns) in and out."""
+        """(B, 16, bands, pixels) in and out."""
         return F.relu(torch.stack([scale(x) for scale in self.scales]).sum(0))
 
 
@@ -42,5 +42,6 @@ class He(PatchClassifier):
         self.head = nn.Linear(WIDTH * depth * (patch_size - 3) ** 2, n_classes)
 
     def encode(self, embedded: Tensor) -> Tensor:
-        x = F.relu(self.last(self.scales(F.relu(self.stem(embedded.unsqueeze(1))))))
+        x = F.relu(self.stem(embedded.unsqueeze(1)))
+        x = F.relu(self.last(self.scales(x.flatten(3)).unflatten(3, x.shape[3:])))
         return self.head(F.dropout(x.flatten(1), self.options.dropout, self.training)).unsqueeze(0)

@@ -13,7 +13,7 @@ from utils import InputError, start_command
 SCENE, TRAINING, RUNNING = GROUPS = ("scene, split and normalisation", "training", "running")
 PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyTorch; the next two likewise
 OPTIMISERS = ("adamw", "adam", "sgd", "sgd_momentum", "rmsprop", "adagrad", "adadelta")
-SCHEDULES = ("one_cycle", "constant", "cosine", "step")
+SCHEDULES = ("one_cycle", "constant", "cosine", "step", "exponential")
 RECIPES = ("ours", "published")
 RENAMED = {"weights": "eval_weights"}  # names in the config.json of version 0.1
 DROPPED = {"runs"}  # of version 0.1: how many runs the command had
@@ -164,7 +164,8 @@ class RunConfig:
         default="one_cycle",
         metadata=_about(
             TRAINING,
-            "learning rate over the steps: one cycle, constant, a half cosine down to 0, or times 0.9 after each tenth",
+            "learning rate over the steps: one cycle, constant, a half cosine down to 0, times 0.9 after each tenth, "
+            "or times 0.99 after each epoch",
             choices=SCHEDULES,
         ),
     )

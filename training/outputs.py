@@ -65,7 +65,6 @@ def write_outcome(
     blocks, land = interval_blocks(split)
     predicted = labels[tested].astype(np.int64) - 1
     counts = block_counts(split.test[tested] - 1, predicted, blocks[tested], blocks.max() + 1, split.n_classes)
-    patch = job.cube.new_zeros(1, job.model.n_bands, config.patch_size, config.patch_size)
     metrics = results.score_entries(result, confusion, split.class_names) | {
         "palette": split.palette,
         "class_train": split.class_counts("train"),
@@ -78,7 +77,7 @@ def write_outcome(
         "n_train": split.n_train,
         "n_test": split.n_test,
         "n_parameters": job.model.n_parameters,
-        "flops_per_patch": count_flops(job.model, patch) or None,
+        "flops_per_patch": _flops(job) or None,
         "seconds": seconds,
         "protocol": job.protocol,
     }
@@ -124,6 +123,14 @@ def _scores_of_sets(job: Job, sets: np.ndarray, blocks: np.ndarray) -> dict:
     counts = block_counts(target, np.where(held, target, n_classes), blocks[tested], blocks.max() + 1, n_classes + 1)
     ends = score_intervals(counts)["overall_accuracy"]
     return set_scores(sets[tested], target) | {"coverage_interval": ends}
+
+
+def _flops(job: Job) -> int:
+    """Count the operations for a pixel: of its patch, or of the scene divided by its pixels."""
+    side = job.config.patch_size
+    height, width = job.cube.shape[:2] if job.whole_scene else (side, side)
+    example = job.cube.new_zeros(1, job.model.n_bands, height, width)
+    return count_flops(job.model, example) // (height * width if job.whole_scene else 1)
 
 
 def explore(job: Job, folder: Path) -> None:

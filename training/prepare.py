@@ -11,7 +11,7 @@ import torch
 import engine
 from datasets import Scene
 from models import MODELS, create_model
-from models.base import PatchClassifier
+from models.base import PatchClassifier, SceneClassifier
 from patches import Augmentation, PatchLoader, check_patch_size, class_weights, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results
@@ -24,6 +24,7 @@ from training.config import RunConfig
 from training.distributed import Ranks
 from utils import EAGER, GRAPHS, InputError, describe_machine, fingerprint, seed_everything
 
+WHOLE_SCENE = "the network looks at the whole scene at once: what is said of windows does not hold for it"
 log = logging.getLogger("mim")
 
 
@@ -52,18 +53,28 @@ class Job:
     def uses_graphs(self) -> bool:
         """Whether training steps are launched as CUDA graphs: on one GPU, with AdamW and one cycle, without noise."""
         noise = self.augmentation.radiation or self.augmentation.mixture
-        usual = (self.recipe.optimiser, self.recipe.schedule) == ("adamw", "one_cycle")
+        usual = (self.recipe.optimiser, self.recipe.schedule) == ("adamw", "one_cycle") and not self.whole_scene
         return self.cube.is_cuda and self.ranks.world == 1 and usual and not noise
+
+    @property
+    def whole_scene(self) -> bool:
+        """Whether the network looks at the whole scene at once."""
+        return isinstance(self.model, SceneClassifier)
 
     def false_colour(self) -> np.ndarray:
         """Give the scene in false colour, (H, W, 3) uint8."""
         assert self.scene.spec.rgb_bands is not None  # known once the cube has been read
         return false_colour(self.raw_cube, self.scene.spec.rgb_bands)
 
+    @property
+    def batch_size(self) -> int:
+        """Patches per training step, at most; a network that looks at the whole scene takes all pixels."""
+        return self.split.n_train if self.whole_scene else self.config.batch_size
+
     def loader(self, mask: np.ndarray, **options) -> PatchLoader:
         """Patches and targets of a label map."""
         pixels, targets = labelled_pixels(torch.tensor(mask))
-        sizes = {"patch_size": self.config.patch_size, "batch_size": self.config.batch_size}
+        sizes = {"patch_size": self.config.patch_size, "batch_size": self.batch_size}
         return PatchLoader(self.cube.permute(2, 0, 1), pixels, targets, **sizes, **options)
 
     def fingerprints(self) -> dict[str, str]:
@@ -83,7 +94,7 @@ class Job:
             "scene": self.scene.spec.name,
             "fingerprints": self.fingerprints(),
             "split": split.method,
-            "notes": (*self.scene.notes, *split.notes),
+            "notes": (*self.scene.notes, *split.notes, *((WHOLE_SCENE,) if self.whole_scene else ())),
             "val_fraction": config.val_fraction,
             "n_validation": split.n_validation,
             "normalize": config.normalize,
@@ -98,7 +109,7 @@ class Job:
             "model": model_facts(config.model, self.model),
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
-            "batch_size": config.batch_size,
+            "batch_size": self.batch_size,
             "processes": self.ranks.world,
             "seed": config.seed,
             "weights": config.eval_weights,
@@ -153,6 +164,8 @@ def prepare(
     if min(config.batch_size, n_train) * config.patch_size**2 < 2:
         raise InputError("BatchNorm needs more than one pixel in a batch; raise batch_size or patch_size")
     ranks = ranks or Ranks()
+    if isinstance(model, SceneClassifier):
+        _check_whole_scene(config, ranks)
     if n_train // -(-n_train // config.batch_size) < ranks.world:
         raise InputError(
             f"a batch of {n_train:,} training pixels and batch_size {config.batch_size} has fewer patches than "
@@ -173,6 +186,14 @@ def prepare(
     )
     augmentation = Augmentation(config.flip_augmentation, config.radiation_augmentation, config.mixture_augmentation)
     return Job(config, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)
+
+
+def _check_whole_scene(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse what changes or shares batches of patches."""
+    unused = {name: getattr(config, name) for name in ("radiation_augmentation", "mixture_augmentation")}
+    unused |= {"data_parallel": ranks.world > 1}
+    for flag in (name for name, given in unused.items() if given):
+        raise InputError(f"{config.model} trains on the whole scene, not on batches of patches; leave out --{flag}")
 
 
 def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: dict):
@@ -201,7 +222,7 @@ def announce(job: Job) -> None:
     log.info("split: %s; %d training and %d test pixels, %d classes", split.method, *sizes)
     if split.validation is not None:
         log.info("validation: %d of the labelled pixels, taken out of the training pixels", split.n_validation)
-    for note in split.notes:
+    for note in (*split.notes, *((WHOLE_SCENE,) if job.whole_scene else ())):
         log.info("note: %s", note)
     log.info("%s", brief_sentence(job.protocol["audit"]))
 

@@ -14,6 +14,7 @@ import engine
 from certainty import conformal_threshold, fit_temperature, too_few_for_sets
 from mapping import map_scene, predict
 from metrics import Scores
+from models.base import SceneClassifier
 from models.classical import Classical
 from patches import labelled_pixels
 from reporting.live.monitor import Monitor
@@ -23,6 +24,7 @@ from training.data_parallel import DataParallel, announce_run
 from training.monitors import watch
 from training.outputs import PredictedMaps, explore, score, write_outcome
 from training.prepare import Job
+from training.scene_steps import SceneSteps
 from utils import start_command
 
 SAVE_EVERY = 2.0  # seconds between two checkpoints, where an epoch takes a fraction of one
@@ -89,6 +91,8 @@ def train(
     val_loader = None if split.validation is None else job.loader(split.validation)
     if job.uses_graphs:
         steps = GraphSteps(model, loader, job.recipe)
+    elif isinstance(model, SceneClassifier):
+        steps = SceneSteps(model, loader, job.recipe, job.cube, flip=job.augmentation.flip)
     else:
         parallel = DataParallel(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
         steps = engine.Steps(model, loader, job.recipe, parallel)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from models import MODELS
 from reporting.run_folder import Run
 from reporting.run_report import write_pictures_and_page
 from training.config import RunConfig
@@ -29,6 +30,7 @@ def most_at_a_time(configs: list[RunConfig], device: torch.device, *, shared: bo
         or config.mixture_augmentation
         or (config.optimiser, config.schedule) != ("adamw", "one_cycle")
         or not config.epoch  # fitted at once, on the CPU
+        or MODELS[config.model].looks_at == "scene"
         for config in configs
     )
     return 1 if device.type != "cuda" or shared or alone else min(MOST, len(configs))
