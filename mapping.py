@@ -245,10 +245,11 @@ def _mirrored(rows: np.ndarray, height: int) -> np.ndarray:
 
 
 def _embed_scene(model, read_rows, height, device) -> dict[int, Tensor]:
-    """Embed all rows at once, each (C, W) by its number."""
+    """Embed all rows at once; gives them by their numbers, as `_embed` leaves them."""
+    margin = model.patch_size // 2
     cube = torch.from_numpy(np.ascontiguousarray(read_rows(0, height))).to(device)
     image = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
-    return dict(enumerate(image.unbind(1)))
+    return dict(enumerate(F.pad(image, (margin, margin), mode="reflect").unbind(1)))
 
 
 def _embed(model, read_rows, missing, at_once, embedded, device) -> None:

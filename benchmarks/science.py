@@ -1,7 +1,7 @@
 """Keep the results of finished runs as JSON with their protocols, and put them as tables into docs/results.md.
 
-`python -m benchmarks.science TABLE FOLDER` reads all runs below a folder into benchmarks/results/science/TABLE.json and
-writes the tables again; without arguments only the tables are written.
+`python -m benchmarks.science TABLE FOLDER` adds all runs below a folder to benchmarks/results/science/TABLE.json, where
+they replace those of the same model and seed, and writes the tables again; without arguments it only writes the tables.
 """
 
 import json
@@ -20,16 +20,19 @@ KEPT = (*SCORES, "class_names", "class_recall", "n_train", "n_test", "n_paramete
 
 
 def collect(table: str, folder: Path) -> None:
-    """Write the scores, costs and protocol of every finished run below a folder into the table's JSON file."""
-    runs = []
-    for path in sorted(folder.glob("*/*/*/metrics.json")):
+    """Add the scores, costs and protocol of every finished run below a folder to the table's JSON file."""
+    found = sorted(folder.glob("*/*/*/metrics.json"))
+    if not found:
+        sys.exit(f"{folder} holds no finished run; train some, or name another folder")
+    kept, order = RESULTS / f"{table}.json", list(MODELS)
+    runs = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    for path in found:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         runs.append({name: metrics[name] for name in KEPT} | {"protocol": metrics["protocol"]})
-    if not runs:
-        sys.exit(f"{folder} holds no finished run; train some, or name another folder")
-    runs.sort(key=lambda run: (list(MODELS).index(run["protocol"]["model"]["name"]), run["protocol"]["seed"]))
+    protocols = [run["protocol"] for run in runs]
+    numbered = {(order.index(of["model"]["name"]), of["seed"]): run for of, run in zip(protocols, runs, strict=True)}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{table}.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    kept.write_text(json.dumps([numbered[key] for key in sorted(numbered)], indent=1) + "\n", encoding="utf-8")
 
 
 def markdown(table: str) -> str:
