@@ -43,7 +43,8 @@ def test_the_layers_have_the_shapes_of_the_paper():
 
 def test_a_block_against_its_description():
     torch.manual_seed(0)
-    block, x = Block(MambaOptions(d_state=2)).double(), torch.randn(1, 128, 2, 3, dtype=torch.float64)
+    block: Any = Block(MambaOptions(d_state=2)).double()
+    x = torch.randn(1, 128, 2, 3, dtype=torch.float64)
     nn.init.normal_(block.weights)
     pixels = torch.stack([x[0, :, i, j] for i in range(2) for j in range(3)])  # (6, 128)
     spatial = block.spatial(pixels.unsqueeze(0), torch.arange(6).unsqueeze(0))[0]
@@ -119,7 +120,7 @@ def test_the_loss_is_that_of_the_training_pixels_on_an_image_of_the_scene(task):
 def test_an_epoch_is_a_step_and_evaluation_is_that_of_the_map(task):
     model, scene, loader = task
     steps = SceneSteps(model, loader, TrainConfig(4), scene, flip=False)
-    assert steps.schedule.total_steps == 4
+    assert steps.schedule.state_dict()["total_steps"] == 4
     history = engine.train(model, loader, loader, TrainConfig(4), _Silent(), steps=steps)
     assert [record["epoch"] for record in history.records] == [1, 2, 3, 4] and steps.schedule.last_epoch == 4
     found = predict(model, scene, loader.pixels).argmax(1)
