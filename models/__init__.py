@@ -121,8 +121,8 @@ MODELS = {
         "models.dss_mamba", "DSSMamba", MambaOptions, patch_size=11, pca=30, smallest_patch=5, fewest_bands=3
     ),
 }
-# Read in the code of the authors (of DeepHyperX: NN to Liu; of morphFormer and SpectralFormer: in copies of it). Vim,
-# VMamba and the models that are fitted at once have no such code for hyperspectral scenes; they are trained as ours.
+# Read in the code of the authors (of DeepHyperX: NN to Liu; of HybridSN, SpectralFormer and morphFormer: in copies of
+# it). Vim, VMamba and the models that are fitted at once have none for hyperspectral scenes; they are trained as ours.
 RECIPES = {
     "NN": _recipe("adam", 1e-4, 100, 100),
     "Hu": _recipe("sgd", 0.01, 100, 100),

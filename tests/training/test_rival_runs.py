@@ -167,6 +167,12 @@ def test_what_does_not_fit_a_model_is_refused(flags, message):
         configs("--model", "SVM", *flags)
 
 
+def test_what_changes_patches_is_refused_for_a_whole_scene(home, tmp_path, capsys):
+    flags = ("--model", "MambaHSI", "--epoch", 1, "--radiation_augmentation", "--output", tmp_path)
+    assert train(home, *flags) == 2
+    assert "MambaHSI trains on the whole scene, not on batches of patches; leave out" in capsys.readouterr().err
+
+
 def test_the_command_line_knows_the_optimisers_and_schedules_of_the_engine():
     assert set(NAMES) == set(OPTIMISERS)
     assert {*SCHEDULES} == {"one_cycle", "constant", "cosine", "step", "exponential"}
