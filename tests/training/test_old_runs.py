@@ -31,8 +31,9 @@ def test_an_interrupted_run_resumes_as_if_it_had_not_been_interrupted(old, tmp_p
     assert main.main([*words, "--output", "whole", "--visdom", "off"]) == 0
     (whole,) = Path("whole").glob("*/*/*seed0")
     assert len((whole / "log.jsonl").read_text().splitlines()) == 4
-    # The first two epochs ran on another processor: seen were differences of 0.0006 after them, 0.005 at the end, and ten
-    # labels. Without the state of optimiser, schedule or generators it is 0.16 or more, and 4 % of the labels.
+    # The first two epochs ran on another processor. Seen were differences of 0.0006 after them and 0.005 at the end,
+    # and ten other labels. Without the state of optimiser, schedule or generators they are 0.16 or more, and 4 % of
+    # the labels.
     assert (np.load(folder / "prediction.npy") == np.load(whole / "prediction.npy")).mean() > 0.99
     ours, theirs = (Checkpoint.load(each / "last.pt").state["weights"] for each in (folder, whole))
     assert ours.keys() == theirs.keys()
