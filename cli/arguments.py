@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from cli.flags import MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
 from models import ALIASES, MODELS, check_options
+from pretreatment import parse_steps
 from splits.split import WITH_FOLDS
 from training.config import RunConfig
 from utils import InputError, match_name
@@ -142,8 +143,12 @@ def _check_split(config: RunConfig, given: dict) -> None:
         raise InputError(
             f"--fold must lie between 0 and {config.folds - 1} (--folds {config.folds}), not {config.fold}"
         )
-    if "fit_on" in given and config.normalize == "none" and not config.pca:
-        raise InputError("--fit_on has nothing to fit with --normalize none and no --pca; leave it out")
+    try:
+        parse_steps(config.spectral)
+    except InputError as error:
+        raise InputError(f"--{error}") from error  # the message begins with the setting's name
+    if "fit_on" in given and config.normalize == "none" and not config.pca and "msc" not in config.spectral:
+        raise InputError("--fit_on has nothing to fit with --normalize none, no --pca and no msc; leave it out")
 
 
 def _check_training(config: RunConfig, n_runs: int) -> None:

@@ -31,7 +31,7 @@ def audit(config: RunConfig, output: Path | None) -> list[str]:
     faults: list[str] = []
     split = make_split(config, scene, np.random.default_rng(config.seed), faults)
     findings = examine(split, scene, config.patch_size, faults)
-    findings["preprocessing"] = {name: getattr(config, name) for name in ("normalize", "fit_on", "pca")}
+    findings["preprocessing"] = {name: getattr(config, name) for name in ("spectral", "normalize", "fit_on", "pca")}
     lines = sentences(findings)
     if output is not None:
         from reporting.figures import curves  # Matplotlib

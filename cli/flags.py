@@ -8,13 +8,14 @@ from typing import Any, get_args
 from models import MODELS
 from models.options import MiMOptions
 from scenes.catalogue import SCENES
-from training.config import GROUPS, RunConfig
+from training.config import RunConfig
+from training.settings import GROUPS
 from utils import InputError
 
 TABLE_FORMATS = ("text", "csv", "markdown", "latex")
 SPLIT_FLAGS = ("sampling_mode", "training_sample", "folds", "fold", "block_size", "buffer")
 SCENE_AND_SPLIT = frozenset(("dataset", "folder", "train_set", "test_set", "patch_size", "seed", *SPLIT_FLAGS))
-PREPROCESSING = frozenset(("normalize", "fit_on", "pca"))
+PREPROCESSING = frozenset(("spectral", "normalize", "fit_on", "pca"))
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class RowReader:
         raster: the scene.
         bands: makes the network's bands of its bands.
         preprocessing: the network's.
-        known: (H, W) uint8, set as rows are read: NO_DATA if every band is the raster's no-data value, or not finite
-            after normalisation; BROKEN if some bands are not finite; else DATA.
+        known: (H, W) uint8, set as rows are read: NO_DATA if every band is the raster's no-data value, or not finite;
+            BROKEN if some bands are not finite, or what preprocessing makes of them; else DATA.
     """
 
     def __init__(self, raster: Raster, bands: Bands, preprocessing: Preprocessing, known: np.ndarray):
@@ -48,9 +48,10 @@ class RowReader:
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Read the rows start to stop; (stop - start, W, n_bands) float32."""
         raw = self.raster.rows(start, stop)
-        out = self.preprocessing(self.bands(raw))
-        finite = np.isfinite(out)
-        known = np.where(finite.all(-1), DATA, np.where(finite.any(-1), BROKEN, NO_DATA))
+        values = self.bands(raw)
+        out = self.preprocessing(values)
+        some = np.isfinite(values).any(-1)
+        known = np.where(np.isfinite(out).all(-1), DATA, np.where(some, BROKEN, NO_DATA))
         if self.raster.nodata is not None:
             known[(raw == self.raster.nodata).all(-1)] = NO_DATA
         out[known != DATA] = 0

@@ -237,10 +237,11 @@ def _on_duplicates(findings: dict) -> str:
 
 
 def _on_fitting(settings: dict, n_train: int) -> str:
-    parts = [] if settings["normalize"] == "none" else [f"normalisation ({settings['normalize']})"]
+    parts = [f"spectral pre-treatment ({settings['spectral']})"] if "msc" in settings["spectral"] else []
+    parts += [] if settings["normalize"] == "none" else [f"normalisation ({settings['normalize']})"]
     parts += [f"PCA ({settings['pca']} components)"] if settings["pca"] else []
     if not parts:
-        return "Nothing is fitted to the spectra: no normalisation and no PCA."
+        return "Nothing is fitted to the spectra: no normalisation, no PCA and no msc."
     where = (
         f"the {n_train:,} training pixels alone"
         if settings["fit_on"] == "train"

@@ -1,246 +1,22 @@
 """Everything that a run depends on, in one object: the command line makes it, and config.json holds it."""
 
 import shlex
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from preprocessing import FIT_ON, NORMALIZATIONS
 from reporting.results import read_json
 from splits.split import WITH_FOLDS
+from training.settings import Settings
 from utils import InputError, start_command
 
-SCENE, TRAINING, RUNNING = GROUPS = ("scene, split and normalisation", "training", "running")
-PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyTorch; the next two likewise
-OPTIMISERS = ("adamw", "adam", "sgd", "sgd_momentum", "rmsprop", "adagrad", "adadelta")
-SCHEDULES = ("one_cycle", "constant", "cosine", "step", "exponential")
-RECIPES = ("ours", "published")
 RENAMED = {"weights": "eval_weights"}  # names in the config.json of version 0.1
 DROPPED = {"runs"}  # of version 0.1: how many runs the command had
 
 
-def _about(group: str, help: str, **more: Any) -> dict[str, Any]:
-    """Make a field's metadata, of which the command line makes a flag.
-
-    Args:
-        group: one of GROUPS, under which --help shows the flag.
-        help: its help text.
-        more: choices and metavar as argparse has them; swept, if several values make a sweep; aliases, earlier names
-            of the flag; renamed_values, earlier names of its values; repeated, whether `RunConfig.command` has it.
-    """
-    return {"group": group, "help": help, **more}
-
-
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The settings of one run; each field is a flag of the command line, with the help text of its metadata.
-
-    `model_options` holds the parts of the model that were given, by the names of the fields of its options (see
-    models/options.py); they are flags too.
-    """
-
-    dataset: str = field(
-        metadata=_about(
-            SCENE,
-            "scene, or several for a sweep: {scenes}, or your own: a folder in --folder, or a path, with a scene.toml; "
-            "case, - and _ do not matter",
-            metavar="NAME",
-            swept=True,
-        )
-    )
-    folder: Path = field(
-        default=Path("Datasets"), metadata=_about(SCENE, "data root, one subfolder per scene", metavar="DIR")
-    )
-    train_set: Path | None = field(
-        default=None,
-        metadata=_about(SCENE, "fixed training mask: the array TR, or the only label map in the file", metavar="FILE"),
-    )
-    test_set: Path | None = field(
-        default=None,
-        metadata=_about(SCENE, "fixed test mask: the array TE, or the only label map in the file", metavar="FILE"),
-    )
-    sampling_mode: str | None = field(
-        default=None,
-        metadata=_about(
-            SCENE,
-            "draw the split from the ground truth: random, a fraction of each class; fixed, a number of pixels per "
-            "class; disjoint, a fraction of each class on one side of a line; spatial, one fold of blocks with a "
-            "buffer between training and test windows; fields, the same with whole connected regions in place of "
-            "blocks (default: the scene's fixed masks if it has them, else random)",
-            choices=("random", "fixed", "disjoint", "spatial", "fields"),
-            renamed_values={"buffered": "spatial"},
-        ),
-    )
-    training_sample: float | None = field(
-        default=None,
-        metadata=_about(
-            SCENE,
-            "fraction of each class that trains (default: 0.1); with fixed the number of pixels per class (default: "
-            "50), with spatial and fields the largest number (default: all)",
-            metavar="N",
-        ),
-    )
-    folds: int = field(default=5, metadata=_about(SCENE, "folds of --sampling_mode spatial and fields", metavar="K"))
-    fold: int | None = field(
-        default=None,
-        metadata=_about(SCENE, "the fold that tests, from 0 (default: the seed modulo --folds)", metavar="I"),
-    )
-    block_size: int | None = field(
-        default=None,
-        metadata=_about(
-            SCENE,
-            "side of the blocks of --sampling_mode spatial in pixels (default: chosen from the scene)",
-            metavar="N",
-        ),
-    )
-    buffer: int | None = field(
-        default=None,
-        metadata=_about(
-            SCENE,
-            "pixels that --sampling_mode spatial and fields keep between training and test pixels, at least the patch "
-            "size (default: the largest patch size of the command)",
-            metavar="N",
-        ),
-    )
-    val_fraction: float = field(
-        default=0.0,
-        metadata=_about(
-            SCENE, "fraction of each class's training pixels that is held out for validation", metavar="FRACTION"
-        ),
-    )
-    normalize: str = field(
-        default="zscore", metadata=_about(SCENE, "normalisation of each band", choices=NORMALIZATIONS)
-    )
-    pca: int = field(
-        default=0, metadata=_about(SCENE, "reduce to N whitened principal components; 0 keeps the bands", metavar="N")
-    )
-    fit_on: str = field(
-        default="scene", metadata=_about(SCENE, "pixels that fit normalisation and PCA", choices=FIT_ON)
-    )
-    border: str = field(
-        default="mirror",
-        metadata=_about(
-            SCENE,
-            "mirror the scene at its edge, or leave out the pixels whose window would cross it",
-            choices=("mirror", "skip"),
-        ),
-    )
-
-    model: str = field(
-        default="MiM-v1",
-        metadata=_about(
-            TRAINING, "{models}, or several for a sweep; case, - and _ do not matter", metavar="NAME", swept=True
-        ),
-    )
-    model_options: dict[str, Any] = field(default_factory=dict)
-    patch_size: int = field(
-        default=7,
-        metadata=_about(
-            TRAINING,
-            "side of the window round a pixel, odd, or several for a sweep; some models have another default, see "
-            "docs/models.md",
-            metavar="P",
-            swept=True,
-        ),
-    )
-    epoch: int = field(default=150, metadata=_about(TRAINING, "passes over the training pixels", metavar="N"))
-    batch_size: int = field(default=64, metadata=_about(TRAINING, "patches per training step, at most", metavar="N"))
-    recipe: str = field(
-        default="ours",
-        metadata=_about(
-            TRAINING,
-            "values of the training settings that are not given: the same for all models, or those that each model's "
-            "authors published",
-            choices=RECIPES,
-        ),
-    )
-    optimiser: str = field(
-        default="adamw",
-        metadata=_about(
-            TRAINING, "optimiser; sgd_momentum has a momentum of 0.9", choices=OPTIMISERS, aliases=("optimizer",)
-        ),
-    )
-    schedule: str = field(
-        default="one_cycle",
-        metadata=_about(
-            TRAINING,
-            "learning rate over the steps: one cycle, constant, a half cosine down to 0, times 0.9 after each tenth, "
-            "or times 0.99 after each epoch",
-            choices=SCHEDULES,
-        ),
-    )
-    lr: float = field(default=1e-3, metadata=_about(TRAINING, "highest learning rate", metavar="RATE"))
-    weight_decay: float = field(default=5e-3, metadata=_about(TRAINING, "weight decay", metavar="RATE"))
-    label_smoothing: float = field(
-        default=0.1,
-        metadata=_about(TRAINING, "fraction of a target that is spread over all classes", metavar="FRACTION"),
-    )
-    class_balancing: bool = field(
-        default=False, metadata=_about(TRAINING, "weigh the classes inversely to their frequency")
-    )
-    flip_augmentation: bool = field(
-        default=True, metadata=_about(TRAINING, "random mirror images and rotations of the patches")
-    )
-    radiation_augmentation: bool = field(default=False, metadata=_about(TRAINING, "random brightness and noise"))
-    mixture_augmentation: bool = field(
-        default=False, metadata=_about(TRAINING, "random mixtures within a class, and noise")
-    )
-    restore: Path | None = field(
-        default=None, metadata=_about(TRAINING, "start from these weights", metavar="CHECKPOINT")
-    )
-    eval_weights: str = field(
-        default="last",
-        metadata=_about(
-            TRAINING,
-            "evaluate the weights of the last epoch, or of the best one in validation",
-            choices=("last", "best"),
-            aliases=("weights",),
-        ),
-    )
-    calibrate: bool = field(
-        default=False,
-        metadata=_about(
-            TRAINING,
-            "after training, fit the probabilities to the validation pixels by a temperature",
-        ),
-    )
-    conformal: float | None = field(
-        default=None,
-        metadata=_about(
-            TRAINING,
-            "also give each pixel a set of classes that lacks the right one with this risk, such as 0.1; it is fitted "
-            "to the validation pixels, with --predict to those of the checkpoint's run",
-            metavar="RISK",
-        ),
-    )
-
-    cuda: int | None = field(
-        default=None,
-        metadata=_about(RUNNING, "GPU to use, -1 = the CPU (default: the first GPU, else the CPU)", metavar="N"),
-    )
-    seed: int = field(default=0, metadata=_about(RUNNING, "seed of the first run", metavar="N"))
-    data_parallel: bool = field(
-        default=False,
-        metadata=_about(RUNNING, "under torchrun, split each batch of a run over the processes, instead of the runs"),
-    )
-    output: Path = field(
-        default=Path("runs"),
-        metadata=_about(RUNNING, "folder of the runs' folders and results.csv", metavar="DIR", repeated=False),
-    )
-    precision: str = field(
-        default="float32", metadata=_about(RUNNING, "of the layers; the scan is float32", choices=PRECISIONS)
-    )
-    test_stride: int = field(default=1, metadata=_about(RUNNING, "map every N-th pixel and fill between", metavar="N"))
-    with_exploration: bool = field(
-        default=False,
-        metadata=_about(
-            RUNNING, "draw the training pixels' spectra, class by class, into the run's folder, and show them in visdom"
-        ),
-    )
-    visdom: str = field(
-        default="http://localhost:8097",
-        metadata=_about(RUNNING, "server for the live view, or off", metavar="URL", repeated=False),
-    )
+class RunConfig(Settings):
+    """The settings of one run, as config.json and the command line have them."""
 
     def as_json(self) -> dict:
         """Give all settings as plain values, as config.json has them."""
@@ -281,7 +57,7 @@ class RunConfig:
             left_out |= {"folds", "fold", "buffer"}
         if self.sampling_mode != "spatial":
             left_out |= {"block_size"}
-        if self.normalize == "none" and not self.pca:
+        if self.normalize == "none" and not self.pca and "msc" not in self.spectral:
             left_out |= {"fit_on"}
         flags = [
             _flag(each.name, getattr(self, each.name), each.default)

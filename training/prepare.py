@@ -97,6 +97,7 @@ class Job:
             "notes": (*self.scene.notes, *split.notes, *((WHOLE_SCENE,) if self.whole_scene else ())),
             "val_fraction": config.val_fraction,
             "n_validation": split.n_validation,
+            "spectral": config.spectral,
             "normalize": config.normalize,
             "fit_on": config.fit_on,
             "pca": config.pca,
@@ -198,13 +199,16 @@ def _check_whole_scene(config: RunConfig, ranks: Ranks) -> None:
 
 def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: dict):
     """Give preprocessing and the normalised cube, (H, W, n_bands) on the device; made once for consecutive runs."""
-    settings = (config.normalize, config.fit_on, config.pca, split.fingerprint if config.fit_on == "train" else None)
+    settings = (config.spectral, config.normalize, config.fit_on, config.pca)
+    settings += (split.fingerprint if config.fit_on == "train" else None,)
     assert scene.cube is not None
     if settings not in kept:
         kept.clear()  # one at a time: a cube is large
         preprocessing = fit_preprocessing(
             scene.cube,
             split.train,
+            spectral=config.spectral,
+            wavelengths=scene.spec.wavelengths,
             normalize=config.normalize,
             fit_on=config.fit_on,
             n_components=config.pca,

@@ -128,6 +128,7 @@ def settings(run: Run) -> dict:
         "patch_size": int(model["patch_size"]),
         "options": dict(model["options"]),
         **(training if recipe["epochs"] else {}),  # a classifier that is fitted at once uses none of these
+        "spectral": protocol.get("spectral", "none"),  # of earlier versions
         "normalize": protocol["normalize"],
         "pca": protocol["pca"],
         "test_stride": protocol.get("test_stride", 1),  # changes the seconds, and no score
@@ -139,7 +140,7 @@ def rules(run: Run) -> dict[str, str]:
     protocol = run.protocol
     prints = {name: str(value)[:8] for name, value in protocol["fingerprints"].items()}
     split = re.sub(r"fold \d+ of (\d+) \(from 0\)", r"\1 folds", protocol["split"])  # the fold follows from the seed
-    fits = protocol["normalize"] != "none" or protocol["pca"]
+    fits = protocol["normalize"] != "none" or protocol["pca"] or "msc" in protocol.get("spectral", "none")
     skips = protocol["border"] != "mirror"  # then the patch size decides what is tested
     held_out = protocol["n_validation"]
     fraction = protocol.get("val_fraction")

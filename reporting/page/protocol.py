@@ -33,6 +33,7 @@ GROUPS = {
         "Notes": "notes",
     },
     "Preprocessing": {
+        "Spectral pre-treatment": "spectral",
         "Normalisation": "normalize",
         "Fitted on": "fit_on",
         "Principal components": "pca",

@@ -11,7 +11,8 @@ import main
 from cli.arguments import parse
 from cli.flags import MANY_RUNS, MODES, build_parser, defaults
 from models.options import MiMOptions
-from training.config import GROUPS, RunConfig
+from training.config import RunConfig
+from training.settings import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "sklearn", "scipy", "matplotlib", "h5py", "spectral", "rasterio", "PIL", "visdom"}

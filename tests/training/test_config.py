@@ -9,7 +9,8 @@ import pytest
 
 import engine
 from cli.arguments import parse
-from training.config import PRECISIONS, RunConfig
+from training.config import RunConfig
+from training.settings import PRECISIONS
 from utils import InputError
 
 LINES = (

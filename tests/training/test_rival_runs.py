@@ -11,9 +11,10 @@ import main
 from cli.arguments import parse
 from models import MODELS
 from recipe import OPTIMISERS, TrainConfig, make_schedule
-from training.config import OPTIMISERS as NAMES
-from training.config import SCHEDULES, RunConfig
+from training.config import RunConfig
 from training.run import run as run_job
+from training.settings import OPTIMISERS as NAMES
+from training.settings import SCHEDULES
 from utils import InputError
 
 STRIDES = {"Chen": 16, "Sharma": 8, "morphFormer": 4}  # of maps that would take long
