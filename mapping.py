@@ -12,6 +12,7 @@ from torch import Tensor
 
 import engine
 from certainty import prediction_sets
+from context import Surroundings
 from models.base import PatchClassifier, SceneClassifier
 from patches import PatchLoader, Windows, check_patch_size
 
@@ -83,7 +84,8 @@ def predict(
     *,
     batch_size: int | None = None,
     precision: str = "float32",
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    surroundings: Surroundings | None = None,
 ) -> Tensor:
     """Predict the class probabilities of some pixels; the per-pixel part of the model runs once on the whole scene.
 
@@ -93,10 +95,22 @@ def predict(
         pixels: rows and columns, (n, 2).
         batch_size: patches at a time; None takes `predict_batch`.
         precision: a key of PRECISIONS.
-        progress: called after each batch with its number of pixels.
+        progress: called after each batch with its number of pixels and the number of all that the model predicts.
+        surroundings: with it the probabilities are averaged over those of the pixels around, which are predicted too.
     Returns:
         Class probabilities, (n, K) float32 on the CPU; the label of column k is k + 1.
     """
+    if surroundings is not None:
+        pixels = pixels.cpu()
+        wanted = torch.zeros(cube.shape[:2], dtype=torch.bool)
+        wanted[pixels[:, 0], pixels[:, 1]] = True
+        known = surroundings.needed(wanted)
+        image = torch.zeros(*cube.shape[:2], model.n_classes)
+        options = {"batch_size": batch_size, "precision": precision, "progress": progress}
+        with at_temperature_1(model):
+            image[known] = predict(model, cube, known.nonzero(), **options)
+        averaged = surroundings.average(image, known)[pixels[:, 0], pixels[:, 1]]
+        return apply_temperature(averaged, model.temperature)
     probabilities = [torch.empty(0, model.n_classes)]  # for the case of no pixels
     with inference(model, cube.device, precision):
         embedded = model.embed(cube.permute(2, 0, 1).unsqueeze(0))[0].float()
@@ -105,8 +119,23 @@ def predict(
             assert isinstance(patches, Tensor)  # without targets
             probabilities.append(model.class_probabilities(model.encode(patches)).cpu())
             if progress is not None:
-                progress(len(patches))
+                progress(len(patches), len(pixels))
     return torch.cat(probabilities)
+
+
+@contextlib.contextmanager
+def at_temperature_1(model: PatchClassifier):
+    """Have a model's probabilities at temperature 1 inside: the temperature belongs behind the context."""
+    before, model.temperature = model.temperature, 1.0
+    try:
+        yield
+    finally:
+        model.temperature = before
+
+
+def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Raise probabilities (n, K) to the power 1 / temperature, and normalise them."""
+    return probabilities if temperature == 1 else (probabilities.log() / temperature).softmax(-1)
 
 
 def predict_batch(patch_size: int, device: torch.device) -> int:
@@ -136,6 +165,7 @@ def map_scene(
     precision: str = "float32",
     progress: Callable[[int, int], None] | None = None,
     threshold: float | None = None,
+    surroundings: Surroundings | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Predict the label map of a scene and the probability of each label.
 
@@ -147,8 +177,9 @@ def map_scene(
         also: pixels to predict regardless of the stride, (H, W) bool.
         valid: pixels with data, (H, W) bool; the others stay 0. None if all pixels have data.
         precision: a key of `engine.PRECISIONS`.
-        progress: called with the number of pixels just predicted and the number of all.
+        progress: called after each batch with its number of pixels and the number of all that are predicted.
         threshold: of `certainty.prediction_sets`; None for no sets.
+        surroundings: see `predict`; then nearly all pixels are predicted, whatever the stride.
     Returns:
         Labels 1..K, (H, W) uint8, or uint16 from 256 classes on; their probabilities, (H, W) float32; and with a
         threshold the prediction sets, (H, W, K) bool. Pixels without a prediction are 0 in all.
@@ -160,8 +191,8 @@ def map_scene(
     wanted = np.zeros_like(inside) if also is None else also & inside
     wanted[np.ix_(grid.rows, grid.columns)] = True
     pixels = torch.from_numpy(np.argwhere(wanted))
-    report = None if progress is None else lambda n: progress(n, len(pixels))
-    probabilities = predict(model, cube, pixels, precision=precision, progress=report).numpy()
+    options = {"precision": precision, "progress": progress, "surroundings": surroundings}
+    probabilities = predict(model, cube, pixels, **options).numpy()
     labels = np.zeros(grid.shape, dtype=label_type(model.n_classes))
     labels[wanted] = probabilities.argmax(1) + 1
     confidence = np.zeros(grid.shape, dtype=np.float32)

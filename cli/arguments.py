@@ -95,7 +95,7 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
     if mode is None:
         made = [_as_published(config, given) for config in made]
     if args.sampling_mode in WITH_FOLDS and args.buffer is None:
-        buffer = max(config.patch_size for config in made)
+        buffer = max(config.window for config in made)
         made = [replace(config, buffer=buffer) for config in made]
     configs = []
     for config in made:
@@ -134,9 +134,14 @@ def _check_split(config: RunConfig, given: dict) -> None:
     for name, modes in used.items():
         if name in given and config.sampling_mode not in modes:
             raise InputError(f"--{name} is used with --sampling_mode {' or '.join(modes)}; give that or leave it out")
-    if config.buffer is not None and config.buffer < config.patch_size:
+    if "context_size" in given and config.context == "none":
+        raise InputError("--context_size is used with --context; give that or leave it out")
+    if config.context_size < 3 or config.context_size % 2 == 0:
+        raise InputError(f"--context_size must be odd and at least 3, not {config.context_size}")
+    if config.buffer is not None and config.buffer < config.window:
+        sees = "the patch size" if config.context == "none" else "the window of patch and context"
         raise InputError(
-            f"--buffer must be at least the patch size, {config.patch_size}, so that training and test windows share "
+            f"--buffer must be at least {sees}, {config.window}, so that training and test windows share "
             f"no pixel, not {config.buffer}"
         )
     if config.fold is not None and config.fold >= config.folds:
@@ -168,6 +173,8 @@ def _check_training(config: RunConfig, n_runs: int) -> None:
         raise InputError(f"--label_smoothing must be at least 0 and below 1, not {config.label_smoothing:g}")
     if not 0 <= config.val_fraction < 1:
         raise InputError(f"--val_fraction must be at least 0 and below 1, not {config.val_fraction:g}")
+    if config.context != "none" and config.test_stride > 1:
+        raise InputError("--test_stride saves nothing with --context, which needs all pixels; leave one of them out")
     if config.eval_weights == "best" and not config.val_fraction:
         raise InputError("--eval_weights best needs validation pixels; give --val_fraction, such as 0.1")
     for flag, wanted in (("calibrate", config.calibrate), ("conformal", config.conformal is not None)):

@@ -30,7 +30,7 @@ def audit(config: RunConfig, output: Path | None) -> list[str]:
     )
     faults: list[str] = []
     split = make_split(config, scene, np.random.default_rng(config.seed), faults)
-    findings = examine(split, scene, config.patch_size, faults)
+    findings = examine(split, scene, config.window, faults)
     findings["preprocessing"] = {name: getattr(config, name) for name in ("spectral", "normalize", "fit_on", "pca")}
     lines = sentences(findings)
     if output is not None:
@@ -39,6 +39,6 @@ def audit(config: RunConfig, output: Path | None) -> list[str]:
         output.mkdir(parents=True, exist_ok=True)
         results.write_json(output / "audit.json", findings | {"sentences": lines})
         title = f"{scene.spec.name}: {split.method}"
-        curves.save_audit(output / "audit", split.train, split.test, distance_to(split.train), config.patch_size, title)
+        curves.save_audit(output / "audit", split.train, split.test, distance_to(split.train), config.window, title)
         log.info("%s holds audit.json, audit.png, audit.pdf", output)
     return lines

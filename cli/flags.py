@@ -14,7 +14,8 @@ from utils import InputError
 
 TABLE_FORMATS = ("text", "csv", "markdown", "latex")
 SPLIT_FLAGS = ("sampling_mode", "training_sample", "folds", "fold", "block_size", "buffer")
-SCENE_AND_SPLIT = frozenset(("dataset", "folder", "train_set", "test_set", "patch_size", "seed", *SPLIT_FLAGS))
+WINDOW_FLAGS = ("patch_size", "context", "context_size")
+SCENE_AND_SPLIT = frozenset(("dataset", "folder", "train_set", "test_set", "seed", *WINDOW_FLAGS, *SPLIT_FLAGS))
 PREPROCESSING = frozenset(("spectral", "normalize", "fit_on", "pca"))
 
 

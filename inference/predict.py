@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 
 from certainty import conformal_threshold, prediction_sets, too_few_for_sets
+from context import GaussianContext
 from datasets import load_scene
 from inference.bands import Bands, match_bands
 from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
-from mapping import Grid, label_type, map_blocks, predict_batch
+from mapping import Grid, apply_temperature, label_type, map_blocks, predict_batch
 from models import MODELS
 from preprocessing import Preprocessing
 from reporting import results
@@ -28,6 +30,7 @@ from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint_file
 
 DATA, NO_DATA, BROKEN = 1, 2, 3
+CONTEXT_ROWS = 64  # to which the context is applied at a time
 log = logging.getLogger(__name__)
 
 
@@ -40,10 +43,21 @@ class RowReader:
         preprocessing: the network's.
         known: (H, W) uint8, set as rows are read: NO_DATA if every band is the raster's no-data value, or not finite;
             BROKEN if some bands are not finite, or what preprocessing makes of them; else DATA.
+        context: of the network's probabilities, or None.
+        features: the context's features, (H, W, n_features) float32, set as rows are read.
     """
 
-    def __init__(self, raster: Raster, bands: Bands, preprocessing: Preprocessing, known: np.ndarray):
+    def __init__(
+        self,
+        raster: Raster,
+        bands: Bands,
+        preprocessing: Preprocessing,
+        known: np.ndarray,
+        context: GaussianContext | None = None,
+        features: np.ndarray | None = None,
+    ):
         self.raster, self.bands, self.preprocessing, self.known = raster, bands, preprocessing, known
+        self.context, self.features = context, features
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Read the rows start to stop; (stop - start, W, n_bands) float32."""
@@ -56,6 +70,8 @@ class RowReader:
             known[(raw == self.raster.nodata).all(-1)] = NO_DATA
         out[known != DATA] = 0
         self.known[start:stop] = known
+        if self.context is not None and self.features is not None:
+            self.features[start:stop] = self.context.features(torch.from_numpy(out)).numpy()
         return out
 
     def without_data(self, row: int) -> np.ndarray:
@@ -138,11 +154,21 @@ def map_new_scene(
     job |= {"precision": precision, "resample": resample, "probabilities": probabilities}
     job |= _sets(checkpoint, checkpoint_path, conformal)
     job = json.loads(json.dumps(job))  # as it comes back from a file
-    parts = {"labels": ((len(grid),), label_type(model.n_classes)), "known": (grid.shape, np.uint8)}
+    made: dict[str, tuple] = {"labels": ((len(grid),), label_type(model.n_classes))}
     if probabilities:
-        parts["probabilities"] = ((len(grid), model.n_classes), np.float32)
+        made["probabilities"] = ((len(grid), model.n_classes), np.float32)
     if conformal is not None:
-        parts["sets"] = ((len(grid), model.n_classes), np.uint8)
+        made["sets"] = ((len(grid), model.n_classes), np.uint8)
+    context = None if checkpoint.context is None else GaussianContext(**checkpoint.context)
+    parts: dict[str, tuple] = {"known": (grid.shape, np.uint8)}
+    if context is None:
+        parts |= made
+    elif stride > 1:
+        raise InputError("--test_stride saves nothing with the checkpoint's context, which needs all pixels")
+    else:  # the network first, and when it has predicted all pixels the context
+        model.temperature = 1.0  # it is applied behind the context
+        parts["network"] = ((len(grid), model.n_classes), np.float32)
+        parts["features"] = ((*grid.shape, context.components.shape[1]), np.float32)
     if ranks.machines > 1:
         raise InputError("a scene is mapped by the processes of one machine; start torchrun with --nnodes=1")
     batch = predict_batch(model.patch_size, device)
@@ -157,16 +183,16 @@ def map_new_scene(
             ranks.wait_for("made")
         arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
         ranks.publish("made", "")  # now the other processes find the files and do not make them again
-        read = RowReader(raster, bands, preprocessing, arrays["known"])
+        read = RowReader(raster, bands, preprocessing, arrays["known"], context, arrays.get("features"))
+        threshold = job["conformal"]["threshold"] if conformal is not None else None
         for start, stop in mine:
             options = {"start": start, "stop": stop, "block_rows": block_rows, "precision": precision}
             for first, block in map_blocks(model, read, grid, device, **options):
                 last = first + len(block)
-                arrays["labels"][first:last] = block.argmax(1) + 1
-                if probabilities:
-                    arrays["probabilities"][first:last] = block
-                if conformal is not None:
-                    arrays["sets"][first:last] = prediction_sets(block, job["conformal"]["threshold"])
+                if context is None:
+                    _keep(arrays, first, block, threshold)
+                else:
+                    arrays["network"][first:last] = block
                 for array in arrays.values():
                     array.flush()
                 done = merged([*done, (first, last)])
@@ -174,9 +200,14 @@ def map_new_scene(
                 bar(len(block), sum(last - first for first, last in mine))
                 arrays = {part: open_array(folder / f"{part}.part", *facts) for part, facts in parts.items()}
                 read.known = arrays["known"]  # opened again, so that the old pages leave the memory
+                read.features = arrays.get("features")
         ranks.wait_for_all("mapped")
         if not ranks.first:
             return folder
+        if context is not None:
+            arrays |= {part: open_array(folder / f"{part}.part", *facts) for part, facts in made.items()}
+            for first, block in _in_context(context, grid, arrays, checkpoint.temperature):
+                _keep(arrays, first, block, threshold)
         facts = job | {"network": checkpoint.model, "trained_on": checkpoint.scene}
         facts |= {"temperature": checkpoint.temperature, "class_names": checkpoint.class_names}
         facts |= {"machine": describe_machine(device)}
@@ -199,6 +230,32 @@ def map_new_scene(
             progress.lock.release()
     (folder / LOCK).unlink(missing_ok=True)
     return folder
+
+
+def _keep(arrays: Mapping[str, np.ndarray], first: int, block: np.ndarray, threshold: float | None) -> None:
+    """Write what the map shows of the probabilities (n, K) of the pixels from number `first` on."""
+    last = first + len(block)
+    arrays["labels"][first:last] = block.argmax(1) + 1
+    if "probabilities" in arrays:
+        arrays["probabilities"][first:last] = block
+    if threshold is not None:
+        arrays["sets"][first:last] = prediction_sets(block, threshold)
+
+
+def _in_context(
+    context: GaussianContext, grid: Grid, arrays: Mapping[str, np.ndarray], temperature: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Average the network's probabilities over the surroundings, some rows at a time; gives what `map_blocks` does."""
+    network = arrays["network"].reshape(len(grid.rows), len(grid.columns), -1)
+    columns, reach = slice(grid.columns[0], grid.columns[-1] + 1), context.reach
+    for first in range(0, len(grid.rows), CONTEXT_ROWS):
+        last = min(first + CONTEXT_ROWS, len(grid.rows))
+        low, high = max(0, first - reach), min(last + reach, len(grid.rows))
+        of_scene = slice(grid.rows[low], grid.rows[high - 1] + 1)
+        features, known = arrays["features"][of_scene, columns], arrays["known"][of_scene, columns]
+        image = (np.array(network[low:high]), np.array(features), (known == DATA).astype(np.float32))
+        averaged = context(*map(torch.from_numpy, image))[first - low : last - low].flatten(0, 1)
+        yield first * len(grid.columns), apply_temperature(averaged, temperature).numpy()
 
 
 def _sets(checkpoint: Checkpoint, path: Path, risk: float | None) -> dict:

@@ -255,7 +255,8 @@ def _verdict(findings: dict, size: str) -> str:
         return "the split is faulty; a run refuses it."
     in_window, overlap = findings["train_pixel_in_window"][size], findings["train_window_overlap"][size]
     in_region = findings["test_in_trained_region"]
-    at, shared = f"at patch {size}, ", f"{_per_cent(in_region)} of the test pixels lie in a region that was trained on"
+    at = f"with windows of {size} x {size}, "
+    shared = f"{_per_cent(in_region)} of the test pixels lie in a region that was trained on"
     if overlap == 0:
         text = f"{at}no test window shares a pixel with a training window"
         if in_region == 0:

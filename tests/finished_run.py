@@ -100,7 +100,11 @@ def write_run(
         "seconds": {"train": 93.4, "predict": 2.01},
         "protocol": protocol,
     }
-    sentences = [*(f"FAULT: {fault}." for fault in faults), "No pixel both trains and tests.", "Verdict: at patch 7."]
+    sentences = [
+        *(f"FAULT: {fault}." for fault in faults),
+        "No pixel both trains and tests.",
+        "Verdict: with windows of 7 x 7.",
+    ]
     records = [
         {
             "epoch": epoch,

@@ -19,7 +19,7 @@ LAYERS = (
     ("splits",),
     ("datasets", "mapping"),
     ("scenes", "engine", "reporting", "models"),
-    ("preprocessing", "patches", "metrics", "certainty", "recipe", "selective_scan"),
+    ("preprocessing", "patches", "context", "metrics", "certainty", "recipe", "selective_scan"),
     ("pretreatment",),
     ("utils",),
 )
@@ -38,6 +38,7 @@ IMPORTS = {
     },
     "inference": {
         "certainty",
+        "context",
         "datasets",
         "mapping",
         "models",
@@ -50,6 +51,7 @@ IMPORTS = {
     },
     "training": {
         "certainty",
+        "context",
         "datasets",
         "engine",
         "mapping",
@@ -65,7 +67,7 @@ IMPORTS = {
     },
     "splits": {"datasets", "metrics", "scenes", "utils"},
     "datasets": {"scenes", "utils"},
-    "mapping": {"certainty", "engine", "models", "patches"},
+    "mapping": {"certainty", "context", "engine", "models", "patches"},
     "scenes": {"utils"},
     "engine": {"metrics", "patches", "recipe"},
     "reporting": {"metrics", "utils"},
@@ -73,6 +75,7 @@ IMPORTS = {
     "preprocessing": {"pretreatment", "utils"},
     "pretreatment": {"utils"},
     "patches": set(),
+    "context": set(),
     "metrics": set(),
     "certainty": set(),
     "recipe": set(),

@@ -231,6 +231,59 @@ def test_a_killed_mapping_goes_on_where_it_stopped_and_gives_the_same(trained, s
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
+CONTEXT = ("--spectral", "snv,derivative", "--context", "gaussian", "--context_size", "5")
+
+
+@pytest.fixture
+def trained_with_context(tiny_scene, tmp_path):
+    """A checkpoint with a pre-treatment, a context and a temperature."""
+    command = ["--dataset", "Tiny", "--folder", str(tiny_scene.folder), "--model", "CNN", "--patch_size", "3", *CONTEXT]
+    command += ["--epoch", "2", "--visdom", "off", "--val_fraction", "0.3", "--calibrate"]
+    assert main.main([*command, "--output", str(tmp_path / "context")]) == 0
+    (run,) = (tmp_path / "context" / "CNN" / "Tiny").iterdir()
+    return run
+
+
+def test_a_context_is_applied_to_a_file_as_to_its_scene_whatever_the_blocks(
+    trained_with_context, trained, scene_file, tmp_path, monkeypatch
+):
+    expected = np.load(trained_with_context / "prediction.npy")
+    confidence = np.load(trained_with_context / "maps.npz")["confidence"].astype(np.float32)
+    for rows in (64, 2, 1):
+        monkeypatch.setattr(predict_module, "CONTEXT_ROWS", rows)
+        rc, folders = predict(scene_file, trained_with_context, tmp_path / str(rows), "--probabilities")
+        assert rc == 0
+        assert np.array_equal(np.load(folders[-1] / "prediction.npy"), expected)
+        shares = open_raster(folders[-1] / "probabilities.hdr").rows(0, 9)
+        np.testing.assert_allclose(shares.max(-1), confidence, atol=1e-3)
+    monkeypatch.undo()
+    temperature = json.loads((trained_with_context / "metrics.json").read_text())["temperature"]
+    monkeypatch.setattr(predict_module.GaussianContext, "__call__", lambda self, probabilities, *_: probabilities)
+    rc, folders = predict(scene_file, trained_with_context, tmp_path / "none", "--probabilities")
+    without = open_raster(folders[-1] / "probabilities.hdr").rows(0, 9)
+    assert np.abs(without - shares).max() > 1e-3
+    assert temperature != 1
+
+
+def test_a_killed_mapping_with_a_context_goes_on_and_gives_the_same(
+    trained_with_context, scene_file, tmp_path, monkeypatch
+):
+    folder = cut_off(scene_file, trained_with_context, tmp_path, monkeypatch, "--probabilities")
+    rc, folders = predict(scene_file, trained_with_context, tmp_path, "--probabilities")
+    assert rc == 0
+    assert folders == [folder]
+    rc, (whole,) = predict(scene_file, trained_with_context, tmp_path / "whole", "--probabilities")
+    assert rc == 0
+    for name in ("prediction.npy", "probabilities.img", "entropy.img"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert not [*folder.glob("*.part"), *folder.glob("*.full")]
+
+
+def test_a_stride_is_refused_with_a_context(trained_with_context, scene_file, tmp_path, capsys):
+    assert predict(scene_file, trained_with_context, tmp_path, "--test_stride", "2") == (2, [])
+    assert "which needs all pixels" in capsys.readouterr().err
+
+
 def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_module, "_write_outputs", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert predict(scene_file, trained, tmp_path)[0] == 130

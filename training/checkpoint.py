@@ -31,6 +31,7 @@ class Checkpoint:
         temperature: of the class probabilities, see `certainty.fit_temperature`.
         p_right: probabilities of the right class of the run's validation pixels, from which
             `certainty.conformal_threshold` is computed; None if there were none.
+        context: of the class probabilities, see `context.GaussianContext.state`; None without.
     """
 
     model: dict[str, Any]
@@ -43,6 +44,7 @@ class Checkpoint:
     state: dict[str, Any]
     temperature: float = 1.0
     p_right: tuple[float, ...] | None = None
+    context: dict[str, Any] | None = None
 
     def with_state(self, state: dict[str, Any]) -> "Checkpoint":
         """Give the same checkpoint with another state."""
@@ -70,7 +72,12 @@ class Checkpoint:
                 f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
             ) from error
         names = [each.name for each in fields(cls)]
-        entries: dict[str, Any] = {"wavelengths": None, "temperature": 1.0, "p_right": None}  # older ones lack them
+        entries: dict[str, Any] = {
+            "wavelengths": None,
+            "temperature": 1.0,
+            "p_right": None,
+            "context": None,
+        }  # older ones lack them
         entries |= content if isinstance(content, dict) else {}
         if entries.get("kind") != KIND or not {*names} <= {*entries}:
             raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")

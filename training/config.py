@@ -55,6 +55,8 @@ class RunConfig(Settings):
         left_out = set()
         if self.sampling_mode not in WITH_FOLDS:
             left_out |= {"folds", "fold", "buffer"}
+        if self.context == "none":
+            left_out |= {"context_size"}
         if self.sampling_mode != "spatial":
             left_out |= {"block_size"}
         if self.normalize == "none" and not self.pca and "msc" not in self.spectral:

@@ -85,7 +85,7 @@ def write_outcome(
     if maps.sets is not None:
         metrics["conformal"] |= _scores_of_sets(job, maps.sets, blocks)
         further = {"sets": maps.sets}
-    findings = examine(split, job.scene, config.patch_size)
+    findings = examine(split, job.scene, config.window)
     findings["preprocessing"] = {name: getattr(config, name) for name in ("spectral", "normalize", "fit_on", "pca")}
 
     results.write_array(folder / "prediction.npy", labels)

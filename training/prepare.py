@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import engine
+from context import Surroundings, fit_context
 from datasets import Scene
 from models import MODELS, create_model
 from models.base import PatchClassifier, SceneClassifier
@@ -42,6 +43,7 @@ class Job:
     recipe: engine.TrainConfig
     augmentation: Augmentation
     ranks: Ranks  # the processes that share each batch
+    surroundings: Surroundings | None = None  # for the context of the class probabilities
 
     @property
     def raw_cube(self) -> np.ndarray:
@@ -86,6 +88,28 @@ class Job:
             "split": self.split.fingerprint,
         }
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the network and its context, in sentences."""
+        said = (WHOLE_SCENE,) if self.whole_scene else ()
+        if self.surroundings is None:
+            return said
+        size = self.config.context_size
+        return (
+            *said,
+            f"the class probabilities are averaged over windows of {size} x {size}, weighted by place and by spectrum: "
+            "the spectra around a test pixel are used, and no labels",
+        )
+
+    @property
+    def context(self) -> dict | None:
+        """The context's settings for the protocol."""
+        if self.surroundings is None:
+            return None
+        context = self.surroundings.context
+        facts = {"kind": self.config.context, "size": context.size, "window": self.config.window}
+        return facts | {"spread": context.spread, "similarity": context.similarity}
+
     @cached_property
     def protocol(self) -> dict:
         """What a reader must know to compare the result with another; made once, when the run starts."""
@@ -94,19 +118,20 @@ class Job:
             "scene": self.scene.spec.name,
             "fingerprints": self.fingerprints(),
             "split": split.method,
-            "notes": (*self.scene.notes, *split.notes, *((WHOLE_SCENE,) if self.whole_scene else ())),
+            "notes": (*self.scene.notes, *split.notes, *self.notes),
             "val_fraction": config.val_fraction,
             "n_validation": split.n_validation,
             "spectral": config.spectral,
             "normalize": config.normalize,
             "fit_on": config.fit_on,
             "pca": config.pca,
+            "context": self.context,
             "border": config.border,
             "border_test_pixels_skipped": split.border_skipped,
             "guard_pixels_dropped": split.buffer_dropped,
             "unlearned_test_pixels_dropped": split.unlearned_dropped,
             "single_region_pixels_dropped": split.single_region_dropped,
-            "audit": brief(split, self.raw_cube, config.patch_size),
+            "audit": brief(split, self.raw_cube, config.window),
             "model": model_facts(config.model, self.model),
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
@@ -149,6 +174,7 @@ def prepare(
     if config.border == "skip":
         split = skip_border(split, config.patch_size // 2)
     preprocessing, cube = _normalise(config, scene, split, device, {} if normalised is None else normalised)
+    surroundings = _surroundings(config, preprocessing, cube, scene.valid)
     if MODELS[config.model].looks_at == "location":
         cube = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).float()
         cube = cube.to(device)
@@ -186,7 +212,26 @@ def prepare(
         class_weights=weights,
     )
     augmentation = Augmentation(config.flip_augmentation, config.radiation_augmentation, config.mixture_augmentation)
-    return Job(config, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks)
+    return Job(config, scene, split, masks, preprocessing, cube, model, recipe, augmentation, ranks, surroundings)
+
+
+def _surroundings(
+    config: RunConfig, preprocessing: Preprocessing, cube: torch.Tensor, valid: np.ndarray | None
+) -> Surroundings | None:
+    """Fit the context that the settings ask for to the normalised cube."""
+    if config.context == "none":
+        return None
+    cube, weight = cube.cpu(), None
+    if preprocessing.components is not None:  # whitened: each component has the norm of its inverse deviation
+        weight = torch.from_numpy(1 / np.linalg.norm(preprocessing.components, axis=0))
+    counts = None if valid is None else torch.from_numpy(valid)
+    context = fit_context(config.context_size, cube, counts, weight)
+    if config.border == "skip":
+        margin = config.patch_size // 2
+        inside = torch.zeros(cube.shape[:2], dtype=torch.bool)
+        inside[margin : cube.shape[0] - margin, margin : cube.shape[1] - margin] = True
+        counts = inside if counts is None else counts & inside
+    return Surroundings(context, context.features(cube), counts)
 
 
 def _check_whole_scene(config: RunConfig, ranks: Ranks) -> None:
@@ -226,7 +271,7 @@ def announce(job: Job) -> None:
     log.info("split: %s; %d training and %d test pixels, %d classes", split.method, *sizes)
     if split.validation is not None:
         log.info("validation: %d of the labelled pixels, taken out of the training pixels", split.n_validation)
-    for note in (*split.notes, *((WHOLE_SCENE,) if job.whole_scene else ())):
+    for note in (*split.notes, *job.notes):
         log.info("note: %s", note)
     log.info("%s", brief_sentence(job.protocol["audit"]))
 

@@ -66,6 +66,7 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
             precision=config.precision,
             progress=monitor.mapping,
             threshold=certainty.get("conformal", {}).get("threshold"),
+            surroundings=job.surroundings,
         )
         seconds = {"train": float(sum(record["seconds"] for record in history.records) or fitted - began)}
         seconds["predict"] = time.perf_counter() - started
@@ -130,11 +131,12 @@ def _certainty(job: Job, folder: Path) -> dict:
         return {}
     pixels, targets = labelled_pixels(torch.from_numpy(validation))
     found, rows = {}, np.arange(len(targets))
+    options: dict[str, Any] = {"precision": config.precision, "surroundings": job.surroundings}
     if config.calibrate:
-        of = predict(job.model, job.cube, pixels, precision=config.precision)
+        of = predict(job.model, job.cube, pixels, **options)
         found["temperature"] = job.model.temperature = fit_temperature(of.numpy(), targets.numpy())
         log.info("temperature %.3f, fitted to %d validation pixels", found["temperature"], len(targets))
-    p_right = predict(job.model, job.cube, pixels, precision=config.precision).numpy()[rows, targets.numpy()]
+    p_right = predict(job.model, job.cube, pixels, **options).numpy()[rows, targets.numpy()]
     if config.conformal is not None:
         threshold = conformal_threshold(p_right, config.conformal)
         found["conformal"] = {"risk": config.conformal, "n_validation": len(targets), "threshold": threshold}
@@ -157,5 +159,6 @@ def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
         wavelengths=job.scene.spec.wavelengths,
         border=job.config.border,
         state={},
+        context=None if job.surroundings is None else job.surroundings.context.state(),
     )
     return lambda name, state: checkpoint.with_state(state).save(folder / f"{name}.pt")

@@ -12,6 +12,7 @@ PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyT
 OPTIMISERS = ("adamw", "adam", "sgd", "sgd_momentum", "rmsprop", "adagrad", "adadelta")
 SCHEDULES = ("one_cycle", "constant", "cosine", "step", "exponential")
 RECIPES = ("ours", "published")
+CONTEXTS = ("none", "gaussian")
 
 
 def _about(group: str, help: str, **more: Any) -> dict[str, Any]:
@@ -92,8 +93,8 @@ class Settings:
         default=None,
         metadata=_about(
             SCENE,
-            "pixels that --sampling_mode spatial and fields keep between training and test pixels, at least the patch "
-            "size (default: the largest patch size of the command)",
+            "pixels that --sampling_mode spatial and fields keep between training and test pixels, at least the window "
+            "that the model sees, patch and context together (default: the largest of the command)",
             metavar="N",
         ),
     )
@@ -145,6 +146,20 @@ class Settings:
             "docs/models.md",
             metavar="P",
             swept=True,
+        ),
+    )
+    context: str = field(
+        default="none",
+        metadata=_about(
+            TRAINING,
+            "average the class probabilities over the surroundings of a pixel, weighted by place and by spectrum",
+            choices=CONTEXTS,
+        ),
+    )
+    context_size: int = field(
+        default=15,
+        metadata=_about(
+            TRAINING, "side of the window over which --context averages, odd; patches reach beyond it", metavar="S"
         ),
     )
     epoch: int = field(default=150, metadata=_about(TRAINING, "passes over the training pixels", metavar="N"))
@@ -245,3 +260,8 @@ class Settings:
         default="http://localhost:8097",
         metadata=_about(RUNNING, "server for the live view, or off", metavar="URL", repeated=False),
     )
+
+    @property
+    def window(self) -> int:
+        """Side of the window that decides a pixel's class: of the patch, and with a context of all patches in it."""
+        return self.patch_size + (self.context_size - 1 if self.context != "none" else 0)

@@ -20,7 +20,9 @@ WORDS = {  # how a label names a setting: a template for its value, or a pair fo
     "epochs": "{} epochs",
     "batch_size": "batch {}",
     "precision": "{}",
+    "spectral": "{}",
     "pca": "PCA {}",
+    "context": "context {}",
     "class_weights": ("class weights", ""),
     "flip": ("flips", "no flips"),
     "separate_types": ("separate types", ""),
@@ -131,8 +133,14 @@ def settings(run: Run) -> dict:
         "spectral": protocol.get("spectral", "none"),  # of earlier versions
         "normalize": protocol["normalize"],
         "pca": protocol["pca"],
+        "context": _context(protocol),
         "test_stride": protocol.get("test_stride", 1),  # changes the seconds, and no score
     }
+
+
+def _context(protocol: dict) -> str:
+    context = protocol.get("context")  # earlier versions have none
+    return "none" if context is None else f"{context['kind']} {context['size']}"
 
 
 def rules(run: Run) -> dict[str, str]:

@@ -39,6 +39,13 @@ GROUPS = {
         "Principal components": "pca",
         "Bands or components into the model": "model.n_bands",
     },
+    "Context": {
+        "Kind": "context.kind",
+        "Side of its window": "context.size",
+        "Side of the window of patch and context": "context.window",
+        "Decay by place, standard deviation in pixels": "context.spread",
+        "Decay by feature, standard deviation": "context.similarity",
+    },
     "Model": {
         "Model": "model.name",
         "Patch size": "model.patch_size",

@@ -175,7 +175,7 @@ def test_the_real_masks_have_the_known_shares(real_data, audit, name):
         0,
         [],
     )
-    assert f"at patch 7, {share} %" in said.splitlines()[-1]
+    assert f"with windows of 7 x 7, {share} %" in said.splitlines()[-1]
     right, in_region, n_regions, n_trained = LOCATION[name]
     assert round(100 * findings["location_accuracy"], 2) == right
     assert round(100 * findings["test_in_trained_region"], 1) == in_region
@@ -205,7 +205,7 @@ def test_without_output_nothing_is_written(tiny_scene, call, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     code, out, _ = call("--dataset", "tiny", "--folder", tiny_scene.folder)
-    assert code == 0 and out.splitlines()[-1].startswith("Verdict: at patch 7, ")
+    assert code == 0 and out.splitlines()[-1].startswith("Verdict: with windows of 7 x 7, ")
     assert sorted(tmp_path.rglob("*")) == before
 
 
