@@ -3,6 +3,7 @@
 PyTorch is imported by the functions that need it, so that the command line answers at once.
 """
 
+import contextlib
 import ctypes
 import difflib
 import functools
@@ -136,6 +137,28 @@ def granted_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         except (OSError, ValueError):  # there is no such file, or no limit: "max"
             continue
     return max(1, cores)
+
+
+def granted_memory(device: "torch.device | None" = None, cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the bytes of memory of a GPU, or those that this process may use: of the machine, of its cgroup's limit.
+
+    Args:
+        device: None for the CPU.
+        cgroup: where the limit is, as version 1 or 2 of cgroups has it.
+    Returns:
+        None if the system does not say it.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            memory = min(memory, int(path.read_text()))
+    return memory
 
 
 def keep_freed_memory() -> None:

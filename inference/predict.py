@@ -25,7 +25,7 @@ from scenes.catalogue import find_spec
 from scenes.envi import find_pair
 from scenes.georeference import pixel_size_of
 from scenes.rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, check_memory
 from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint_file
 
@@ -144,6 +144,7 @@ def map_new_scene(
     if MODELS[checkpoint.model["name"]].looks_at == "location":
         raise InputError(f"{checkpoint_path} holds places of training pixels, which say nothing about another scene")
     model, preprocessing = checkpoint.network(device)
+    check_memory(model, *raster.shape[:2], device, training=False)
     bands = match_bands(raster, preprocessing.n_bands_in, checkpoint.wavelengths, resample=resample)
     try:
         grid = Grid.of(raster.shape[:2], model.patch_size, stride=stride, border=checkpoint.border)

@@ -92,7 +92,12 @@ class SceneClassifier(PatchClassifier):
 
     Here `embed` is not a per-pixel part: it must be given the whole scene, (1, n_bands, H, W). Then each pixel can be
     classified alone; of a patch `encode` takes the centre, and `forward_scales` gives all pixels of a scene.
+
+    Attributes:
+        bytes_to_train, bytes_to_map: memory that a pixel of the scene takes in a training step, and in `embed` alone.
     """
+
+    bytes_to_train, bytes_to_map = 55_000, 20_000  # of MambaHSI, measured on scenes of 128 x 128 pixels
 
     def classify(self, features: Tensor) -> Tensor:
         """Embedded pixels (n, C) to logits (n, K)."""

@@ -19,6 +19,7 @@ from utils import (
     describe_machine,
     fingerprint,
     granted_cores,
+    granted_memory,
     seed_everything,
     share_cores,
     write_atomically,
@@ -228,6 +229,19 @@ def test_the_cores_are_those_that_a_container_grants(files, cores, tmp_path, mon
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert granted_cores(tmp_path) == cores
+
+
+def test_the_memory_is_that_which_a_container_grants(tmp_path):
+    of_machine = granted_memory(cgroup=tmp_path)
+    assert of_machine == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert granted_memory(cgroup=tmp_path) == of_machine
+    (tmp_path / "memory.max").write_text(f"{2**20}\n")
+    assert granted_memory(cgroup=tmp_path) == 2**20
+    (tmp_path / "memory.max").unlink()
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("12345\n")
+    assert granted_memory(cgroup=tmp_path) == 12345
 
 
 def test_threads_are_limited_to_the_cores_and_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch):

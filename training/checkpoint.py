@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from models import create_model
-from models.base import PatchClassifier
+from models.base import PatchClassifier, SceneClassifier
 from preprocessing import Preprocessing
 from selective_scan import choose
-from utils import InputError, write_atomically
+from utils import InputError, granted_memory, write_atomically
 
 KIND = "mim-checkpoint"
 
@@ -106,6 +106,20 @@ def model_facts(name: str, model: PatchClassifier) -> dict[str, Any]:
     if "scales" in options:
         options["scales"] = model.scales  # as resolved
     return {"name": name, **sizes, "options": options}
+
+
+def check_memory(model: PatchClassifier, height: int, width: int, device: torch.device, *, training: bool) -> None:
+    """Raise InputError if a network that takes a scene of this size at once needs more memory than there is."""
+    if not isinstance(model, SceneClassifier):
+        return
+    needed = height * width * (model.bytes_to_train if training else model.bytes_to_map)
+    there = granted_memory(device)
+    if there is not None and needed > there:
+        raise InputError(
+            f"{type(model).__name__} takes a scene at once, and {height} x {width} pixels need about "
+            f"{needed / 2**30:.0f} GiB of memory, where there are {there / 2**30:.0f}; take a part of the scene or "
+            "another model"
+        )
 
 
 def check_backend(model: PatchClassifier, device: torch.device) -> None:

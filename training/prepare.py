@@ -20,7 +20,7 @@ from reporting.colours import false_colour
 from splits.choose import make_split
 from splits.leakage import brief, brief_sentence
 from splits.split import Split, hold_out, skip_border
-from training.checkpoint import check_backend, model_facts, restore_weights
+from training.checkpoint import check_backend, check_memory, model_facts, restore_weights
 from training.config import RunConfig
 from training.distributed import Ranks
 from utils import EAGER, GRAPHS, InputError, describe_machine, fingerprint, seed_everything
@@ -185,6 +185,7 @@ def prepare(
     except ValueError as error:
         raise InputError(str(error)) from error
     check_backend(model, device)
+    check_memory(model, height, width, device, training=True)
     if config.restore is not None:
         restore_weights(model, config.model, config.restore)
     n_train = split.n_train

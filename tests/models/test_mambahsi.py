@@ -15,7 +15,9 @@ from models.mambahsi import Block
 from models.options import MambaOptions
 from patches import PatchLoader
 from recipe import TrainConfig
+from training import checkpoint
 from training.scene_steps import SceneSteps
+from utils import InputError
 
 make: Any = create_model  # the types of its parts are their own
 
@@ -161,3 +163,19 @@ def test_larger_patches_take_the_centre(task):
     larger = make("MambaHSI", n_bands=4, n_classes=3, patch_size=3, d_state=2)
     larger.load_state_dict(model.state_dict())
     assert torch.equal(predict(larger, scene, loader.pixels), predict(model, scene, loader.pixels))
+
+
+def test_a_scene_that_needs_more_memory_than_there_is_is_refused(monkeypatch):
+    model = create_model("MambaHSI", n_bands=5, n_classes=3, patch_size=1)
+    monkeypatch.setattr(checkpoint, "granted_memory", lambda device: 2 * 2**30)
+    cpu = torch.device("cpu")
+    checkpoint.check_memory(model, 190, 200, cpu, training=True)
+    checkpoint.check_memory(model, 300, 300, cpu, training=False)
+    checkpoint.check_memory(create_model("CNN", n_bands=5, n_classes=3, patch_size=3), 9999, 9999, cpu, training=True)
+    words = "MambaHSI takes a scene at once, and 300 x 300 pixels need about 5 GiB of memory, where there are 2; take a"
+    with pytest.raises(InputError, match=words):
+        checkpoint.check_memory(model, 300, 300, cpu, training=True)
+    with pytest.raises(InputError, match="600 x 300 pixels need about 3 GiB"):
+        checkpoint.check_memory(model, 600, 300, cpu, training=False)
+    monkeypatch.setattr(checkpoint, "granted_memory", lambda device: None)
+    checkpoint.check_memory(model, 9999, 9999, cpu, training=True)
