@@ -139,9 +139,8 @@ def _check_split(config: RunConfig, given: dict) -> None:
     if config.context_size < 3 or config.context_size % 2 == 0:
         raise InputError(f"--context_size must be odd and at least 3, not {config.context_size}")
     if config.buffer is not None and config.buffer < config.window:
-        sees = "the patch size" if config.context == "none" else "the window of patch and context"
         raise InputError(
-            f"--buffer must be at least {sees}, {config.window}, so that training and test windows share "
+            f"--buffer must be at least the patch size, {config.window}, so that training and test windows share "
             f"no pixel, not {config.buffer}"
         )
     if config.fold is not None and config.fold >= config.folds:

@@ -18,8 +18,8 @@ from preprocessing import Preprocessing, fit_preprocessing
 from reporting import results
 from reporting.colours import false_colour
 from splits.choose import make_split
-from splits.leakage import brief, brief_sentence
-from splits.split import Split, hold_out, skip_border
+from splits.leakage import brief, brief_sentence, distance_to
+from splits.split import WITH_FOLDS, Split, hold_out, skip_border
 from training.checkpoint import check_backend, check_memory, model_facts, restore_weights
 from training.config import RunConfig
 from training.distributed import Ranks
@@ -94,11 +94,13 @@ class Job:
         said = (WHOLE_SCENE,) if self.whole_scene else ()
         if self.surroundings is None:
             return said
-        size = self.config.context_size
+        size, folds = self.config.context_size, self.config.sampling_mode in WITH_FOLDS
+        near = (self.config.buffer or self.config.patch_size) if folds else 0
         return (
             *said,
             f"the class probabilities are averaged over windows of {size} x {size}, weighted by place and by spectrum: "
-            "the spectra around a test pixel are used, and no labels",
+            "the spectra around a test pixel are used, and no labels"
+            + (f"; pixels nearer than {near} to a training pixel do not count" if near else ""),
         )
 
     @property
@@ -174,7 +176,7 @@ def prepare(
     if config.border == "skip":
         split = skip_border(split, config.patch_size // 2)
     preprocessing, cube = _normalise(config, scene, split, device, {} if normalised is None else normalised)
-    surroundings = _surroundings(config, preprocessing, cube, scene.valid)
+    surroundings = _surroundings(config, preprocessing, cube, scene.valid, split)
     if MODELS[config.model].looks_at == "location":
         cube = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).float()
         cube = cube.to(device)
@@ -217,9 +219,9 @@ def prepare(
 
 
 def _surroundings(
-    config: RunConfig, preprocessing: Preprocessing, cube: torch.Tensor, valid: np.ndarray | None
+    config: RunConfig, preprocessing: Preprocessing, cube: torch.Tensor, valid: np.ndarray | None, split: Split
 ) -> Surroundings | None:
-    """Fit the context that the settings ask for to the normalised cube."""
+    """Fit the context that the settings ask for to the normalised cube, and settle which pixels count in it."""
     if config.context == "none":
         return None
     cube, weight = cube.cpu(), None
@@ -227,11 +229,12 @@ def _surroundings(
         weight = torch.from_numpy(1 / np.linalg.norm(preprocessing.components, axis=0))
     counts = None if valid is None else torch.from_numpy(valid)
     context = fit_context(config.context_size, cube, counts, weight)
-    if config.border == "skip":
-        margin = config.patch_size // 2
-        inside = torch.zeros(cube.shape[:2], dtype=torch.bool)
-        inside[margin : cube.shape[0] - margin, margin : cube.shape[1] - margin] = True
-        counts = inside if counts is None else counts & inside
+    counts = torch.ones(cube.shape[:2], dtype=torch.bool) if counts is None else counts.clone()
+    if config.border == "skip" and (margin := config.patch_size // 2):
+        counts[:margin] = counts[-margin:] = counts[:, :margin] = counts[:, -margin:] = False
+    if config.sampling_mode in WITH_FOLDS:
+        learned = split.train if split.validation is None else split.train + split.validation
+        counts &= torch.from_numpy(distance_to(learned) >= (config.buffer or config.patch_size))
     return Surroundings(context, context.features(cube), counts)
 
 

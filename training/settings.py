@@ -6,6 +6,7 @@ from typing import Any
 
 from preprocessing import FIT_ON, NORMALIZATIONS
 from pretreatment import STEPS
+from splits.split import WITH_FOLDS
 
 SCENE, TRAINING, RUNNING = GROUPS = ("scene, split and normalisation", "training", "running")
 PRECISIONS = ("float32", "bfloat16")  # as in engine.PRECISIONS, which needs PyTorch; the next two likewise
@@ -93,8 +94,8 @@ class Settings:
         default=None,
         metadata=_about(
             SCENE,
-            "pixels that --sampling_mode spatial and fields keep between training and test pixels, at least the window "
-            "that the model sees, patch and context together (default: the largest of the command)",
+            "pixels that --sampling_mode spatial and fields keep between training and test pixels, at least the patch "
+            "size (default: the largest patch size of the command)",
             metavar="N",
         ),
     )
@@ -152,7 +153,8 @@ class Settings:
         default="none",
         metadata=_about(
             TRAINING,
-            "average the class probabilities over the surroundings of a pixel, weighted by place and by spectrum",
+            "average the class probabilities over the surroundings of a pixel, weighted by place and by spectrum; on "
+            "spatial folds and whole fields without the land near training pixels",
             choices=CONTEXTS,
         ),
     )
@@ -263,5 +265,11 @@ class Settings:
 
     @property
     def window(self) -> int:
-        """Side of the window that decides a pixel's class: of the patch, and with a context of all patches in it."""
-        return self.patch_size + (self.context_size - 1 if self.context != "none" else 0)
+        """Side of the window that decides a pixel's class: of the patch, and with a context of all patches in it.
+
+        On spatial folds and whole fields it is that of the patch: there the context leaves out all land near training
+        pixels, so that no window that decides a test pixel's class overlaps a training window.
+        """
+        if self.context == "none" or self.sampling_mode in WITH_FOLDS:
+            return self.patch_size
+        return self.patch_size + self.context_size - 1
