@@ -1,17 +1,20 @@
 """Keep the results of finished runs as JSON with their protocols, and put them as tables into docs/results.md.
 
 `python -m benchmarks.science TABLE FOLDER` adds all runs below a folder to benchmarks/results/science/TABLE.json, where
-they replace those of the same model and seed, and writes the tables again; without arguments it only writes the tables.
+they replace those of the same method and seed, and writes the tables again; without arguments it only writes the
+tables. A method is a model with its parts, spectral pre-treatment and context; what is not the default is in its name.
 """
 
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from models import MODELS
+from models.options import MiMOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "science", ROOT / "docs" / "results.md"
@@ -29,21 +32,40 @@ def collect(table: str, folder: Path) -> None:
     for path in found:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         runs.append({name: metrics[name] for name in KEPT} | {"protocol": metrics["protocol"]})
-    protocols = [run["protocol"] for run in runs]
-    numbered = {(order.index(of["model"]["name"]), of["seed"]): run for of, run in zip(protocols, runs, strict=True)}
+    numbered = {
+        (order.index(of["model"]["name"]), method(of), of["seed"]): run
+        for of, run in ((run["protocol"], run) for run in runs)
+    }
     RESULTS.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps([numbered[key] for key in sorted(numbered)], indent=1) + "\n", encoding="utf-8")
 
 
+def method(protocol: dict) -> str:
+    """Name a method: the model, and what differs from its default settings and from the plain spectrum."""
+    model, context = protocol["model"], protocol.get("context")
+    usual = MODELS[model["name"]].defaults
+    defaults = asdict(usual)
+    if isinstance(usual, MiMOptions):
+        defaults["scales"] = usual.default_scales(model["patch_size"])
+    words = [model["name"]]
+    for name, value in model["options"].items():
+        values, expected = (list(each) if isinstance(each, tuple) else each for each in (value, defaults[name]))
+        if name != "scan_backend" and values != expected:
+            words.append(f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
+    words += [protocol["spectral"]] if protocol.get("spectral", "none") != "none" else []
+    words += [f"context {context['size']}"] if context else []
+    return ", ".join(words)
+
+
 def markdown(table: str) -> str:
-    """Make the table of a JSON file: a row for each model, with mean and standard deviation over its runs."""
+    """Make the table of a JSON file: a row for each method, with mean and standard deviation over its runs."""
     runs = json.loads((RESULTS / f"{table}.json").read_text(encoding="utf-8"))
     lines = [
-        "| model | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs | training s | map s |",
+        "| method | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs | training s | map s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(run["protocol"]["model"]["name"] for run in runs):
-        own = [run for run in runs if run["protocol"]["model"]["name"] == name]
+    for name in dict.fromkeys(method(run["protocol"]) for run in runs):
+        own = [run for run in runs if method(run["protocol"]) == name]
         model, pca = own[0]["protocol"]["model"], own[0]["protocol"]["pca"]
         cells = [name, str(model["patch_size"]) + (f", {pca}" if pca else ""), str(len(own))]
         cells += [_spread([100 * run[score] for run in own], ".2f") for score in SCORES]

@@ -1,0 +1,56 @@
+"""Cross-validation within training pixels: what is held out is far from what trains, and nothing else is looked at."""
+
+import json
+
+import numpy as np
+from scipy.ndimage import distance_transform_cdt
+
+from benchmarks import choose
+from benchmarks.science import method
+from splits.split import Split
+
+
+def make_split():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 4, (60, 80))
+    train = np.where(rng.random((60, 80)) < 0.1, labels, 0)
+    train[train == 3] = 0
+    train[2, 3] = 3  # a class of one pixel, which cannot be on both sides
+    return Split(train, np.where(train == 0, labels, 0), ("a", "b", "c"), ("#000000",) * 3, "drawn", ())
+
+
+def test_held_out_pixels_are_training_pixels_far_from_those_that_train():
+    split = make_split()
+    pairs = choose.held_out(split, 4, 5)
+    assert len(pairs) == 4
+    for kept, held in pairs:
+        assert np.array_equal(kept[kept > 0], split.train[kept > 0])
+        assert np.array_equal(held[held > 0], split.train[held > 0])
+        assert distance_transform_cdt(kept == 0, "chessboard")[held > 0].min() >= 5
+        assert 3 not in held
+    of_1_and_2 = (split.train > 0) & (split.train < 3)
+    assert np.array_equal(sum(held > 0 for _, held in pairs), of_1_and_2)
+
+
+def test_the_command_prints_a_line_a_candidate_and_resumes(tiny_scene, tmp_path, monkeypatch, capsys):
+    kept = tmp_path / "kept.json"
+    ours = ["choose", "--folds", "2", "--json", str(kept), "--spectral none", "--no-flip_augmentation", "--"]
+    theirs = ["--dataset", "Tiny", "--folder", str(tiny_scene.folder), "--model", "CNN", "--patch_size", "1"]
+    monkeypatch.setattr("sys.argv", [*ours, *theirs, "--epoch", "1"])
+    choose.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("OA")[0].split()[3] for line in lines] == ["--spectral", "--no-flip_augmentation"]
+    rows = json.loads(kept.read_text())
+    assert [row["settings"]["flip_augmentation"] for row in rows] == [True, False]
+    assert all(0 <= row["overall_accuracy"] <= 1 and row["n_held_out"] > 0 for row in rows)
+    monkeypatch.setattr(choose, "measure", None)  # nothing is measured again
+    choose.main()
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_method_is_named_by_what_is_not_the_default():
+    options = {"dim": 64, "stem": "full", "scales": [1], "scan": "whole", "scan_backend": "cpu"}
+    protocol = {"model": {"name": "MiM-v1", "patch_size": 7, "options": options}}
+    assert method(protocol) == "MiM-v1, stem full, scales 1, scan whole"
+    options |= {"stem": "depthwise", "scales": [5, 3, 1], "scan": "halves"}
+    assert method(protocol | {"spectral": "snv", "context": {"size": 15}}) == "MiM-v1, snv, context 15"
