@@ -119,14 +119,18 @@ def fit_preprocessing(
     if pretreatment is not None:
         spectra = pretreatment(spectra)
         low, high = spectra.min(0), spectra.max(0)
-        if normalize != "none":
+        if normalize != "none" and (low == high).all():
             what = f"values are constant over {where} after the pre-treatment {pretreatment.spec}"
             _refuse_constant(low, high, what, "use spectral none or another one, or normalize none")
-    n_channels = spectra.shape[1]
+    n_channels, constant = (
+        spectra.shape[1],
+        low == high,
+    )  # a pre-treatment may leave some: the ends of a continuum are 1
     if normalize == "zscore":
-        offset, scale = spectra.mean(0, dtype=np.float64), 1 / spectra.std(0, dtype=np.float64)
+        offset = spectra.mean(0, dtype=np.float64)
+        scale = 1 / np.where(constant, 1, spectra.std(0, dtype=np.float64))
     elif normalize == "minmax":
-        offset, scale = low.astype(np.float64), 1 / (high.astype(np.float64) - low)
+        offset, scale = low.astype(np.float64), 1 / np.where(constant, 1, high.astype(np.float64) - low)
     else:
         offset, scale = np.zeros(n_channels), np.ones(n_channels)
     offset, scale = offset.astype(np.float32), scale.astype(np.float32)

@@ -44,7 +44,7 @@ def by_hand(context, probabilities, z, counts):
     return out
 
 
-@pytest.mark.parametrize("size", [3, 5, 15])  # the last reaches beyond both sides of the scene
+@pytest.mark.parametrize("size", [3, 5, 15, 25])  # the last reaches beyond both sides of the scene
 def test_the_average_is_that_of_the_formula(cube, probabilities, size):
     context = fit_context(size, cube)
     z = context.features(cube)

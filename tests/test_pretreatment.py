@@ -189,7 +189,20 @@ def test_pixels_without_data_become_0_and_do_not_count(spectra):
     np.testing.assert_allclose(fitted(cube, valid)[valid].mean(0), 0, atol=1e-4)
 
 
-def test_a_value_that_the_pretreatment_makes_constant_is_named(spectra):
+@pytest.mark.parametrize("normalize", ["zscore", "minmax", "none"])
+@every_step
+def test_every_pretreatment_can_be_normalised(spectra, step, normalize):
+    cube = spectra.reshape(5, 10, N_BANDS)
+    result = fit_preprocessing(cube, np.ones((5, 10)), spectral=step, normalize=normalize)(cube)
+    assert np.isfinite(result).all()
+    varies = np.ptp(result, axis=(0, 1)) > 0
+    assert varies.sum() >= N_BANDS - 2  # the ends of a continuum are 1
+    if normalize == "zscore":
+        np.testing.assert_allclose(result[:, :, ~varies], 0, atol=1e-5)
+        np.testing.assert_allclose(result[:, :, varies].std((0, 1)), 1, atol=1e-3)
+
+
+def test_a_scene_that_the_pretreatment_makes_constant_is_refused(spectra):
     cube = spectra.reshape(5, 10, N_BANDS)[:, :, :2]  # the SNV of two values is 1 and -1
     with pytest.raises(InputError, match="2 of the 2 values are constant over the whole scene after the pre-treatment"):
         fit_preprocessing(cube * [1, 2], np.ones((5, 10)), spectral="snv")
