@@ -122,10 +122,8 @@ def fit_preprocessing(
         if normalize != "none" and (low == high).all():
             what = f"values are constant over {where} after the pre-treatment {pretreatment.spec}"
             _refuse_constant(low, high, what, "use spectral none or another one, or normalize none")
-    n_channels, constant = (
-        spectra.shape[1],
-        low == high,
-    )  # a pre-treatment may leave some: the ends of a continuum are 1
+    n_channels = spectra.shape[1]
+    constant = low == high  # a pre-treatment may leave some: the ends of a continuum are 1
     if normalize == "zscore":
         offset = spectra.mean(0, dtype=np.float64)
         scale = 1 / np.where(constant, 1, spectra.std(0, dtype=np.float64))

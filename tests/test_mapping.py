@@ -353,7 +353,8 @@ def test_without_data_there_is_no_label_no_probability_and_no_entropy(trained, t
         assert np.array_equal((open_raster(folder / f"{name}.hdr").rows(0, 9) == 0).all(-1), hole)
 
 
-def test_beside_a_gap_a_run_and_a_mapping_of_its_scene_agree(tiny_scene, tmp_path, monkeypatch):
+@pytest.mark.parametrize("context", [(), CONTEXT])
+def test_beside_a_gap_a_run_and_a_mapping_of_its_scene_agree(tiny_scene, tmp_path, monkeypatch, context):
     seen = []
     monkeypatch.setattr(
         run_module, "map_scene", lambda model, cube, **more: seen.append(cube) or map_scene(model, cube, **more)
@@ -366,13 +367,17 @@ def test_beside_a_gap_a_run_and_a_mapping_of_its_scene_agree(tiny_scene, tmp_pat
     text = 'cube = "cube.npy"\ngt = "gt.npy"\nclass_names = ["a", "b", "c"]\nnodata = -9999\n'
     (home / "scene.toml").write_text(text)
     command = ["--dataset", str(home), "--model", "CNN", "--patch_size", "5", "--epoch", "3", "--visdom", "off"]
+    command += context
     assert (
         main.main([*command, "--training_sample", "0.3", "--sampling_mode", "random", "--output", str(tmp_path)]) == 0
     )
     (run,) = (tmp_path / "CNN" / "Gaps").iterdir()
-    rc, (folder,) = predict(home, run, tmp_path)
+    rc, (folder,) = predict(home, run, tmp_path, "--probabilities")
     assert rc == 0
     assert np.array_equal(np.load(folder / "prediction.npy"), np.load(run / "prediction.npy"))
+    confidence = np.load(run / "maps.npz")["confidence"].astype(np.float32)
+    highest = open_raster(folder / "probabilities.hdr").rows(0, 9).max(-1)
+    np.testing.assert_allclose(highest, confidence, atol=1e-3)
     assert (seen[0][2:5, 2:9] == 0).all() and (seen[0] == 0).all(-1).sum() == 21  # as RowReader has it
     notes = json.loads((run / "metrics.json").read_text())["protocol"]["notes"]
     assert "cube.npy: 21 pixels have no data; they count as unlabelled" in notes
