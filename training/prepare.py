@@ -109,7 +109,7 @@ class Job:
         if self.surroundings is None:
             return None
         context = self.surroundings.context
-        facts = {"kind": self.config.context, "size": context.size, "window": self.config.window}
+        facts = {"kind": self.config.context, "size": context.size}
         return facts | {"spread": context.spread, "similarity": context.similarity}
 
     @cached_property

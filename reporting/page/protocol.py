@@ -42,7 +42,6 @@ GROUPS = {
     "Context": {
         "Kind": "context.kind",
         "Side of its window": "context.size",
-        "Side of the window of patch and context": "context.window",
         "Decay by place, standard deviation in pixels": "context.spread",
         "Decay by feature, standard deviation": "context.similarity",
     },
