@@ -133,7 +133,9 @@ def _listening(port):
 
 def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_path):
     port = free_port()
-    code = "import sys; from reporting.live import server as v; v.install_scripts = lambda static: None; "
+    # a process in the background of a script, and what it starts, ignore SIGINT
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from reporting.live import server as v; v.install_scripts = lambda static: None; "
     code += f"sys.exit(v.main(['--port', '{port}', '--keep', {str(tmp_path / 'keep')!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
