@@ -4,8 +4,9 @@ python -m benchmarks.choose "--spectral none" "--spectral snv" "--spectral snv -
 
 Each argument before the -- is a candidate: flags of main.py that are added to those after it, which also name the split
 whose training pixels are used. These are cut into blocks, which are dealt to folds; one fold is held out at a time, and
-the training pixels nearer to it than the buffer, the largest window of the candidates, are dropped. A line for each
-candidate is printed when it is done, and with --json kept, so that the command resumes where it stopped.
+training pixels nearer to it than the buffer, the largest patch size of the candidates, are dropped. A context omits
+pixels nearer than that to those that train. A line is printed for each candidate when it is done, and kept with
+--json, so that the command resumes where it stopped.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from mapping import predict
 from metrics import confusion_matrix, scores
 from patches import labelled_pixels
 from reporting.live.monitor import Monitor
+from splits.leakage import distance_to
 from splits.spatial_cv import assign_blocks
 from splits.split import WITH_FOLDS, Split
 from training.config import RunConfig
@@ -67,6 +69,10 @@ def measure(config: RunConfig, n_folds: int, buffer: int) -> dict:
     for kept, held in held_out(job.split, n_folds, buffer):
         job = prepare(config, scene, torch.device("cpu"), normalised)  # the same initial weights in every fold
         job = replace(job, split=replace(job.split, train=kept, test=held, validation=None))
+        if job.surroundings is not None:
+            counts = distance_to(kept) >= buffer
+            counts &= True if scene.valid is None else scene.valid
+            job.surroundings = replace(job.surroundings, valid=torch.from_numpy(counts))
         started = time.perf_counter()
         engine.exhaust(train(job, Monitor(), None))
         seconds.append(time.perf_counter() - started)
@@ -97,7 +103,7 @@ def main():
     args = parser.parse_args([f" {each}" if each[:1] == "-" and each not in own else each for each in ours])
     keep_freed_memory()
     commands = {each.strip(): parse([*theirs, *shlex.split(each)]).configs for each in args.candidates}
-    buffer = max(config.window for configs in commands.values() for config in configs)
+    buffer = max(config.patch_size for configs in commands.values() for config in configs)
     kept = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     for candidate, configs in commands.items():
         for config in configs:

@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_cdt
 from benchmarks import choose
 from benchmarks.science import method
 from splits.split import Split
+from training.config import RunConfig
 
 
 def make_split():
@@ -30,6 +31,27 @@ def test_held_out_pixels_are_training_pixels_far_from_those_that_train():
         assert 3 not in held
     of_1_and_2 = (split.train > 0) & (split.train < 3)
     assert np.array_equal(sum(held > 0 for _, held in pairs), of_1_and_2)
+
+
+def test_a_context_leaves_out_what_is_near_to_the_pixels_that_train(tmp_path, monkeypatch):
+    seen = []
+
+    def spy(model, cube, pixels, **options):
+        seen.append(options["surroundings"].valid.numpy())
+        return predict(model, cube, pixels, **options)
+
+    predict = choose.predict
+    monkeypatch.setattr(choose, "predict", spy)
+    pairs, held_out = [], choose.held_out
+    monkeypatch.setattr(choose, "held_out", lambda *given: pairs.extend(held_out(*given)) or pairs)
+    config = RunConfig(dataset="Simulated", model="LR", patch_size=1, context="gaussian", context_size=5)
+    result = choose.measure(config, 3, 4)
+    assert len(seen) == len(pairs) == 3
+    for valid, (kept, held) in zip(seen, pairs, strict=True):
+        assert np.array_equal(valid, np.asarray(distance_transform_cdt(kept == 0, "chessboard")) >= 4)
+        assert valid[held > 0].all()
+    assert result["n_held_out"] == sum((held > 0).sum() for _, held in pairs)
+    assert 0.3 < result["overall_accuracy"] < 1
 
 
 def test_the_command_prints_a_line_a_candidate_and_resumes(tiny_scene, tmp_path, monkeypatch, capsys):
