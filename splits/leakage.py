@@ -68,12 +68,15 @@ def brief(split: Split, cube: np.ndarray, patch_size: int) -> dict:
     }
 
 
-def brief_sentence(facts: dict) -> str:
-    """Say the short form in one sentence."""
+def brief_sentence(facts: dict, *, windows: bool = True) -> str:
+    """Say the short form in one sentence, without what it says of windows if the network has none."""
     side = f"{facts['patch_size']} x {facts['patch_size']}"
-    return (
+    of_windows = (
         f"{_per_cent(facts['train_pixel_in_window'])} of the test pixels have a training pixel in their {side} window; "
-        f"{_per_cent(facts['train_window_overlap'])} of the windows overlap that of a training pixel; the nearest is "
+        f"{_per_cent(facts['train_window_overlap'])} of the windows overlap that of a training pixel; "
+    )
+    return (of_windows if windows else "") + (
+        "the nearest training pixel is "
         f"{facts['distance_median']:g} away in the median and {facts['distance_maximum']} at most; "
         f"{_per_cent(facts['duplicates'])} of the test pixels have exactly the spectrum of a training pixel; the label "
         f"of the nearest training pixel, without any spectrum, is right for {_per_cent(facts['location_accuracy'])}"

@@ -277,7 +277,7 @@ def announce(job: Job) -> None:
         log.info("validation: %d of the labelled pixels, taken out of the training pixels", split.n_validation)
     for note in (*split.notes, *job.notes):
         log.info("note: %s", note)
-    log.info("%s", brief_sentence(job.protocol["audit"]))
+    log.info("%s", brief_sentence(job.protocol["audit"], windows=not job.whole_scene))
 
 
 def write_config(job: Job, folder: Path) -> None:

@@ -101,6 +101,9 @@ def test_the_short_form_of_a_hand_made_split():
         "25.0 % of the test pixels have a training pixel in their 5 x 5 window; 75.0 % of the windows"
     )
     assert "3 away in the median and 6 at most" in told
+    without = brief_sentence(facts, windows=False)
+    assert without.startswith("the nearest training pixel is ") and told.endswith(without)
+    assert "window" not in without
 
 
 def test_the_findings_of_a_hand_made_split(tiny_scene):
