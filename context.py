@@ -88,7 +88,7 @@ def fit_context(size: int, cube: Tensor, valid: Tensor | None = None, weight: Te
     Args:
         size: side of the window, odd.
         cube: normalised, (H, W, n_channels).
-        valid: pixels with data, (H, W) bool; None if all have.
+        valid: the pixels to fit on, (H, W) bool; None for all.
         weight: (n_channels,) by which the channels are multiplied first, so that components that were whitened have
             their variance again; None for 1.
     """

@@ -27,14 +27,14 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Pretreatment:
-    """Treat each spectrum alone; one that lacks variation, such as a pixel without data, gives zeros.
+    """Treat each spectrum alone.
 
     "snv" subtracts from a spectrum its mean and divides by its standard deviation (Barnes et al., Applied Spectroscopy
     43, 1989). "msc" fits a straight line to a spectrum against a reference, the mean spectrum, and takes the line away
     (Geladi et al., Applied Spectroscopy 39, 1985). "derivative" and "second" are those of polynomials of degree 2 that
     are fitted to 9 bands (Savitzky and Golay, Analytical Chemistry 36, 1964). "continuum" divides by the upper convex
     hull (Clark and Roush, Journal of Geophysical Research 89, 1984), values of a millionth of the largest at least.
-    "unit" divides by the Euclidean length.
+    "unit" divides by the Euclidean length. Of a spectrum that does not vary, "snv" and "msc" make zeros.
 
     Attributes:
         spec: treatments whose results are stacked, with commas between, each of one step or several, with - between:
@@ -116,6 +116,11 @@ def parse_steps(spec: str) -> tuple[tuple[str, ...], ...]:
     return treatments
 
 
+def spelled(spec: str) -> str:
+    """Give a specification in its usual spelling, in lower case and without blanks; raises as `parse_steps` does."""
+    return ",".join("-".join(steps) for steps in parse_steps(spec))
+
+
 def fit_pretreatment(
     spec: str, spectra: np.ndarray, wavelengths: tuple[float, ...] | None = None
 ) -> Pretreatment | None:
@@ -147,8 +152,7 @@ def fit_pretreatment(
     for before in (steps[: steps.index("msc")] for steps in treatments if "msc" in steps):
         treated = Pretreatment("-".join(before) or "none", n_bands, (), starts, axis)(spectra)
         references.append(treated.mean(0, dtype=np.float64).astype(np.float32))
-    written = ",".join("-".join(steps) for steps in treatments)
-    return Pretreatment(written, n_bands, tuple(references), starts, axis)
+    return Pretreatment(spelled(spec), n_bands, tuple(references), starts, axis)
 
 
 def _pieces(n_bands: int, wavelengths: tuple[float, ...] | None) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from splits.split import WITH_FOLDS, Split
 from training.config import RunConfig
 from training.prepare import prepare
 from training.run import train
-from utils import keep_freed_memory, share_cores, write_atomically
+from utils import keep_freed_memory, write_atomically
 
 
 def held_out(split: Split, n_folds: int, buffer: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -123,5 +123,4 @@ def main():
 
 
 if __name__ == "__main__":
-    share_cores()
     main()

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from cli.flags import MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
 from models import ALIASES, MODELS, check_options
-from pretreatment import parse_steps
+from pretreatment import spelled
 from splits.split import WITH_FOLDS
 from training.config import RunConfig
 from utils import InputError, match_name
@@ -90,12 +90,16 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
         lists["model"] = [match_name(name, MODELS, "model", ALIASES) for name in lists["model"]]
     names = [each.name for each in fields(RunConfig) if each.name not in (*SWEPT, "model_options")]
     shared = {name: getattr(args, name) for name in names}
+    try:
+        shared["spectral"] = spelled(args.spectral)  # so that two spellings are one setting
+    except InputError as error:
+        raise InputError(f"--{error}") from error  # the message begins with the setting's name
     chosen = [dict(zip(SWEPT, each, strict=True)) for each in product(*lists.values())]
     made = [RunConfig(**shared, **each, model_options=options) for each in chosen]
     if mode is None:
         made = [_as_published(config, given) for config in made]
     if args.sampling_mode in WITH_FOLDS and args.buffer is None:
-        buffer = max(config.window for config in made)
+        buffer = max(config.patch_size for config in made)
         made = [replace(config, buffer=buffer) for config in made]
     configs = []
     for config in made:
@@ -138,21 +142,19 @@ def _check_split(config: RunConfig, given: dict) -> None:
         raise InputError("--context_size is used with --context; give that or leave it out")
     if config.context_size < 3 or config.context_size % 2 == 0:
         raise InputError(f"--context_size must be odd and at least 3, not {config.context_size}")
-    if config.buffer is not None and config.buffer < config.window:
+    if config.buffer is not None and config.buffer < config.patch_size:
         raise InputError(
-            f"--buffer must be at least the patch size, {config.window}, so that training and test windows share "
+            f"--buffer must be at least the patch size, {config.patch_size}, so that training and test windows share "
             f"no pixel, not {config.buffer}"
         )
     if config.fold is not None and config.fold >= config.folds:
         raise InputError(
             f"--fold must lie between 0 and {config.folds - 1} (--folds {config.folds}), not {config.fold}"
         )
-    try:
-        parse_steps(config.spectral)
-    except InputError as error:
-        raise InputError(f"--{error}") from error  # the message begins with the setting's name
-    if "fit_on" in given and config.normalize == "none" and not config.pca and "msc" not in config.spectral:
-        raise InputError("--fit_on has nothing to fit with --normalize none, no --pca and no msc; leave it out")
+    if "fit_on" in given and not config.fits_spectra:
+        raise InputError(
+            "--fit_on has nothing to fit with --normalize none and without --pca, --context and msc; leave it out"
+        )
 
 
 def _check_training(config: RunConfig, n_runs: int) -> None:

@@ -31,7 +31,7 @@ def audit(config: RunConfig, output: Path | None) -> list[str]:
     faults: list[str] = []
     split = make_split(config, scene, np.random.default_rng(config.seed), faults)
     findings = examine(split, scene, config.window, faults)
-    findings["preprocessing"] = {name: getattr(config, name) for name in ("spectral", "normalize", "fit_on", "pca")}
+    findings["preprocessing"] = config.preprocessing
     lines = sentences(findings)
     if output is not None:
         from reporting.figures import curves  # Matplotlib

@@ -165,7 +165,7 @@ def map_new_scene(
     if context is None:
         parts |= made
     elif stride > 1:
-        raise InputError("--test_stride saves nothing with the checkpoint's context, which needs all pixels")
+        raise InputError("the checkpoint's context needs all pixels; leave out --test_stride")
     else:  # the network first, and when it has predicted all pixels the context
         model.temperature = 1.0  # it is applied behind the context
         parts["network"] = ((len(grid), model.n_classes), np.float32)

@@ -39,7 +39,7 @@ class SplitSettings(Protocol):
     @property
     def buffer(self) -> int | None: ...
     @property
-    def window(self) -> int: ...
+    def patch_size(self) -> int: ...
     @property
     def seed(self) -> int: ...
 
@@ -80,7 +80,7 @@ def make_split(config: SplitSettings, scene: Scene, rng: np.random.Generator, fa
     names: dict[str, Any] = {"class_names": scene.spec.class_names, "palette": scene.spec.palette}
     if mode in WITH_FOLDS:
         options: dict[str, Any] = {
-            "patch_size": config.buffer or config.window,
+            "patch_size": config.buffer or config.patch_size,
             "n_folds": config.folds,
             "count": config.training_sample,
         }

@@ -243,8 +243,9 @@ def _on_fitting(settings: dict, n_train: int) -> str:
     parts = [f"spectral pre-treatment ({settings['spectral']})"] if "msc" in settings["spectral"] else []
     parts += [] if settings["normalize"] == "none" else [f"normalisation ({settings['normalize']})"]
     parts += [f"PCA ({settings['pca']} components)"] if settings["pca"] else []
+    parts += ["context"] if settings["context"] != "none" else []
     if not parts:
-        return "Nothing is fitted to the spectra: no normalisation, no PCA and no msc."
+        return "Nothing is fitted to the spectra: no normalisation, no PCA, no msc and no context."
     where = (
         f"the {n_train:,} training pixels alone"
         if settings["fit_on"] == "train"

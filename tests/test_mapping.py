@@ -281,7 +281,7 @@ def test_a_killed_mapping_with_a_context_goes_on_and_gives_the_same(
 
 def test_a_stride_is_refused_with_a_context(trained_with_context, scene_file, tmp_path, capsys):
     assert predict(scene_file, trained_with_context, tmp_path, "--test_stride", "2") == (2, [])
-    assert "which needs all pixels" in capsys.readouterr().err
+    assert "context needs all pixels" in capsys.readouterr().err
 
 
 def test_another_job_does_not_go_on_in_the_folder_of_a_killed_one(trained, scene_file, tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ class RunConfig(Settings):
             left_out |= {"context_size"}
         if self.sampling_mode != "spatial":
             left_out |= {"block_size"}
-        if self.normalize == "none" and not self.pca and "msc" not in self.spectral:
+        if not self.fits_spectra:
             left_out |= {"fit_on"}
         flags = [
             _flag(each.name, getattr(self, each.name), each.default)

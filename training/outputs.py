@@ -86,7 +86,7 @@ def write_outcome(
         metrics["conformal"] |= _scores_of_sets(job, maps.sets, blocks)
         further = {"sets": maps.sets}
     findings = examine(split, job.scene, config.window)
-    findings["preprocessing"] = {name: getattr(config, name) for name in ("spectral", "normalize", "fit_on", "pca")}
+    findings["preprocessing"] = config.preprocessing
 
     results.write_array(folder / "prediction.npy", labels)
     validation = np.zeros_like(split.train) if split.validation is None else split.validation

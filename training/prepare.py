@@ -228,7 +228,8 @@ def _surroundings(
     if preprocessing.components is not None:  # whitened: each component has the norm of its inverse deviation
         weight = torch.from_numpy(1 / np.linalg.norm(preprocessing.components, axis=0))
     counts = None if valid is None else torch.from_numpy(valid)
-    context = fit_context(config.context_size, cube, counts, weight)
+    fitted_on = torch.from_numpy(split.train > 0) if config.fit_on == "train" else counts
+    context = fit_context(config.context_size, cube, fitted_on, weight)
     counts = torch.ones(cube.shape[:2], dtype=torch.bool) if counts is None else counts.clone()
     if config.border == "skip" and (margin := config.patch_size // 2):
         counts[:margin] = counts[-margin:] = counts[:, :margin] = counts[:, -margin:] = False

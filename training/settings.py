@@ -121,7 +121,8 @@ class Settings:
         default=0, metadata=_about(SCENE, "reduce to N whitened principal components; 0 keeps the bands", metavar="N")
     )
     fit_on: str = field(
-        default="scene", metadata=_about(SCENE, "pixels that fit pre-treatment, normalisation and PCA", choices=FIT_ON)
+        default="scene",
+        metadata=_about(SCENE, "pixels that fit pre-treatment, normalisation, PCA and context", choices=FIT_ON),
     )
     border: str = field(
         default="mirror",
@@ -273,3 +274,13 @@ class Settings:
         if self.context == "none" or self.sampling_mode in WITH_FOLDS:
             return self.patch_size
         return self.patch_size + self.context_size - 1
+
+    @property
+    def fits_spectra(self) -> bool:
+        """Whether something is fitted to spectra, for which `fit_on` names the pixels."""
+        return self.normalize != "none" or bool(self.pca) or self.context != "none" or "msc" in self.spectral
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What is done to the spectra and fitted to them, by the settings' names, as audit.json has it."""
+        return {name: getattr(self, name) for name in ("spectral", "normalize", "fit_on", "pca", "context")}

@@ -149,6 +149,7 @@ def rules(run: Run) -> dict[str, str]:
     prints = {name: str(value)[:8] for name, value in protocol["fingerprints"].items()}
     split = re.sub(r"fold \d+ of (\d+) \(from 0\)", r"\1 folds", protocol["split"])  # the fold follows from the seed
     fits = protocol["normalize"] != "none" or protocol["pca"] or "msc" in protocol.get("spectral", "none")
+    fits = fits or protocol.get("context") is not None
     skips = protocol["border"] != "mirror"  # then the patch size decides what is tested
     held_out = protocol["n_validation"]
     fraction = protocol.get("val_fraction")

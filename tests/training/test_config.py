@@ -84,3 +84,9 @@ def test_the_config_json_of_version_0_1_is_read():
 
 def test_the_precisions_are_those_of_the_engine():
     assert tuple(engine.PRECISIONS) == PRECISIONS
+
+
+def test_spellings_of_a_pretreatment_are_one_setting():
+    (config,) = parse(["--dataset", "Tiny", "--normalize", "none", "--spectral", " SNV , derivative-MSC"]).configs
+    assert config.spectral == "snv,derivative-msc"
+    assert config.fits_spectra

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_cdt
 
+from context import fit_context
 from datasets import load_scene
 from training.config import RunConfig
 from training.prepare import prepare
@@ -47,6 +48,15 @@ def test_otherwise_all_count_whose_patch_may_be_predicted_and_the_audit_has_the_
     assert np.array_equal(skipped.surroundings.valid.numpy(), inside)
     assert job_of(scene, context="none").surroundings is None
     assert job_of(scene, context="none").protocol["context"] is None
+
+
+def test_a_context_is_fitted_on_the_pixels_that_fit_on_names(scene):
+    job = job_of(scene, sampling_mode="random", fit_on="train")
+    assert job.surroundings is not None
+    expected = fit_context(15, job.cube, torch.from_numpy(job.split.train > 0))
+    torch.testing.assert_close(job.surroundings.context.components, expected.components)
+    of_all = fit_context(15, job.cube)
+    assert (of_all.components - expected.components).abs().max() > 1e-3
 
 
 def test_the_context_of_components_and_of_coordinates_is_that_of_the_spectra(scene):
