@@ -1,10 +1,11 @@
 """Scenes: their files found, read and checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from scenes.bands import parse_bands
 from scenes.catalogue import find_spec
 from scenes.cubes import complete, fit_labels, read_cube, read_gt
 from scenes.rasters import ARRAYS, Raster, open_raster
@@ -23,6 +24,8 @@ class Scene:
         valid: which pixels have data, (H, W) bool; None if all have, or the cube was not asked for.
         raster: the cube's file with its georeference; None if the format holds arrays alone.
         notes: what was corrected in reading, one sentence each.
+        bands: the file's bands that are used, in this order, from 0; None if the cube was not asked for.
+        n_in_file: bands of the file; None likewise.
     """
 
     spec: SceneSpec
@@ -31,9 +34,13 @@ class Scene:
     valid: np.ndarray | None = None
     raster: Raster | None = None
     notes: tuple[str, ...] = ()
+    bands: tuple[int, ...] | None = None
+    n_in_file: int | None = None
 
 
-def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool = False) -> Scene:
+def load_scene(
+    name: str, folder: Path, *, need_cube: bool = True, need_gt: bool = False, drop_bands: str = ""
+) -> Scene:
     """Read a scene's cube and ground truth and check them against the catalogue.
 
     Args:
@@ -41,15 +48,19 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
         folder: data root; the files are in its subfolder for the scene.
         need_cube: read the cube; otherwise it is None.
         need_gt: a missing ground truth is an error; otherwise it is None.
+        drop_bands: bands of the file, from 0, to leave out beside those that the scene's description names, such as
+            "104-108,150".
     Raises:
         InputError: an unknown name (the choices are listed), a missing or unreadable file, one that does not fit, NaN
             in the cube.
     """
     spec = find_spec(name, folder)
+    more = parse_bands(drop_bands.split(","), "drop_bands") if drop_bands.strip() else ()
+    spec = replace(spec, drop_bands=tuple(sorted({*spec.drop_bands, *more})))
     if spec.cube_file is None:
         return _simulated(spec, need_cube)
     home = Path(folder) / spec.folder
-    cube = gt = gt_raster = valid = raster = None
+    cube = gt = gt_raster = raster = None
     notes: list[str] = []
     cube_file = home / spec.cube_file
     gt_file = None if spec.gt_file is None else home / spec.gt_file
@@ -59,15 +70,19 @@ def load_scene(name: str, folder: Path, *, need_cube: bool = True, need_gt: bool
         gt, gt_raster = read_gt(_existing(gt_file, spec), spec)
     as_arrays = cube_file.suffix.lower() in ARRAYS
     if need_cube or (spec.shape is None and as_arrays):
-        cube, valid, raster = read_cube(_existing(cube_file, spec), spec, None if gt is None else gt.shape, notes)
-        spec = complete(spec, cube.shape, raster)
+        cube = read_cube(_existing(cube_file, spec), spec, None if gt is None else gt.shape, notes)
+        raster = cube.raster
+        spec = complete(spec, (*cube.values.shape[:2], cube.n_in_file), raster, cube.bands)
     elif spec.shape is None or (gt is not None and cube_file.is_file() and not as_arrays):
         raster = open_raster(_existing(cube_file, spec))  # for its shape and its georeference alone
         spec = complete(spec, raster.shape, raster)
     if gt is not None and gt_file is not None:
         gt = fit_labels(gt, gt_raster, raster, gt_file, spec, notes)
-        gt = gt if valid is None else np.where(valid, gt, 0)
-    return Scene(spec, cube if need_cube else None, gt, valid, raster, tuple(notes))
+        gt = gt if cube is None or cube.valid is None else np.where(cube.valid, gt, 0)
+    if cube is None:
+        return Scene(spec, None, gt, None, raster, tuple(notes))
+    values, bands = cube.values if need_cube else None, tuple(cube.bands.tolist())
+    return Scene(spec, values, gt, cube.valid, raster, tuple(notes), bands, cube.n_in_file)
 
 
 def _simulated(spec: SceneSpec, need_cube: bool) -> Scene:
@@ -75,7 +90,15 @@ def _simulated(spec: SceneSpec, need_cube: bool) -> Scene:
 
     assert spec.shape is not None
     cube, gt = simulate(0, shape=spec.shape, n_classes=spec.n_classes)
-    return Scene(spec, cube.astype(np.float32) if need_cube else None, gt.astype(np.int64))
+    n_bands = spec.shape[2]
+    if spec.drop_bands and max(spec.drop_bands) >= n_bands:
+        raise InputError(f"drop_bands counts from 0, and {spec.name} has {n_bands} bands")
+    bands = np.setdiff1d(np.arange(n_bands), spec.drop_bands)
+    if not len(bands):
+        raise InputError("drop_bands leaves no band")
+    spec = complete(spec, spec.shape, None, bands)
+    values = cube[:, :, bands].astype(np.float32) if need_cube else None
+    return Scene(spec, values, gt.astype(np.int64), bands=tuple(bands.tolist()), n_in_file=n_bands)
 
 
 def _existing(path: Path, spec: SceneSpec) -> Path:

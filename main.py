@@ -166,7 +166,7 @@ def interpret(command: Command) -> None:
 
     args = command.args
     run, config = Run.read(args.interpret), RunConfig.read(args.interpret)
-    scene = load_scene(config.dataset, args.folder or config.folder)
+    scene = load_scene(config.dataset, args.folder or config.folder, drop_bands=config.drop_bands)
     assert scene.cube is not None  # it is asked for
     folder = draw_interpretation(run, scene.cube, scene.valid, choose_device(args.cuda), args.seed)
     log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))

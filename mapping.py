@@ -56,6 +56,12 @@ class Grid:
         row, column = np.divmod(np.arange(first, last), len(self.columns))
         return np.stack([self.rows[row], self.columns[column]], 1)
 
+    def outside(self, row: int) -> np.ndarray:
+        """Give the pixels of a row that are not predicted, (W,) bool: those in the margin."""
+        columns = np.arange(self.shape[1])
+        edge = (columns < self.margin) | (columns >= self.shape[1] - self.margin)
+        return edge | (row < self.margin) | (row >= self.shape[0] - self.margin)
+
     def spread(self, values: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Spread values by number, (len(self), ...), over the rows start to stop, each to the nearest pixels."""
         values = values.reshape(len(self.rows), len(self.columns), *values.shape[1:])

@@ -13,6 +13,7 @@ from utils import InputError
 
 NORMALIZATIONS = ("zscore", "minmax", "none")
 FIT_ON = ("scene", "train")
+SAMPLED = 20_000  # spectra of which the usual values are taken, about
 NO_VARIANCE = 1e-10  # as a fraction of the first component's variance; whitening would magnify rounding errors
 
 
@@ -26,6 +27,8 @@ class Preprocessing:
         offset, scale: per channel, (n_channels,) float32; a channel is a band, or a value of the pre-treated spectrum.
         mean, components: (n_channels,) and (n_channels, n_components) float32, or None without band reduction.
         pretreatment: of the spectra, or None.
+        usual: (2, n_channels) float32, values below and above which lie 1 % of those that it was fitted on, before the
+            normalisation; None in older checkpoints.
     """
 
     normalize: str
@@ -35,6 +38,7 @@ class Preprocessing:
     mean: np.ndarray | None = None
     components: np.ndarray | None = None
     pretreatment: Pretreatment | None = None
+    usual: np.ndarray | None = None
 
     @property
     def n_bands_in(self) -> int:
@@ -132,7 +136,8 @@ def fit_preprocessing(
     else:
         offset, scale = np.zeros(n_channels), np.ones(n_channels)
     offset, scale = offset.astype(np.float32), scale.astype(np.float32)
-    fitted = Preprocessing(normalize, fit_on, offset, scale, pretreatment=pretreatment)
+    usual = np.percentile(spectra[:: max(1, len(spectra) // SAMPLED)], (1, 99), axis=0).astype(np.float32)
+    fitted = Preprocessing(normalize, fit_on, offset, scale, pretreatment=pretreatment, usual=usual)
     if not n_components:
         return fitted
     limit = min(spectra.shape)

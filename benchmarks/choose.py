@@ -62,7 +62,8 @@ def held_out(split: Split, n_folds: int, buffer: int) -> list[tuple[np.ndarray, 
 
 def measure(config: RunConfig, n_folds: int, buffer: int) -> dict:
     """Train and score one candidate in every fold; fractions, and seconds of training a fold."""
-    scene = load_scene(config.dataset, config.folder, need_gt=config.sampling_mode is not None)
+    options = {"need_gt": config.sampling_mode is not None, "drop_bands": config.drop_bands}
+    scene = load_scene(config.dataset, config.folder, **options)
     normalised: dict = {}
     confusions, seconds = [], []
     job = prepare(config, scene, torch.device("cpu"), normalised)

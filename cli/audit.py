@@ -26,7 +26,11 @@ def audit(config: RunConfig, output: Path | None) -> list[str]:
         InputError: a file that is missing or cannot be read, or a split that cannot be drawn.
     """
     scene = load_scene(
-        config.dataset, config.folder, need_cube=has_cube(config.dataset, config.folder), need_gt=draws_split(config)
+        config.dataset,
+        config.folder,
+        need_cube=has_cube(config.dataset, config.folder),
+        need_gt=draws_split(config),
+        drop_bands=config.drop_bands,
     )
     faults: list[str] = []
     split = make_split(config, scene, np.random.default_rng(config.seed), faults)

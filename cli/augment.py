@@ -28,7 +28,7 @@ def augment(config, factor: float) -> Path:
         InputError: the scene has no file, the folder exists already, or the split cannot be drawn.
     """
     folder = Path(config.folder)
-    scene = load_scene(config.dataset, folder, need_gt=draws_split(config))
+    scene = load_scene(config.dataset, folder, need_gt=draws_split(config), drop_bands=config.drop_bands)
     spec, home = scene.spec, folder / f"Augmented_{scene.spec.name}"
     if spec.cube_file is None:
         raise InputError(f"{spec.name} is in no file that another scene could use; augment one that is")

@@ -1,23 +1,34 @@
-"""A file's bands matched with those that a network was trained on."""
+"""A file's bands and values matched with those that a network was trained on."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.rasters import Raster
+from preprocessing import Preprocessing
+from scenes.bands import named
+from scenes.raster import Raster, as_stored
 from utils import InputError
+
+SAMPLE = 1 << 22  # values of a file that are looked at before it is mapped, about
+FEWEST = 100  # pixels of which something can be said
+FAR = 1.0  # beyond the usual values, as a fraction of their range, which counts as outside them
+ALIKE = 1e-3  # a range of the file's values this small a fraction of the usual one is in another unit
+log = logging.getLogger("mim")
 
 
 @dataclass(frozen=True)
 class Bands:
-    """How a file's bands become the network's: taken as they are, or interpolated between neighbours.
+    """How a file's bands become the network's: some of them in some order, or interpolated between neighbours.
 
     Attributes:
-        lower, weight: per band of the network, the file's band below it and the weight of the next one; None if the
-            bands are taken as they are.
+        lower: per band of the network the file's band that it is taken from; None if all are taken as they are.
+        upper, weight: the next one, and its weight; None if nothing is interpolated.
     """
 
     lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
     weight: np.ndarray | None = None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
@@ -25,55 +36,156 @@ class Bands:
         values = values.astype(np.float32)
         if self.lower is None:
             return values
-        below, above = values[..., self.lower], values[..., np.minimum(self.lower + 1, values.shape[-1] - 1)]
-        return below + self.weight * (above - below)
+        below = values[..., self.lower]
+        if self.upper is None or self.weight is None:
+            return below
+        return below + self.weight * (values[..., self.upper] - below)
 
 
-def match_bands(raster: Raster, n_bands: int, wavelengths: tuple[float, ...] | None, *, resample: bool) -> Bands:
-    """Check a file's bands against those that a network was trained on.
+def match_bands(
+    raster: Raster,
+    n_bands: int,
+    wavelengths: tuple[float, ...] | None,
+    *,
+    resample: bool,
+    used: tuple[int, ...] | None = None,
+    n_in_file: int | None = None,
+) -> Bands:
+    """Find the bands of a file that a network takes.
 
     Args:
         raster: the file.
-        n_bands: bands of the network's training scene.
+        n_bands: bands that the network takes.
         wavelengths: theirs in nm, or None where not known.
-        resample: interpolate linearly where they differ.
+        resample: interpolate linearly between the file's good bands.
+        used, n_in_file: which bands these are of the training scene's file, and how many that has, if known.
     Raises:
         InputError: another number of bands or other wavelengths, without `resample`; wavelengths that are not known on
-            both sides, or do not reach as far as the network's, with it.
+            both sides, or do not reach as far as the network's, with it; a band that the file marks as bad.
     """
-    theirs = raster.wavelengths
+    theirs, n_theirs = raster.wavelengths, raster.shape[2]
     if resample:
-        if wavelengths is None or theirs is None:
-            who = raster.path if theirs is None else "the network's training scene"
-            raise InputError(f"resampling needs wavelengths on both sides, and {who} has none; leave it out")
-        order = np.argsort(theirs)
-        given, wanted = np.asarray(theirs)[order], np.asarray(wavelengths)
-        reach = np.diff(given).max() if len(given) > 1 else 0
-        if wanted.min() < given[0] - reach or wanted.max() > given[-1] + reach:
-            raise InputError(
-                f"{raster.path} has bands from {given[0]:g} to {given[-1]:g} nm, but the network wants "
-                f"{wanted.min():g} to {wanted.max():g} nm; take a network trained on what both have"
-            )
-        lower = np.clip(np.searchsorted(given, wanted, side="right") - 1, 0, max(len(given) - 2, 0))
-        upper = np.minimum(lower + 1, len(given) - 1)
-        width = np.where(upper > lower, given[upper] - given[lower], 1)
-        weight = ((wanted - given[lower]) / width).clip(0, 1).astype(np.float32)
-        if (order != np.arange(len(order))).any():
-            raise InputError(f"{raster.path}: resampling needs bands in the order of their wavelengths; sort them")
-        return Bands(lower, weight)
-    if raster.shape[2] != n_bands:
-        hint = "; `--resample` interpolates them" if wavelengths and theirs else ""
-        raise InputError(
-            f"{raster.path} has another number of bands, {raster.shape[2]}, than the network was trained on, "
-            f"{n_bands}{hint}"
+        return _resampled(raster, wavelengths)
+    if used is not None and n_theirs == n_in_file:
+        taken = np.asarray(used)
+    elif n_theirs == n_bands:
+        taken = np.arange(n_bands)
+    elif wavelengths is not None and theirs is not None:
+        taken = np.abs(np.subtract.outer(wavelengths, theirs)).argmin(1)
+        if len({*taken.tolist()}) < n_bands or _farthest(raster, wavelengths, taken) is not None:
+            raise _other_number(raster, n_bands, "; `--resample` interpolates them")
+        log.info(
+            "note: %d of the %d bands of %s are used, those at the network's wavelengths",
+            n_bands,
+            n_in_file,
+            raster.path,
         )
-    if wavelengths is not None and theirs is not None:
-        apart = np.abs(np.subtract(wavelengths, theirs))
-        spacing = np.median(np.diff(sorted(wavelengths))) if n_bands > 1 else 1
-        if apart.max() > spacing / 2:
-            band = int(apart.argmax())
-            raise InputError(
-                f"{raster.path}: its band {band} (from 0) lies at {theirs[band]:g} nm, the network's at "
-                f"{wavelengths[band]:g} nm; `--resample` interpolates them"
-            )
-    return Bands()
+    else:
+        raise _other_number(raster, n_bands)
+    if wavelengths is not None and theirs is not None and (band := _farthest(raster, wavelengths, taken)) is not None:
+        raise InputError(
+            f"{raster.path}: its band {taken[band]} (from 0) lies at {theirs[taken[band]]:g} nm, where the network "
+            f"has {wavelengths[band]:g} nm; `--resample` interpolates them"
+        )
+    if bad := sorted({*taken.tolist()} & {*raster.bad_bands}):
+        hint = "`--resample` interpolates them, or " if wavelengths and theirs else ""
+        raise InputError(
+            f"{raster.path} marks as bad what the network needs: {named(bad, theirs)}; {hint}take a network that was "
+            "trained without them"
+        )
+    return Bands() if n_theirs == n_bands and (taken == np.arange(n_bands)).all() else Bands(taken)
+
+
+def _other_number(raster: Raster, n_bands: int, hint: str = "") -> InputError:
+    return InputError(
+        f"{raster.path} has another number of bands, {raster.shape[2]}, than the network was trained on, "
+        f"{n_bands}{hint}"
+    )
+
+
+def _farthest(raster: Raster, wavelengths: Sequence[float], taken: np.ndarray) -> int | None:
+    """Give the network's band that is farthest from the file's that is taken for it, if that is too far; else None."""
+    assert raster.wavelengths is not None
+    apart = np.abs(np.subtract(wavelengths, np.asarray(raster.wavelengths)[taken]))
+    spacing = np.median(np.diff(np.sort(wavelengths))) if len(wavelengths) > 1 else 1
+    return int(apart.argmax()) if apart.max() > spacing / 2 else None
+
+
+def _resampled(raster: Raster, wavelengths: Sequence[float] | None) -> Bands:
+    if wavelengths is None or raster.wavelengths is None:
+        who = raster.path if raster.wavelengths is None else "the network's training scene"
+        raise InputError(f"resampling needs wavelengths on both sides, and {who} has none; leave it out")
+    good = np.array([band for band in range(raster.shape[2]) if band not in {*raster.bad_bands}], dtype=np.int64)
+    if not len(good):
+        raise InputError(f"{raster.path} marks all its bands as bad")
+    values = np.asarray(raster.wavelengths)[good]
+    values, first = np.unique(values, return_index=True)  # in order; of equal ones the first
+    good, wanted = good[first], np.asarray(wavelengths)
+    reach = np.diff(values).max() if len(values) > 1 else 0
+    if wanted.min() < values[0] - reach or wanted.max() > values[-1] + reach:
+        raise InputError(
+            f"{raster.path} has bands from {values[0]:g} to {values[-1]:g} nm, but the network wants "
+            f"{wanted.min():g} to {wanted.max():g} nm; take a network trained on what both have"
+        )
+    lower = np.clip(np.searchsorted(values, wanted, side="right") - 1, 0, max(len(values) - 2, 0))
+    upper = np.minimum(lower + 1, len(values) - 1)
+    width = np.where(upper > lower, values[upper] - values[lower], 1)
+    weight = ((wanted - values[lower]) / width).clip(0, 1).astype(np.float32)
+    return Bands(good[lower], good[upper], weight)
+
+
+def check_values(raster: Raster, bands: Bands, preprocessing: Preprocessing) -> None:
+    """Compare a file's values with those that the network was trained on, in some rows from top to bottom.
+
+    Args:
+        raster: the file.
+        bands: makes the network's bands of its bands.
+        preprocessing: the network's, which keeps the usual values of its channels.
+    Raises:
+        InputError: a band that the network needs has one value everywhere, or most pixels lie far outside what the
+            network knows, as values in another unit do. If some do, a message says so.
+    """
+    height, width, n_bands = raster.shape
+    rows = np.unique(np.linspace(0, height - 1, num=max(1, min(height, SAMPLE // (width * n_bands)))).astype(int))
+    raw = np.concatenate([raster.rows(row, row + 1)[0] for row in rows.tolist()])
+    values = bands(raw)
+    known = np.isfinite(values).all(1)
+    if raster.nodata is not None:
+        known &= ~(raw == as_stored(raster.nodata, raw.dtype)).all(1)
+    values = values[known]
+    if len(values) < FEWEST:
+        return
+    flat = np.flatnonzero(values.min(0) == values.max(0))
+    if len(flat):
+        taken = flat if bands.lower is None else bands.lower[flat]
+        raise InputError(
+            f"{raster.path}: the network needs {named(taken.tolist(), raster.wavelengths)}, which has one value in "
+            f"all {len(values):,} pixels that were looked at; give a file with data there, or leave such bands out in "
+            "training (drop_bands)"
+        )
+    if preprocessing.usual is None:
+        return
+    channels = values if preprocessing.pretreatment is None else preprocessing.pretreatment(values)
+    low, high = preprocessing.usual
+    span = np.maximum(high - low, np.finfo(np.float32).tiny)
+    outside = (channels < low - FAR * span) | (channels > high + FAR * span)
+    beyond = outside.mean(1) > 0.5
+    spread = np.subtract(*np.percentile(channels, (99, 1), axis=0)) / span
+    if beyond.mean() > 0.5 or np.median(spread) < ALIKE:
+        raise InputError(
+            f"{raster.path}: most of its values are {_range(channels)}, far from those that the network was trained "
+            f"on, {low.min():g} to {high.max():g}; are they in another unit? A 'reflectance scale factor' in an ENVI "
+            "header, or scale and offset in a GeoTIFF, are applied"
+        )
+    if (share := outside.mean(1).mean()) > 0.05:
+        log.info(
+            "note: %s: %.0f %% of its values are far outside those that the network was trained on; see whether the "
+            "unit and the place are right",
+            raster.path,
+            100 * share,
+        )
+
+
+def _range(channels: np.ndarray) -> str:
+    low, high = np.percentile(channels, (1, 99))
+    return f"{low:g} to {high:g}"

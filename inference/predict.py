@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,77 +14,26 @@ import torch
 from certainty import conformal_threshold, prediction_sets, too_few_for_sets
 from context import GaussianContext
 from datasets import load_scene
-from inference.bands import Bands, match_bands
+from inference.bands import check_values, match_bands
 from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
+from inference.rows import RowReader, with_data
 from mapping import Grid, apply_temperature, label_type, map_blocks, predict_batch
 from models import MODELS
-from preprocessing import Preprocessing
 from reporting import results
 from reporting.figures import maps
 from reporting.live.monitor import Progress as Bar
 from scenes.catalogue import find_spec
 from scenes.envi import find_pair
 from scenes.georeference import pixel_size_of
-from scenes.rasters import ARRAYS, Raster, open_raster, write_bands, write_labels
+from scenes.raster import Raster
+from scenes.rasters import ARRAYS, open_raster, write_bands, write_labels
 from training.checkpoint import Checkpoint, check_memory
 from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint_file
 
-DATA, NO_DATA, BROKEN = 1, 2, 3
+NOT_IN_SETS = 255  # in the prediction sets of pixels without data
 CONTEXT_ROWS = 64  # to which the context is applied at a time
 log = logging.getLogger(__name__)
-
-
-class RowReader:
-    """Read normalised rows for `map_blocks`, 0 in pixels without data, and keep a record of those pixels.
-
-    Args:
-        raster: the scene.
-        bands: makes the network's bands of its bands.
-        preprocessing: the network's.
-        known: (H, W) uint8, set as rows are read: NO_DATA if every band is the raster's no-data value, or not finite;
-            BROKEN if some bands are not finite, or what preprocessing makes of them; else DATA.
-        context: of the network's probabilities, or None.
-        features: the context's features, (H, W, n_features) float32, set as rows are read.
-    """
-
-    def __init__(
-        self,
-        raster: Raster,
-        bands: Bands,
-        preprocessing: Preprocessing,
-        known: np.ndarray,
-        context: GaussianContext | None = None,
-        features: np.ndarray | None = None,
-    ):
-        self.raster, self.bands, self.preprocessing, self.known = raster, bands, preprocessing, known
-        self.context, self.features = context, features
-
-    def __call__(self, start: int, stop: int) -> np.ndarray:
-        """Read the rows start to stop; (stop - start, W, n_bands) float32."""
-        raw = self.raster.rows(start, stop)
-        values = self.bands(raw)
-        out = self.preprocessing(values)
-        some = np.isfinite(values).any(-1)
-        known = np.where(np.isfinite(out).all(-1), DATA, np.where(some, BROKEN, NO_DATA))
-        if self.raster.nodata is not None:
-            known[(raw == self.raster.nodata).all(-1)] = NO_DATA
-        out[known != DATA] = 0
-        self.known[start:stop] = known
-        if self.context is not None and self.features is not None:
-            self.features[start:stop] = self.context.features(torch.from_numpy(out)).numpy()
-        return out
-
-    def without_data(self, row: int) -> np.ndarray:
-        """Give the pixels of a row that have no data, (W,) bool; the row is read if it has not been."""
-        if not self.known[row].all():
-            self(row, row + 1)
-        return self.known[row] != DATA
-
-    def count(self) -> dict[str, int]:
-        """Count the pixels that are 0 in the map for lack of data, and those of them that lack only some bands."""
-        absent = sum(int(self.without_data(row).sum()) for row in range(len(self.known)))
-        return {"pixels_without_data": absent, "of_them_some_bands_not_finite": int((self.known == BROKEN).sum())}
 
 
 def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
@@ -145,7 +95,15 @@ def map_new_scene(
         raise InputError(f"{checkpoint_path} holds places of training pixels, which say nothing about another scene")
     model, preprocessing = checkpoint.network(device)
     check_memory(model, *raster.shape[:2], device, training=False)
-    bands = match_bands(raster, preprocessing.n_bands_in, checkpoint.wavelengths, resample=resample)
+    bands = match_bands(
+        raster,
+        preprocessing.n_bands_in,
+        checkpoint.wavelengths,
+        resample=resample,
+        used=checkpoint.bands,
+        n_in_file=checkpoint.n_in_file,
+    )
+    check_values(raster, bands, preprocessing)
     try:
         grid = Grid.of(raster.shape[:2], model.patch_size, stride=stride, border=checkpoint.border)
     except ValueError as error:
@@ -216,6 +174,8 @@ def map_new_scene(
         facts |= (missing := read.count())
         if broken := missing["of_them_some_bands_not_finite"]:
             log.info("note: %d of the pixels have bands that are NaN or infinite; they are 0 in the map", broken)
+        if partly := missing["pixels_with_data_in_some_bands_only"]:
+            log.info("note: %d pixels hold the no-data value in some bands only; it is taken as it is", partly)
         results.write_json(folder / "mapping.json", facts)
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
         progress.finish()
@@ -254,7 +214,7 @@ def _in_context(
         low, high = max(0, first - reach), min(last + reach, len(grid.rows))
         of_scene = slice(grid.rows[low], grid.rows[high - 1] + 1)
         features, known = arrays["features"][of_scene, columns], arrays["known"][of_scene, columns]
-        image = (np.array(network[low:high]), np.array(features), (known == DATA).astype(np.float32))
+        image = (np.array(network[low:high]), np.array(features), with_data(known).astype(np.float32))
         averaged = context(*map(torch.from_numpy, image))[first - low : last - low].flatten(0, 1)
         yield first * len(grid.columns), apply_temperature(averaged, temperature).numpy()
 
@@ -282,28 +242,30 @@ def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> 
     title = f"{checkpoint.model['name']} trained on {checkpoint.scene}, on {name}"
     maps.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
     if "probabilities" in arrays:
-        image = _full(folder / "probabilities.full", grid, arrays["probabilities"], read)
-        write_bands(folder / f"probabilities{suffix}", image, classes, raster)
+        image = _full(folder / "probabilities.full", grid, arrays["probabilities"], read, math.nan)
+        write_bands(folder / f"probabilities{suffix}", image, classes, raster, nodata=math.nan)
         entropy = open_array(folder / "entropy.full", (*grid.shape, 1), np.float32)
         for row in range(grid.shape[0]):
             p = np.asarray(image[row])
-            entropy[row, :, 0] = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
-        write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster)
+            bits = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
+            entropy[row, :, 0] = np.maximum(bits, 0) + 0.0  # rounding may leave -0
+        write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster, nodata=math.nan)
     if "sets" in arrays:
-        image = _full(folder / "sets.full", grid, arrays["sets"], read)
-        write_bands(folder / f"sets{suffix}", image, classes, raster)
+        image = _full(folder / "sets.full", grid, arrays["sets"], read, NOT_IN_SETS)
+        write_bands(folder / f"sets{suffix}", image, classes, raster, nodata=NOT_IN_SETS)
         size = open_array(folder / "set_size.full", (*grid.shape, 1), labels.dtype)
         for row in range(grid.shape[0]):
-            size[row, :, 0] = image[row].sum(-1)
-        write_bands(folder / f"set_size{suffix}", size, ("classes in the prediction set",), raster)
+            size[row, :, 0] = np.where(image[row] == NOT_IN_SETS, 0, image[row]).sum(-1)
+        write_bands(folder / f"set_size{suffix}", size, ("classes in the prediction set",), raster, nodata=0)
 
 
-def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader) -> np.ndarray:
-    """Spread values by pixel number over an image of the whole scene, on disk; 0 in pixels without data."""
+def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader, empty: float = 0) -> np.ndarray:
+    """Spread values by pixel number over an image of the whole scene, on disk; `empty` in pixels without data."""
     image = open_array(path, (*grid.shape, *values.shape[1:]), values.dtype)
     for row in range(grid.shape[0]):
         image[row] = grid.spread(values, row, row + 1)[0]
-        image[row, read.without_data(row)] = 0
+        image[row, read.without_data(row)] = empty
+        image[row, grid.outside(row)] = empty
     return image
 
 

@@ -2,37 +2,56 @@
 
 import itertools
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from scenes.bands import choose_bands
 from scenes.georeference import pixel_size_of, same_system, transform_of
 from scenes.matfiles import choose_array
-from scenes.rasters import Raster, read_file
+from scenes.raster import Raster, as_stored
+from scenes.rasters import read_file
 from scenes.spec import SceneSpec, choose_rgb
+from scenes.survey import survey
 from utils import InputError
 
 log = logging.getLogger(__name__)
 AXES = ("rows", "columns", "bands")
 
 
-def read_cube(
-    path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str] | None = None
-) -> tuple[np.ndarray, np.ndarray | None, Raster | None]:
+@dataclass(frozen=True)
+class Cube:
+    """A cube as read.
+
+    Attributes:
+        values: (H, W, n_bands) float32.
+        valid: which pixels have data, (H, W) bool; None if all have.
+        raster: its file, if the format knows more than arrays.
+        bands: the file's bands that are used, in this order, (n_bands,) from 0.
+        n_in_file: bands of the file.
+    """
+
+    values: np.ndarray
+    valid: np.ndarray | None
+    raster: Raster | None
+    bands: np.ndarray
+    n_in_file: int
+
+
+def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str] | None = None) -> Cube:
     """Read a scene's cube.
 
-    A pixel whose bands all hold the no-data value (or are NaN) is empty. It gets the spectrum of the nearest pixel with
-    data, as if the scene were mirrored there, so that no meaningless value enters a patch. Normalisation and PCA are
-    fitted without these pixels.
+    Bands that the file marks as bad, that hold no data or one value everywhere, or that `drop_bands` names are left
+    out, and bands of which the wavelengths are known are put in their order. A pixel whose bands all hold the no-data
+    value (or are NaN) is empty. It gets the spectrum of the nearest pixel with data, as if the scene were mirrored
+    there, so that no meaningless value enters a patch. Normalisation and PCA are fitted without these pixels.
 
     Args:
         path: its file.
         spec: the scene; its shape, if it is known, decides the order of the axes.
         plane: (H, W) of the ground truth, which decides if the shape is not known; or None.
         notes: list to which a sentence on each correction is appended; it is logged as well.
-    Returns:
-        The cube (H, W, n_bands) float32; which pixels have data, (H, W) bool, or None if all have; its raster.
     Raises:
         InputError: the file cannot be read, axes or bands do not fit, or pixels that have data hold NaN.
     """
@@ -50,15 +69,27 @@ def read_cube(
                 f"{path}: the cube is {cube.shape}, but {spec.name} is {spec.shape} (rows, columns, bands)"
             )
     nodata = spec.nodata if spec.nodata is not None else raster.nodata if raster else None
+    n_in_file, wavelengths = cube.shape[2], wavelengths_of(spec, raster, cube.shape[2])
+    bands, said = choose_bands(
+        survey(replace(Raster.of(cube, path), nodata=nodata)),
+        wavelengths,
+        bad=raster.bad_bands if raster else (),
+        drop=spec.drop_bands,
+        overlap=spec.overlap,
+        where=path.name,
+    )
+    for sentence in said:
+        _note(notes, sentence)
+    cube = cube if len(bands) == n_in_file and not said else cube[:, :, bands]
     cube, valid = _fill(cube, nodata, path, notes)
     bad = ~np.isfinite(cube)
     if bad.any():
         row, column, band = np.argwhere(bad)[0]
         raise InputError(
             f"{path}: {int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, "
-            f"band {band} (from 0); replace them or drop the bands"
+            f"band {bands[band]} (from 0); replace them, or leave the band out (drop_bands)"
         )
-    return cube, valid, raster
+    return Cube(cube, valid, raster, bands, n_in_file)
 
 
 def _note(notes: list[str] | None, sentence: str) -> None:
@@ -67,19 +98,39 @@ def _note(notes: list[str] | None, sentence: str) -> None:
         notes.append(sentence)
 
 
-def complete(spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None) -> SceneSpec:
-    """Complete the facts of a user's scene from its cube: shape, wavelengths, bands of the picture, pixel size."""
-    if spec.described is None:
-        return spec
-    n_bands = shape[2]
+def wavelengths_of(spec: SceneSpec, raster: Raster | None, n_bands: int) -> tuple[float, ...] | None:
+    """Give the wavelengths of a file's bands, those of the scene's description first; InputError if they do not fit."""
     wavelengths = spec.wavelengths or (raster.wavelengths if raster else None)
     if wavelengths is not None and len(wavelengths) != n_bands:
         raise InputError(f"{spec.described}: {len(wavelengths)} wavelengths, but the cube has {n_bands} bands")
-    rgb_bands = spec.rgb_bands or choose_rgb(n_bands, wavelengths)
-    if max(rgb_bands) >= n_bands:
-        raise InputError(f"{spec.described}: 'rgb_bands' counts from 0, and the cube has {n_bands} bands")
+    return wavelengths
+
+
+def complete(
+    spec: SceneSpec, shape: tuple[int, int, int], raster: Raster | None, bands: np.ndarray | None = None
+) -> SceneSpec:
+    """Complete the facts of a scene from its cube: shape, wavelengths, bands of the picture, pixel size.
+
+    Args:
+        spec: the scene.
+        shape: of the file, (H, W, n_bands).
+        raster: of the file, if it has one.
+        bands: the bands of the file that are used, in this order; None for all.
+    """
+    bands = np.arange(shape[2]) if bands is None else bands
+    if spec.described is None and len(bands) == shape[2] and (bands == np.arange(shape[2])).all():
+        return spec
+    wavelengths = wavelengths_of(spec, raster, shape[2])
+    wavelengths = None if wavelengths is None else tuple(np.asarray(wavelengths)[bands].tolist())
+    if spec.rgb_bands is None:
+        rgb_bands = choose_rgb(len(bands), wavelengths)
+    elif max(spec.rgb_bands) >= shape[2]:
+        raise InputError(f"{spec.described}: 'rgb_bands' counts from 0, and the cube has {shape[2]} bands")
+    else:  # they count the file's bands; in place of one that is left out comes its neighbour
+        rgb_bands = tuple(int(np.abs(bands - band).argmin()) for band in spec.rgb_bands)
     pixel_size = spec.pixel_size or pixel_size_of(raster.georeference if raster else None)
-    return replace(spec, shape=tuple(shape), wavelengths=wavelengths, rgb_bands=rgb_bands, pixel_size=pixel_size)
+    shape = (*shape[:2], len(bands))
+    return replace(spec, shape=shape, wavelengths=wavelengths, rgb_bands=rgb_bands, pixel_size=pixel_size)
 
 
 def find_orders(shape: tuple[int, int, int], wanted: tuple[int, ...]) -> list[tuple[int, int, int]]:
@@ -117,7 +168,7 @@ def _fill(
         empty = np.isnan(cube[..., 0])
         empty[empty] = np.isnan(cube[empty]).all(axis=1)
     if nodata is not None and not np.isnan(nodata):
-        marked = cube == (cube.dtype.type(nodata) if cube.dtype.kind == "f" else nodata)
+        marked = cube == as_stored(nodata, cube.dtype)
         wholly = marked.all(axis=2)
         empty, n_partly = empty | wholly, int((marked.any(axis=2) & ~wholly).sum())
     cube = np.array(cube, np.float32, order="C")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -10,18 +11,20 @@ from types import ModuleType
 
 import numpy as np
 
+from scenes.wavelengths import in_nanometres
 from utils import InputError, no_such_file
 
 log = logging.getLogger(__name__)
 
 INTERLEAVES = ("bil", "bip", "bsq")
 DATA_SUFFIXES = ("", ".img", ".dat", ".raw", ".bin", ".hyspex", *(f".{name}" for name in INTERLEAVES))
+# what lies beside an image without being one
+_NO_DATA = (".hdr", ".xml", ".txt", ".md", ".enp", ".sta", ".ovr", ".rrd", ".prj", ".tfw", ".wld", ".met", ".json")
+_NO_DATA += (".png", ".jpg", ".jpeg", ".pdf", ".kml", ".toml", ".tif", ".tiff", ".npy", ".npz", ".mat", ".zip", ".gz")
 _KINDS = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}
 _TYPES = {code: np.dtype(kind) for code, kind in _KINDS.items()}  # ENVI's codes, without those of complex numbers
 _LONGEST = 1 << 24  # bytes of a header
 _MOST = 1 << 31  # lines, samples or bands
-_TO_NM = {"nanometers": 1, "nanometres": 1, "nm": 1, "micrometers": 1000, "micrometres": 1000, "microns": 1000}
-_TO_NM |= {"um": 1000, "µm": 1000, "μm": 1000, "angstroms": 0.1, "millimeters": 1e6}
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,23 @@ class Header:
     """The entries of an ENVI header; the attributes are those of `rasters.Raster`, and:
 
     Attributes:
-        offset: bytes before the first value.
+        start: bytes before the first value.
         interleave: "bil", "bip" or "bsq".
         dtype: with the byte order of the file.
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype
-    offset: int
+    start: int
     interleave: str
     wavelengths: tuple[float, ...] | None
     nodata: float | None
     georeference: dict | None
     class_names: tuple[str, ...] | None
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
+    palette: tuple[str, ...] | None = None
+    bad_bands: tuple[int, ...] = ()
 
 
 def find_pair(path: Path) -> tuple[Path, Path] | None:
@@ -58,7 +65,9 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
         if not path.is_file():
             raise no_such_file(path)
         names = {f"{path.stem}{suffix}".lower() for suffix in DATA_SUFFIXES}
-        found = sorted(each for each in path.parent.iterdir() if each.name.lower() in names and each.is_file())
+        beside = sorted(each for each in path.parent.iterdir() if each.is_file())
+        found = [each for each in beside if each.name.lower() in names]
+        found = found or [each for each in beside if each.stem == path.stem and each.suffix.lower() not in _NO_DATA]
         if not found:
             raise InputError(
                 f"{path}: its data file is missing; put {path.stem} or {path.stem}.img (or .dat, .raw, .bin, .bil, "
@@ -100,7 +109,7 @@ def read_header(path: Path) -> Header:
         raise wrong("data type", f"one of {', '.join(_TYPES)} (complex numbers are not read)")
     dtype = _TYPES[words["data type"]]
     if "byte order" not in words and dtype.itemsize > 1:
-        raise InputError(f"{path}: the entry 'byte order' is missing; correct the header")
+        log.info("%s does not say the byte order, which is taken to be 0 (least significant byte first)", path)
     dtype = dtype.newbyteorder(">" if number("byte order", 0, 0, 1) else "<")
     interleave = str(words["interleave"]).lower()
     if interleave not in INTERLEAVES:
@@ -112,21 +121,28 @@ def read_header(path: Path) -> Header:
     for key in ("major frame offsets", "minor frame offsets"):
         if any(str(word).strip("0 ") for word in _as_list(words.get(key, "0"))):
             raise wrong(key, "0, for frame offsets are not read")
-    offset = number("header offset", 0, 0, 1 << 62)
+    start = number("header offset", 0, 0, 1 << 62)
     georeference: dict = {"map info": _as_list(words["map info"])} if "map info" in words else {}
+    if "projection info" in words:
+        georeference["projection info"] = _as_list(words["projection info"])
     if "coordinate system string" in words:
         georeference["coordinate system string"] = ",".join(_as_list(words["coordinate system string"]))
     nodata = _floats(words.get("data ignore value", ""))
     names = _as_list(words["class names"])[1:] if "class names" in words else ()  # the first one is of the unlabelled
+    scale, offset = _scale_and_offset(words, n_bands, path)
     return Header(
         (height, width, n_bands),
         dtype,
-        offset,
+        start,
         interleave,
         _wavelengths(words, n_bands, path),
         nodata[0] if nodata else None,
         georeference or None,
         tuple(names) or None,
+        scale,
+        offset,
+        _palette(words, len(names)),
+        _bad_bands(words, n_bands, path),
     )
 
 
@@ -160,6 +176,9 @@ def _words(path: Path) -> dict:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = content.decode("latin-1")
+        if not text.lstrip().upper().startswith("ENVI"):
+            kind = "an ESRI header" if re.search(r"^\s*NROWS\b", text, re.I | re.M) else "no ENVI header"
+            raise InputError(f"{path} is {kind}, and only ENVI headers are read; `gdal_translate -of ENVI` makes one")
         copy.write_text(text.replace("\0", ""), errors="replace")
         try:
             with warnings.catch_warnings():
@@ -182,17 +201,66 @@ def _floats(value) -> list[float]:
 
 
 def _wavelengths(words: dict, n_bands: int, path: Path) -> tuple[float, ...] | None:
-    if "wavelength" not in words:
+    key = _first(words, "wavelength")
+    if key is None:
         return None
-    values = _floats([word for word in _as_list(words["wavelength"]) if word])
-    unit = str(words.get("wavelength units", "")).strip().lower()
-    if len(values) != n_bands or not all(math.isfinite(value) and value > 0 for value in values):
+    values = _floats([word for word in _as_list(words[key]) if word])
+    if len(values) != n_bands:
         log.info("%s: its wavelengths are not %d numbers, one per band; they are not used", path, n_bands)
         return None
-    if unit in ("", "unknown"):  # no instrument of this kind sees below 100 nm or beyond 100 um
-        unit = "nm" if max(values) >= 100 else "um"
-        log.info("%s does not say the unit of its wavelengths, which is taken to be %s", path, unit)
-    if unit not in _TO_NM:
-        log.info("%s: wavelengths in %s are not used; give them in nanometers or micrometers", path, unit)
+    unit = _first(words, "wavelength units", "wavelength unit", "wavelength_units")
+    return in_nanometres(values, None if unit is None else str(words[unit]), path)
+
+
+def _first(words: dict, *keys: str) -> str | None:
+    return next((key for key in keys if key in words), None)
+
+
+def _scale_and_offset(
+    words: dict, n_bands: int, path: Path
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Give what the values are multiplied by and what is added then, per band; None for 1 and 0."""
+    gains, offsets = (_per_band(words, f"data {kind} values", n_bands, path) for kind in ("gain", "offset"))
+    factor = _per_band(words, "reflectance scale factor", n_bands, path)
+    if factor is not None and not all(factor):
+        log.info("%s: its 'reflectance scale factor' is 0 and is not used", path)
+        factor = None
+    if gains is None and offsets is None and factor is not None:
+        gains = tuple(1 / each for each in factor)
+    elif factor is not None:
+        log.info("%s has gains or offsets and a 'reflectance scale factor'; the latter is not used", path)
+    gains = None if gains is None or all(gain == 1 for gain in gains) else gains
+    offsets = None if offsets is None or not any(offsets) else offsets
+    return gains, offsets
+
+
+def _per_band(words: dict, key: str, n_bands: int, path: Path) -> tuple[float, ...] | None:
+    """Give an entry of one number, or of one per band, for every band; None, with a message, if it is neither."""
+    if key not in words:
         return None
-    return tuple(value * _TO_NM[unit] for value in values)
+    values = _floats([word for word in _as_list(words[key]) if word])
+    if len(values) not in (1, n_bands) or not all(map(math.isfinite, values)):
+        log.info("%s: '%s' is not one finite number, or %d; it is not used", path, key, n_bands)
+        return None
+    return tuple(values * n_bands if len(values) == 1 else values)
+
+
+def _palette(words: dict, n_classes: int) -> tuple[str, ...] | None:
+    """Give the colours of the classes, without that of the unlabelled; None if there is not one for each."""
+    values = _floats([word for word in _as_list(words.get("class lookup", "")) if word])
+    whole = all(value in range(256) for value in values)
+    if not n_classes or not whole or len(values) != 3 * (n_classes + 1):
+        return None
+    colours = np.array(values, dtype=int).reshape(-1, 3)[1:].tolist()
+    return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours)
+
+
+def _bad_bands(words: dict, n_bands: int, path: Path) -> tuple[int, ...]:
+    """Give the bands that the list of bad bands marks, in which 1 is good and 0 is bad."""
+    if "bbl" not in words:
+        return ()
+    values = _floats([word for word in _as_list(words["bbl"]) if word])
+    if len(values) != n_bands:
+        log.info("%s: 'bbl' is not %d numbers, one per band; it is not used", path, n_bands)
+        return ()
+    return tuple(band for band, value in enumerate(values) if not value > 0)

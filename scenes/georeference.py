@@ -84,18 +84,25 @@ def map_info_of(georeference: dict | None) -> dict:
     """Give the entries of an ENVI header, "map info" and "coordinate system string", that place a raster."""
     georeference = georeference or {}
     if "map info" in georeference:
-        return {key: georeference[key] for key in ("map info", "coordinate system string") if key in georeference}
+        keys = ("map info", "projection info", "coordinate system string")
+        return {key: georeference[key] for key in keys if key in georeference}
     transform, crs = transform_of(georeference), crs_of(georeference)
     if transform is None:
         return {}
     a, b, c, d, e, f = transform
-    if abs(b) > 1e-9 * abs(a) or abs(d) > 1e-9 * abs(e) or a <= 0 or e >= 0:
-        log.info("the input is rotated or mirrored on the map; its georeference is left out of the ENVI header")
+    width, height, turn = math.hypot(a, d), math.hypot(b, e), math.atan2(d, a)
+    # ENVI knows a rotation, but neither mirrored nor sheared pixels
+    turned = abs(b - height * math.sin(turn)) <= 1e-9 * height and abs(e + height * math.cos(turn)) <= 1e-9 * height
+    if not turned or not width:
+        log.info("the input is mirrored or sheared on the map; its georeference is left out of the ENVI header")
         return {}
-    entries = {"map info": ["Arbitrary", "1", "1", repr(c), repr(f), repr(a), repr(-e)]}
+    entries = {"map info": ["Arbitrary", "1", "1", repr(c), repr(f), repr(width), repr(height)]}
     if crs is not None:
         entries["map info"][0], more = _projection(crs)
         entries["map info"] += more
+    if abs(turn) > 1e-9:
+        entries["map info"].append(f"rotation={math.degrees(turn)!r}")
+    if crs is not None:
         entries["coordinate system string"] = _as_esri(crs)
     return entries
 

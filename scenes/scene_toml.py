@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from scenes.bands import parse_bands
 from scenes.spec import MASK_KEYS, MaskSpec, SceneSpec, colours
+from scenes.wavelengths import OVERLAPS
 from utils import InputError, did_you_mean, plain_name
 
 if sys.version_info >= (3, 11):
@@ -27,6 +29,8 @@ _COMMON = {
     "palette": 'list of texts "#rrggbb": a colour per class',
     "wavelengths": "list of numbers: of the bands, in nm",
     "rgb_bands": "list of three whole numbers: the bands, from 0, for red, green and blue",
+    "drop_bands": 'list of whole numbers and of ranges such as "104-108": bands, from 0, that are left out',
+    "overlap": 'text: where two detectors see the same wavelengths, the bands of "vnir", "swir" or (default: "both")',
     "nodata": "number: the value of pixels without data",
     "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file says)",
     "source": "text: where the scene comes from",
@@ -192,6 +196,8 @@ def _common_facts(entries: _Entries, name: str, source: str, taken: Collection[s
     if wavelengths is not None and not all(math.isfinite(value) and value > 0 for value in wavelengths):
         raise entries.wrong("wavelengths", "must be above 0")
     rgb_bands = entries.take("rgb_bands", lambda value: _all(_is_whole)(value) and len(value) == 3)
+    dropped = entries.take("drop_bands", lambda value: isinstance(value, list) and all(map(_is_band, value)), ())
+    overlap = entries.take("overlap", lambda value: value in OVERLAPS, OVERLAPS[0])
     nodata = entries.take("nodata", _is_number)
     pixel_size = entries.take("pixel_size", lambda value: _is_number(value) and 0 < value < math.inf)
     return {
@@ -205,6 +211,8 @@ def _common_facts(entries: _Entries, name: str, source: str, taken: Collection[s
         "palette": tuple(colour.lower() for colour in palette),
         "wavelengths": None if wavelengths is None else tuple(map(float, wavelengths)),
         "rgb_bands": None if rgb_bands is None else tuple(rgb_bands),
+        "drop_bands": parse_bands(dropped, f"{entries.path}: 'drop_bands'"),
+        "overlap": overlap,
         "nodata": None if nodata is None else float(nodata),
         "pixel_size": None if pixel_size is None else float(pixel_size),
     }
@@ -241,6 +249,10 @@ def _is_number(value):
 
 def _is_whole(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_band(value):
+    return _is_whole(value) or isinstance(value, str)
 
 
 def _is_flag(value):

@@ -46,6 +46,8 @@ class SceneSpec:
         shape: (H, W, n_bands) as used, which may be fewer bands than the file has.
         rgb_bands: 0-based bands near 650, 550 and 460 nm, for a picture.
         n_dropped: last bands of the file that are not used.
+        drop_bands: bands of the file, from 0, that are left out, beside those that hold no information.
+        overlap: bands that are used where two detectors see the same, see `wavelengths.in_order`.
         wavelengths: of the bands, in nm.
         nodata: value of the pixels without data.
         pixel_size: metres across a pixel.
@@ -70,6 +72,8 @@ class SceneSpec:
     shape: tuple[int, int, int] | None = None
     rgb_bands: tuple[int, int, int] | None = None
     n_dropped: int = 0
+    drop_bands: tuple[int, ...] = ()
+    overlap: str = "both"
     wavelengths: tuple[float, ...] | None = None
     nodata: float | None = None
     pixel_size: float | None = None

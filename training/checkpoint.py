@@ -32,6 +32,8 @@ class Checkpoint:
         p_right: probabilities of the right class of the run's validation pixels, from which
             `certainty.conformal_threshold` is computed; None if there were none.
         context: of the class probabilities, see `context.GaussianContext.state`; None without.
+        bands: of the training scene's file that the network takes, in this order, from 0; None in older checkpoints.
+        n_in_file: bands of that file; None likewise.
     """
 
     model: dict[str, Any]
@@ -45,6 +47,8 @@ class Checkpoint:
     temperature: float = 1.0
     p_right: tuple[float, ...] | None = None
     context: dict[str, Any] | None = None
+    bands: tuple[int, ...] | None = None
+    n_in_file: int | None = None
 
     def with_state(self, state: dict[str, Any]) -> "Checkpoint":
         """Give the same checkpoint with another state."""
@@ -77,6 +81,8 @@ class Checkpoint:
             "temperature": 1.0,
             "p_right": None,
             "context": None,
+            "bands": None,
+            "n_in_file": None,
         }  # older ones lack them
         entries |= content if isinstance(content, dict) else {}
         if entries.get("kind") != KIND or not {*names} <= {*entries}:

@@ -160,5 +160,7 @@ def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
         border=job.config.border,
         state={},
         context=None if job.surroundings is None else job.surroundings.context.state(),
+        bands=job.scene.bands,
+        n_in_file=job.scene.n_in_file,
     )
     return lambda name, state: checkpoint.with_state(state).save(folder / f"{name}.pt")

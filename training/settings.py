@@ -105,6 +105,14 @@ class Settings:
             SCENE, "fraction of each class's training pixels that is held out for validation", metavar="FRACTION"
         ),
     )
+    drop_bands: str = field(
+        default="",
+        metadata=_about(
+            SCENE,
+            "bands, counted from 0, to leave out beside those without information, such as 104-108,150",
+            metavar="LIST",
+        ),
+    )
     spectral: str = field(
         default="none",
         metadata=_about(

@@ -44,9 +44,10 @@ class SceneCache:
 
     def prepare(self, config: RunConfig) -> Job:
         """Prepare a run (see `prepare.prepare`); its scene is read and normalised only if the last run's differs."""
-        key = (config.dataset, config.folder, draws_split(config))
+        key = (config.dataset, config.folder, draws_split(config), config.drop_bands)
         if key != self._key:
-            self._scene: Scene = load_scene(config.dataset, config.folder, need_gt=draws_split(config))
+            options = {"need_gt": draws_split(config), "drop_bands": config.drop_bands}
+            self._scene: Scene = load_scene(config.dataset, config.folder, **options)
             self._key, self._normalised = key, {}
         spec = self._scene.spec
         config = replace(config, dataset=spec.described or spec.name)

@@ -9,10 +9,11 @@ import scipy.io
 import spectral.io.envi
 from tiny import CUBE, GT
 
-from cli.describe import describe, survey
+from cli.describe import describe
 from datasets import load_scene
 from main import main
 from scenes.rasters import Raster, open_raster
+from scenes.survey import survey
 from utils import InputError
 
 RNG = np.random.default_rng(0)
@@ -133,7 +134,7 @@ def test_a_survey_in_blocks_equals_one_at_once(tmp_path, monkeypatch):
     np.save(tmp_path / "c.npy", cube)
     np.save(tmp_path / "gt.npy", cube[..., 0] % 7)
     for block in (1, 100, 1 << 24):
-        monkeypatch.setattr("cli.describe._BLOCK", block)
+        monkeypatch.setattr("scenes.survey._BLOCK", block)
         values = survey(open_raster(tmp_path / "c.npy"))
         np.testing.assert_array_equal(values.low, cube.min((0, 1)))
         np.testing.assert_array_equal(values.high, cube.max((0, 1)))

@@ -234,7 +234,7 @@ def test_a_value_in_some_bands_only_is_no_empty_pixel(home, caplog):
     np.save(home / "cube.npy", cube)
     refuses(home, "2 values are NaN or infinite, the first at row 1, column 1, band 0")
     np.save(home / "cube.npy", np.full((9, 12, 4), np.nan))
-    refuses(home, "no pixel has data")
+    refuses(home, "no band is left: 4 bands .from 0. 0-3 left out, without data")
 
 
 def test_the_files_own_no_data_value_is_used_and_masks_leave_such_pixels_out(home):

@@ -1,0 +1,95 @@
+"""An image on disk, of which only the rows that are asked for are read."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+_BLOCK = 1 << 24  # bytes written at a time
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image on disk, of which only the requested rows are read if the format allows it.
+
+    Attributes:
+        path: the file, of an ENVI pair the header.
+        shape: (H, W, n_bands); a label map has one band.
+        dtype: the values' type, in native byte order.
+        wavelengths: of the bands in nm, in the file's order, or None.
+        nodata: the value that marks pixels without data, or None.
+        georeference: an ENVI header's "map info" (list of words) and "coordinate system string", or a GeoTIFF's "crs"
+            (WKT) and "transform" (six numbers, see `georeference.transform_of`); None if it has none.
+        class_names: of a classification that names its classes, index i for value i + 1; else None.
+        key: the variable, if the file holds several.
+        scale, offset: per band what a stored value is multiplied by, and what is added then; None for 1 and 0.
+        palette: of a classification that has colours, "#rrggbb" for each class name; else None.
+        bad_bands: indices of the bands that the file marks as bad.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    wavelengths: tuple[float, ...] | None = None
+    nodata: float | None = None
+    georeference: dict | None = None
+    class_names: tuple[str, ...] | None = None
+    key: str | None = None
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
+    palette: tuple[str, ...] | None = None
+    bad_bands: tuple[int, ...] = ()
+    _read: Callable[[int, int], np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, array: np.ndarray, path: Path, key: str | None = None) -> "Raster":
+        """Make a raster of an array of two or three axes."""
+        cube = array if array.ndim == 3 else array[:, :, None]
+        return cls(path, cube.shape, cube.dtype.newbyteorder("="), key=key, _read=lambda start, stop: cube[start:stop])
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Read rows, scaled as the file says; a no-data value stays as it is.
+
+        Args:
+            start, stop: first row, and the one after the last.
+        Returns:
+            (stop - start, W, n_bands) of `dtype`, float32 if the file has a scale or an offset.
+        Raises:
+            InputError: the file is damaged.
+        """
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise ValueError(f"rows {start} to {stop} of {self.shape[0]}")
+        assert self._read is not None
+        stored = self._read(start, stop)
+        if not self.scaled:
+            return np.array(stored, self.dtype, order="C")
+        marked, values = None if self.nodata is None else stored == as_stored(self.nodata, stored.dtype), stored
+        values = np.array(stored, np.float64, order="C")
+        values *= 1.0 if self.scale is None else np.asarray(self.scale)
+        values += 0.0 if self.offset is None else np.asarray(self.offset)
+        if marked is not None:
+            values[marked] = self.nodata
+        return values.astype(self.dtype)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the file has a scale or an offset, so that its values are not those that are stored."""
+        return self.scale is not None or self.offset is not None
+
+
+def as_stored(value: float, dtype: np.dtype) -> float:
+    """Give a value as a type of floating-point numbers holds it, so that equal ones compare equal."""
+    return dtype.type(value) if dtype.kind == "f" else value
+
+
+def beside(path: Path) -> Path:
+    """Name the file that is written first and then takes the place of another; with its suffix, as rasterio needs."""
+    return path.with_name(f".{os.getpid()}.{path.name}")
+
+
+def blocks(array: np.ndarray) -> list[tuple[int, int]]:
+    """Give first and last row, exclusive, of blocks that are small enough to be held twice."""
+    step = max(1, _BLOCK // max(1, array[:1].nbytes))
+    return [(start, min(start + step, len(array))) for start in range(0, len(array), step)]
