@@ -183,9 +183,11 @@ def predict(command: Command) -> None:
     args, ranks = command.args, _ranks()
     path = Path(args.predict)
     if path.suffix.lower() != ".toml" and (path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS)):
-        raster, name = open_raster(path, args.cube_key), path.stem
+        raster, name, bands_axis = open_raster(path, args.cube_key), path.stem, args.bands_axis
     else:
-        raster, name = scene_raster(args.predict, args.folder)
+        (raster, name), bands_axis = scene_raster(args.predict, args.folder), "last"
+    if args.bands_axis is not None and (bands_axis != args.bands_axis or path.suffix.lower() not in ARRAYS):
+        raise InputError(f"--bands_axis is for .npy, .npz and .mat files; {args.predict} says where its bands are")
     with logging_redirect_tqdm():
         folder = map_new_scene(
             raster,
@@ -197,6 +199,7 @@ def predict(command: Command) -> None:
             stride=args.test_stride,
             precision=args.precision,
             resample=args.resample,
+            bands_axis=bands_axis,
             probabilities=args.probabilities,
             conformal=args.conformal,
             block_rows=args.block_rows,

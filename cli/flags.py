@@ -82,6 +82,10 @@ MODES = {
                 "help": "the cube's variable in the file of --predict, if it holds several",
                 "aliases": ("key",),
             },
+            "bands_axis": {
+                "choices": ("first", "last"),
+                "help": "--predict: where the bands of an array are, if their number does not tell",
+            },
             "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
             "probabilities": {
                 "action": "store_true",

@@ -1,7 +1,7 @@
 """A file's bands and values matched with those that a network was trained on."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +94,31 @@ def match_bands(
             "trained without them"
         )
     return Bands() if n_theirs == n_bands and (taken == np.arange(n_bands)).all() else Bands(taken)
+
+
+def turned(raster: Raster, n_bands: Collection[int], axis: str | None) -> Raster:
+    """Bring the bands of an array, which may be on any axis, to the last one.
+
+    Args:
+        raster: of a file that holds arrays alone, which says nothing of its axes.
+        n_bands: how many bands it may have.
+        axis: "first" or "last" where the bands are, or None if their number tells.
+    Raises:
+        InputError: the number fits more than one axis, and `axis` does not say which.
+    """
+    fitting = [number for number in (2, 0, 1) if raster.shape[number] in n_bands]
+    if axis is not None:
+        fitting = [{"first": 0, "last": 2}[axis]]
+    if len(fitting) > 1:
+        raise InputError(
+            f"{raster.path} is {raster.shape}, and its bands could be on more than one axis; say where they are by "
+            "`--bands_axis first` or `--bands_axis last`"
+        )
+    if not fitting or fitting == [2]:
+        return raster
+    array = raster.whole()
+    log.info("note: %s is %s, and its bands are on axis %d; it was turned", raster.path, raster.shape, fitting[0] + 1)
+    return Raster.of(np.moveaxis(array, fitting[0], 2), raster.path, raster.key)
 
 
 def _other_number(raster: Raster, n_bands: int, hint: str = "") -> InputError:

@@ -14,7 +14,7 @@ import torch
 from certainty import conformal_threshold, prediction_sets, too_few_for_sets
 from context import GaussianContext
 from datasets import load_scene
-from inference.bands import check_values, match_bands
+from inference.bands import check_values, match_bands, turned
 from inference.partial_map import LOCK, PartialMap, merged, open_array, work_of_rank
 from inference.rows import RowReader, with_data
 from mapping import Grid, apply_temperature, label_type, map_blocks, predict_batch
@@ -62,6 +62,7 @@ def map_new_scene(
     stride: int = 1,
     precision: str = "float32",
     resample: bool = False,
+    bands_axis: str | None = None,
     probabilities: bool = False,
     conformal: float | None = None,
     block_rows: int | None = None,
@@ -79,6 +80,7 @@ def map_new_scene(
         stride: predict every stride-th row and column and fill between.
         precision: a key of `engine.PRECISIONS`.
         resample: interpolate bands by their wavelengths.
+        bands_axis: where an array has its bands, see `bands.turned`.
         probabilities: write the classes' probabilities and their entropy (nats) as well.
         conformal: risk of prediction sets to write, above 0 and below 1, see `certainty.conformal_threshold`.
         block_rows: rows at a time, about; the result does not depend on it.
@@ -94,6 +96,8 @@ def map_new_scene(
     if MODELS[checkpoint.model["name"]].looks_at == "location":
         raise InputError(f"{checkpoint_path} holds places of training pixels, which say nothing about another scene")
     model, preprocessing = checkpoint.network(device)
+    if raster.path.suffix.lower() in ARRAYS:
+        raster = turned(raster, {preprocessing.n_bands_in, checkpoint.n_in_file or 0}, bands_axis)
     check_memory(model, *raster.shape[:2], device, training=False)
     bands = match_bands(
         raster,

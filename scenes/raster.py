@@ -73,6 +73,11 @@ class Raster:
             values[marked] = self.nodata
         return values.astype(self.dtype)
 
+    def whole(self) -> np.ndarray:
+        """Give all values as they are stored, (H, W, n_bands); those of an array are not read before they are used."""
+        assert self._read is not None
+        return self._read(0, self.shape[0])
+
     @property
     def scaled(self) -> bool:
         """Whether the file has a scale or an offset, so that its values are not those that are stored."""

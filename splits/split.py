@@ -231,6 +231,11 @@ def check_classes(split: Split) -> None:
     for name, counts in (("training", train), ("test", test)):
         if not counts.any():
             raise InputError(f"there is no labelled {name} pixel; check the masks")
+    if len(classes := np.flatnonzero(train + test)) == 1:
+        raise InputError(
+            f"all labelled pixels are of one class, {split.class_names[classes[0]]}, so that nothing is to be "
+            "classified; give a label map with at least two"
+        )
     missing = [f"{i + 1} ({split.class_names[i]})" for i in np.flatnonzero((train == 0) & (test > 0))]
     if missing:
         plural = "es" if len(missing) > 1 else ""
