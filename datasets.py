@@ -7,7 +7,8 @@ import numpy as np
 
 from scenes.bands import parse_bands
 from scenes.catalogue import find_spec
-from scenes.cubes import complete, fit_labels, read_cube, read_gt
+from scenes.cubes import complete, read_cube
+from scenes.labels import fit_labels, read_gt
 from scenes.rasters import ARRAYS, Raster, open_raster
 from scenes.spec import SceneSpec
 from utils import InputError
@@ -77,7 +78,7 @@ def load_scene(
         raster = open_raster(_existing(cube_file, spec))  # for its shape and its georeference alone
         spec = complete(spec, raster.shape, raster)
     if gt is not None and gt_file is not None:
-        gt = fit_labels(gt, gt_raster, raster, gt_file, spec, notes)
+        gt, spec = fit_labels(gt, gt_raster, raster, gt_file, spec, notes)
         gt = gt if cube is None or cube.valid is None else np.where(cube.valid, gt, 0)
     if cube is None:
         return Scene(spec, None, gt, None, raster, tuple(notes))

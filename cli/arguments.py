@@ -124,13 +124,16 @@ def _as_published(config: RunConfig, given: dict) -> RunConfig:
 
 def _check_split(config: RunConfig, given: dict) -> None:
     """Check scene, split and normalisation."""
-    _check_least(config, pca=0, folds=2, fold=0, block_size=1)
+    _check_least(config, pca=0, min_pixels=0, folds=2, fold=0, block_size=1)
     if config.patch_size < 1 or config.patch_size % 2 == 0:
         raise InputError(
             f"--patch_size must be odd and at least 1, so that a patch has a centre, not {config.patch_size}"
         )
-    if (config.train_set is None) != (config.test_set is None):
-        raise InputError("--train_set and --test_set go together; give both or neither")
+    if config.train_set is None and config.test_set is not None:
+        raise InputError("--test_set needs --train_set; that alone tests on all other labelled pixels")
+    for key, mask in (("train_key", config.train_set), ("test_key", config.test_set)):
+        if getattr(config, key) is not None and mask is None:
+            raise InputError(f"--{key} is the variable of a mask that is not given; give --{key[:-4]}_set too")
     drawn = [name for name in SPLIT_FLAGS if name in given]
     if config.train_set is not None and drawn:
         raise InputError(f"--train_set and --test_set fix the split; leave out {_flags(drawn)}")

@@ -13,9 +13,10 @@ from training.settings import GROUPS
 from utils import InputError
 
 TABLE_FORMATS = ("text", "csv", "markdown", "latex")
-SPLIT_FLAGS = ("sampling_mode", "training_sample", "folds", "fold", "block_size", "buffer")
+SPLIT_FLAGS = ("sampling_mode", "training_sample", "min_pixels", "folds", "fold", "block_size", "buffer")
+MASK_FLAGS = ("train_set", "test_set", "train_key", "test_key")
 WINDOW_FLAGS = ("patch_size", "context", "context_size")
-SCENE_AND_SPLIT = frozenset(("dataset", "folder", "train_set", "test_set", "seed", *WINDOW_FLAGS, *SPLIT_FLAGS))
+SCENE_AND_SPLIT = frozenset(("dataset", "folder", *MASK_FLAGS, "drop_bands", "seed", *WINDOW_FLAGS, *SPLIT_FLAGS))
 PREPROCESSING = frozenset(("spectral", "normalize", "fit_on", "pca"))
 
 

@@ -1,14 +1,14 @@
-"""Read a scene's cube and label maps: any format, turned to (rows, columns, bands), brought to the same grid."""
+"""Read a scene's cube: any format, turned to (rows, columns, bands), without bands that hold no information."""
 
 import itertools
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from scenes.bands import choose_bands
-from scenes.georeference import pixel_size_of, same_system, transform_of
+from scenes.georeference import pixel_size_of
+from scenes.labels import note
 from scenes.matfiles import choose_array
 from scenes.raster import Raster, as_stored
 from scenes.rasters import read_file
@@ -16,7 +16,6 @@ from scenes.spec import SceneSpec, choose_rgb
 from scenes.survey import survey
 from utils import InputError
 
-log = logging.getLogger(__name__)
 AXES = ("rows", "columns", "bands")
 
 
@@ -63,7 +62,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
     if spec.shape is not None:
         if spec.n_dropped and cube.ndim == 3 and cube.shape[2] == spec.shape[2] + spec.n_dropped:
             cube = cube[:, :, : spec.shape[2]]
-            _note(notes, f"{path.name}: the last {spec.n_dropped} bands are left out")
+            note(notes, f"{path.name}: the last {spec.n_dropped} bands are left out")
         if cube.shape != spec.shape:
             raise InputError(
                 f"{path}: the cube is {cube.shape}, but {spec.name} is {spec.shape} (rows, columns, bands)"
@@ -79,7 +78,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
         where=path.name,
     )
     for sentence in said:
-        _note(notes, sentence)
+        note(notes, sentence)
     cube = cube if len(bands) == n_in_file and not said else cube[:, :, bands]
     cube, valid = _fill(cube, nodata, path, notes)
     bad = ~np.isfinite(cube)
@@ -90,12 +89,6 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
             f"band {bands[band]} (from 0); replace them, or leave the band out (drop_bands)"
         )
     return Cube(cube, valid, raster, bands, n_in_file)
-
-
-def _note(notes: list[str] | None, sentence: str) -> None:
-    log.info("%s", sentence)
-    if notes is not None:
-        notes.append(sentence)
 
 
 def wavelengths_of(spec: SceneSpec, raster: Raster | None, n_bands: int) -> tuple[float, ...] | None:
@@ -155,7 +148,7 @@ def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None, no
         )
     if not orders:
         return cube
-    _note(notes, f"{path.name}: its axes are {stored[0]} {cube.shape} and were turned to rows, columns, bands")
+    note(notes, f"{path.name}: its axes are {stored[0]} {cube.shape} and were turned to rows, columns, bands")
     return cube.transpose(orders[0])
 
 
@@ -174,7 +167,7 @@ def _fill(
     cube = np.array(cube, np.float32, order="C")
     if n_partly:
         where = "in some bands only; it is kept there"
-        _note(notes, f"{path.name}: {n_partly} pixels hold the no-data value {nodata:g} {where}")
+        note(notes, f"{path.name}: {n_partly} pixels hold the no-data value {nodata:g} {where}")
     if empty.all():
         raise InputError(f"{path}: no pixel has data (no-data value {nodata}); is the value right?")
     if not empty.any():
@@ -183,87 +176,5 @@ def _fill(
 
     nearest = np.asarray(distance_transform_edt(empty, return_distances=False, return_indices=True))
     cube[empty] = cube[tuple(nearest[:, empty])]
-    _note(notes, f"{path.name}: {int(empty.sum())} pixels have no data; they count as unlabelled")
+    note(notes, f"{path.name}: {int(empty.sum())} pixels have no data; they count as unlabelled")
     return cube, ~empty
-
-
-def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
-    """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
-    arrays, raster = read_file(path)
-    gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
-    gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
-    gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
-    if raster is not None and raster.nodata is not None:
-        gt = np.where(gt == raster.nodata, 0, gt)
-    return gt, raster
-
-
-def fit_labels(
-    gt: np.ndarray,
-    raster: Raster | None,
-    like: Raster | None,
-    path: Path,
-    spec: SceneSpec,
-    notes: list[str] | None = None,
-) -> np.ndarray:
-    """Bring a ground truth to the grid of the cube and check it.
-
-    Args:
-        gt, raster: as from `read_gt`.
-        like: the cube's raster, if it has one.
-        path: its file, for a message.
-        spec: the scene, with its shape.
-        notes: as for `read_cube`.
-    Returns:
-        (H, W) int64, 0 = unlabelled.
-    Raises:
-        InputError: the grid does not fit, or the scene does not have such labels.
-    """
-    assert spec.shape is not None
-    if gt.ndim == 2 and gt.shape != spec.shape[:2]:
-        gt = _to_grid(gt, raster, like, spec, path, notes)
-    if gt.shape != spec.shape[:2]:
-        raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
-    return check_labels(gt, path, spec)
-
-
-def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path, notes) -> np.ndarray:
-    """Take the label under each cube pixel's centre, by map coordinates if both files have them, else by factors."""
-    assert spec.shape is not None
-    shape, places = spec.shape[:2], [each.georeference if each else None for each in (raster, like)]
-    from_, to = map(transform_of, places)
-    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
-    if from_ is not None and to is not None and same_system(*places):
-        (a, b, c, d, e, f), (x, y) = to, np.meshgrid(columns, rows)
-        east, north = a * x + b * y + c, d * x + e * y + f
-        a, b, c, d, e, f = from_
-        east, north, area = east - c, north - f, a * e - b * d
-        # A centre on the edge between two pixels goes to the one right of it or below, whatever the rounding.
-        j, i = ((e * east - b * north) / area + 1e-6, (a * north - d * east) / area + 1e-6)
-        i, j = np.floor(i).astype(np.int64), np.floor(j).astype(np.int64)
-        inside = (i >= 0) & (i < gt.shape[0]) & (j >= 0) & (j < gt.shape[1])
-        if inside.any():
-            found = np.zeros(shape, gt.dtype)
-            found[inside] = gt[i[inside], j[inside]]
-            how = f"by map coordinates; it covers {inside.mean():.1%} of the cube"
-            _note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {how}")
-            return found
-        raise InputError(f"{path} and the cube of {spec.name} do not overlap on the map; is it of the same place?")
-    factors = [gt.shape[axis] // shape[axis] for axis in (0, 1)]
-    if min(factors) < 1 or any(gt.shape[axis] != factors[axis] * shape[axis] for axis in (0, 1)):
-        return gt
-    finer = f"the nearest of {factors[0]} x {factors[1]}"
-    _note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {finer}")
-    return gt[np.ix_((rows * factors[0]).astype(int), (columns * factors[1]).astype(int))]
-
-
-def check_labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
-    """Check that an array holds class ids 0..K, and give it as (H, W) int64; InputError if not."""
-    if not np.isfinite(array).all() or (array != np.round(array)).any():
-        raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
-    if array.min() < 0 or array.max() > spec.n_classes:
-        raise InputError(
-            f"{path}: labels run from {array.min():g} to {array.max():g}, but {spec.name} has the classes 1 to "
-            f"{spec.n_classes} and 0 for unlabelled"
-        )
-    return np.ascontiguousarray(array, dtype=np.int64)

@@ -103,7 +103,7 @@ def choose_array(
         if fitting:
             raise InputError(
                 f"{path} holds more than one array that can be {wanted}, {describe(arrays)}; name the variable "
-                "(cube_key or gt_key in a scene.toml; a mask is called TR or TE)"
+                "(cube_key, gt_key, train_key or test_key; a mask is called TR or TE)"
             )
     raise InputError(f"{path} holds no array that can be {wanted}; it holds {describe(arrays)}")
 

@@ -35,7 +35,14 @@ _COMMON = {
     "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file says)",
     "source": "text: where the scene comes from",
 }
-KEYS = _COMMON | {"train": "text: the file of the training mask", "test": "text: the file of the test mask"}
+KEYS = _COMMON | {
+    "train": "text: the file of the training mask",
+    "test": "text: the file of the test mask",
+    "train_key": "text: the variable in the file of the training mask",
+    "test_key": "text: the variable in the file of the test mask",
+    "unlabelled": "whole number or list of them: the values of unlabelled pixels (default: 0)",
+    "exclude_classes": "list of class names, or of their numbers: their pixels count as unlabelled",
+}
 CATALOGUE_KEYS = _COMMON | {
     "aliases": "list of texts: other names of the scene",
     "simulated": "true or false: whether the project simulates the scene, which then has no files",
@@ -77,7 +84,17 @@ def read_description(path: Path, taken: Collection[str] = ()) -> SceneSpec:
         advice = "`python main.py --describe FILE` of the label map suggests it"
         raise entries.wrong("class_names", f"is missing; {advice}")
     masks = None if train is None else (train, test)
-    return SceneSpec(**facts, folder=str(home), described=str(path.resolve()), mask_files=masks)
+    unlabelled = entries.take("unlabelled", lambda value: _is_value(value) or _all(_is_value)(value), ())
+    excluded = entries.take("exclude_classes", _all(lambda value: _is_text(value) or _is_value(value)), ())
+    return SceneSpec(
+        **facts,
+        folder=str(home),
+        described=str(path.resolve()),
+        mask_files=masks,
+        mask_keys=(entries.take("train_key", _is_text), entries.take("test_key", _is_text)),
+        unlabelled=tuple(unlabelled) if isinstance(unlabelled, list | tuple) else (unlabelled,),
+        exclude_classes=tuple(map(str, excluded)),
+    )
 
 
 def read_catalogue_file(path: Path, taken: Collection[str] = ()) -> SceneSpec:
@@ -249,6 +266,10 @@ def _is_number(value):
 
 def _is_whole(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_value(value):
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
 
 
 def _is_band(value):

@@ -2,6 +2,10 @@
 
 import colorsys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scenes.labels import Numbering
 
 # Far from each other, from white (the page) and from black (unlabelled); the first few are the farthest apart.
 # fmt: off
@@ -38,6 +42,9 @@ class SceneSpec:
     Attributes:
         name: the scene's name.
         folder: subfolder of the data root; for a scene.toml the path of the folder that it is in.
+        unlabelled: values of the label maps that are unlabelled; () for 0.
+        exclude_classes: names or values of classes whose pixels count as unlabelled.
+        numbering: of the label maps, see `labels.Numbering`; None if the classes are 1, 2, ... and 0 is unlabelled.
         source: sensor, place, and where the files come from.
         class_names, class_counts, palette: per class, index i for class i + 1: name, pixels, "#rrggbb".
         cube_file, gt_file: names of its files; one file may hold both. None if the project simulates the scene.
@@ -57,6 +64,7 @@ class SceneSpec:
         masks: the published fixed masks.
         described: path of the user's scene.toml; then shape and rgb_bands are None until the cube is opened.
         mask_files: training and test mask that the scene.toml names.
+        mask_keys: their variables in those files, or None.
     """
 
     name: str
@@ -81,8 +89,12 @@ class SceneSpec:
     urls: dict[str, str] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)
     masks: MaskSpec | None = None
+    unlabelled: tuple[int, ...] = ()
+    exclude_classes: tuple[str, ...] = ()
+    numbering: "Numbering | None" = None
     described: str | None = None
     mask_files: tuple[str, str] | None = None
+    mask_keys: tuple[str | None, str | None] = (None, None)
 
     @property
     def n_classes(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets import Scene, where_from
 from scenes.catalogue import find_spec
-from scenes.cubes import check_labels
+from scenes.labels import check_labels, number_classes
 from scenes.matfiles import choose_array
 from scenes.rasters import read_file
 from scenes.spec import MASK_KEYS, SceneSpec
@@ -38,22 +38,40 @@ def fixed_masks(name: str | SceneSpec, folder: Path) -> tuple[Path, Path] | None
     return (train, test) if existing else None
 
 
-def load_split(train_file: Path, test_file: Path, scene: Scene, faults: list[str] | None = None) -> Split:
+def load_split(
+    train_file: Path,
+    test_file: Path | None,
+    scene: Scene,
+    faults: list[str] | None = None,
+    keys: tuple[str | None, str | None] = (None, None),
+) -> Split:
     """Read the fixed masks of a scene, check them against each other and the ground truth, and name their classes.
 
     Args:
-        train_file, test_file: the array TR or TE is taken, or the only 2-D array of the scene's shape.
+        train_file, test_file: the array TR or TE is taken, or the only 2-D array of the scene's shape. Without a test
+            mask all other labelled pixels of the ground truth test.
         scene: the scene, with its ground truth if it exists.
         faults: for an audit, a list to which faults that keep a split from being trained on (common pixels, another
             numbering, transposed masks, untrained classes) are appended, which otherwise are raised.
+        keys: variables of the two masks in their files, or None.
     Returns:
         The split in the masks' numbering; `notes` say what was corrected or does not agree.
     Raises:
         InputError: masks that are missing, unreadable, swapped, of another shape, overlapping, or numbered in a way
             that is neither the ground truth's nor the catalogue's.
     """
-    train, train_note = _read_mask(Path(train_file), "TR", scene.spec, faults)
-    test, test_note = _read_mask(Path(test_file), "TE", scene.spec, faults)
+    if test_file is None:
+        return _rest_tests(Path(train_file), scene, faults, keys[0])
+    pairs = [(Path(file), key) for file, key in zip((train_file, test_file), keys, strict=True)]
+    if scene.gt is None and scene.spec.described is not None:  # the masks themselves tell the classes' numbers
+        values = [
+            _mask_in(path, own or name, scene.spec) for (path, own), name in zip(pairs, ("TR", "TE"), strict=True)
+        ]
+        scene = replace(
+            scene, spec=number_classes(np.concatenate([each.ravel() for each in values]), scene.spec, pairs[0][0])
+        )
+    train, train_note = _read_mask(*pairs[0], "TR", scene.spec, faults)
+    test, test_note = _read_mask(*pairs[1], "TE", scene.spec, faults)
     empty_note = ""
     if scene.valid is not None and (n_empty := int((((train > 0) | (test > 0)) & ~scene.valid).sum())):
         train, test = np.where(scene.valid, train, 0), np.where(scene.valid, test, 0)
@@ -93,19 +111,55 @@ def _refuse(error: InputError, faults: list[str] | None) -> None:
     faults.append(str(error))
 
 
-def _read_mask(path: Path, key: str, spec: SceneSpec, faults: list[str] | None) -> tuple[np.ndarray, str]:
-    """Read a fixed mask; (H, W), and a note on what was corrected or ""."""
+def _rest_tests(path: Path, scene: Scene, faults: list[str] | None, key: str | None) -> Split:
+    """Read a training mask; the labelled pixels of the ground truth that do not train test."""
+    spec, gt = scene.spec, scene.gt
+    if gt is None:
+        raise InputError(
+            f"train_set alone tests on the rest of the ground truth, and {spec.name} has none; give test_set"
+        )
+    train, note = _read_mask(path, key, "TR", spec, faults)
+    train = train if scene.valid is None else np.where(scene.valid, train, 0)
+    names, renumbered = _class_names(train, np.zeros_like(train), scene)
+    numbers = np.array([0, *(names.index(name) + 1 for name in spec.class_names)])
+    test = np.where(train > 0, 0, numbers[gt])
+    colours = dict(zip(spec.class_names, spec.palette, strict=True))
+    method = "training mask; all other labelled pixels test"
+    split = Split(train, test, names, tuple(colours[name] for name in names), method)
+    try:
+        check_classes(split)
+    except InputError as error:
+        _refuse(error, faults)
+    notes = (renumbered, note, *_coverage(np.maximum(train, test), names, scene))
+    return replace(split, notes=tuple(each for each in notes if each))
+
+
+def _mask_in(path: Path, key: str, spec: SceneSpec) -> np.ndarray:
+    """Give the array of a mask in its file: that of the name, or the only one of the scene's shape."""
+    assert spec.shape is not None
+    arrays, _ = read_file(path)
+    shape = spec.shape[:2]
+    named = key in arrays or key not in ("TR", "TE")
+    kind = {"TR": "TR, the training mask", "TE": "TE, the test mask"}.get(key, key)
+    return choose_array(
+        arrays, key if named else None, path, f"{kind} of {spec.name} {shape}", (2,), (shape, shape[::-1])
+    )
+
+
+def _read_mask(
+    path: Path, own: str | None, key: str, spec: SceneSpec, faults: list[str] | None
+) -> tuple[np.ndarray, str]:
+    """Read a fixed mask, the variable `own` if that is given; (H, W), and a note on what was corrected or ""."""
     assert spec.shape is not None
     shape, kinds = spec.shape[:2], {"TR": "training", "TE": "test"}
-    arrays, _ = read_file(path)
     other = {"TR": "TE", "TE": "TR"}[key]
+    arrays = {} if own else read_file(path)[0]
     if key not in arrays and other in arrays:
         raise InputError(
             f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; are the training "
             "and the test mask swapped?"
         )
-    wanted = f"{key}, the {kinds[key]} mask of {spec.name} {shape}"
-    mask = choose_array(arrays, key if key in arrays else None, path, wanted, (2,), (shape, shape[::-1]))
+    mask = _mask_in(path, own or key, spec)
     note = ""
     if mask.shape != shape:
         if mask.shape != shape[::-1]:

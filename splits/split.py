@@ -231,17 +231,23 @@ def check_classes(split: Split) -> None:
     for name, counts in (("training", train), ("test", test)):
         if not counts.any():
             raise InputError(f"there is no labelled {name} pixel; check the masks")
-    if len(classes := np.flatnonzero(train + test)) == 1:
-        raise InputError(
-            f"all labelled pixels are of one class, {split.class_names[classes[0]]}, so that nothing is to be "
-            "classified; give a label map with at least two"
-        )
+    check_several(split)
     missing = [f"{i + 1} ({split.class_names[i]})" for i in np.flatnonzero((train == 0) & (test > 0))]
     if missing:
         plural = "es" if len(missing) > 1 else ""
         raise InputError(
             f"class{plural} {', '.join(missing)} {'have' if plural else 'has'} test pixels but no training pixel; "
             "add some to the training mask or take the class out of the test mask"
+        )
+
+
+def check_several(split: Split) -> None:
+    """Raise InputError if all pixels are of one class."""
+    classes = np.flatnonzero(split.class_counts("train") + split.class_counts("test"))
+    if len(classes) == 1:
+        raise InputError(
+            f"all labelled pixels are of one class, {split.class_names[classes[0]]}, so that there is nothing to "
+            "classify; give a label map with at least two"
         )
 
 
@@ -254,7 +260,8 @@ def _split(gt, choose, class_names, palette, method) -> Split:
         pixels = np.flatnonzero(gt == label)
         if len(pixels) < 2:
             raise InputError(
-                f"class {label} ({class_names[label - 1]}) has one labelled pixel, which cannot both train and test"
+                f"class {label} ({class_names[label - 1]}) has one labelled pixel, which cannot both train and test; "
+                "--min_pixels 2 leaves such classes out"
             )
         train.flat[choose(pixels)] = label
     return Split(train, np.where(train > 0, 0, gt), tuple(class_names), tuple(palette), method, drawn_from=gt)

@@ -56,6 +56,12 @@ class Settings:
         default=None,
         metadata=_about(SCENE, "fixed test mask: the array TE, or the only label map in the file", metavar="FILE"),
     )
+    train_key: str | None = field(
+        default=None, metadata=_about(SCENE, "variable of the training mask in its file", metavar="VARIABLE")
+    )
+    test_key: str | None = field(
+        default=None, metadata=_about(SCENE, "variable of the test mask in its file", metavar="VARIABLE")
+    )
     sampling_mode: str | None = field(
         default=None,
         metadata=_about(
@@ -76,6 +82,10 @@ class Settings:
             "50), with spatial and fields the largest number (default: all)",
             metavar="N",
         ),
+    )
+    min_pixels: int = field(
+        default=0,
+        metadata=_about(SCENE, "leave out classes with fewer labelled pixels when a split is drawn", metavar="N"),
     )
     folds: int = field(default=5, metadata=_about(SCENE, "folds of --sampling_mode spatial and fields", metavar="K"))
     fold: int | None = field(

@@ -289,7 +289,7 @@ ERRORS = {
     "flag of another model": (["--model", "cnn", "--scan", "whole"], "CNN does not use --scan"),
     "bad scales": (["--model", "MiM-v1", "--patch_size", "5", "--scales", "3", "4"], "--scales 3 4"),
     "no GPU of that number": (["--cuda", "99"], "cuda 99"),
-    "one mask": (["--train_set", "TRAIN_GT.mat"], "go together"),
+    "one mask": (["--test_set", "TEST_GT.mat"], "--test_set needs --train_set"),
     "masks and sampling": (
         ["--train_set", "TRAIN_GT.mat", "--test_set", "TEST_GT.mat", "--sampling_mode", "random"],
         "leave out --sampling_mode",

@@ -235,7 +235,7 @@ def test_faults_are_told_not_raised(tiny_scene, audit):
         (["--train_set", "Tiny.mat", "--test_set", "TEST_GT.mat"], "holds no array that can be TR"),
         (["--model", "cnn"], "--audit does not use --model"),
         (["--patch_size", "4"], "odd"),
-        (["--train_set", "TRAIN_GT.mat"], "go together"),
+        (["--test_set", "TEST_GT.mat"], "--test_set needs --train_set"),
         (["--fold", "1"], "--fold is used with --sampling_mode spatial or fields"),
         (["--output", "{file}"], "is a file"),
     ],

@@ -1,0 +1,217 @@
+"""Read label maps, number their classes, and bring them to the grid of the cube."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from scenes.georeference import same_system, transform_of
+from scenes.matfiles import choose_array
+from scenes.raster import Raster
+from scenes.rasters import read_file
+from scenes.spec import SceneSpec
+from utils import InputError, did_you_mean
+
+log = logging.getLogger(__name__)
+USUAL_UNLABELLED = (-9999, -999, -99, -2, -1, 99, 127, 128, 254, 255, 999, 9999, 32767, 65534, 65535)  # beside 0
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Which values of a label map stand for which classes.
+
+    Attributes:
+        values: of the classes 1, 2, ..., (K,).
+        others: values that are unlabelled.
+    """
+
+    values: tuple[int, ...]
+    others: tuple[int, ...]
+
+    def __call__(self, array: np.ndarray, path: Path) -> np.ndarray:
+        """Give the classes, 0 where unlabelled, as int64; InputError for a value that stands for nothing."""
+        found = _whole(array, path)
+        if unknown := sorted({*np.unique(found).tolist()} - {*self.values, *self.others}):
+            raise InputError(f"{path} has the label {unknown[0]}, which is none of the ground truth's; correct it")
+        labels = np.zeros(array.shape, np.int64)
+        for i, value in enumerate(self.values):
+            labels[found == value] = i + 1
+        return labels
+
+
+def number_classes(values: np.ndarray, spec: SceneSpec, path: Path, notes: list[str] | None = None) -> SceneSpec:
+    """Find out which values of a described scene's label map stand for which of its class names.
+
+    Args:
+        values: of the label map, any shape.
+        spec: the scene; its `class_names` name the values in ascending order, without those of `unlabelled`. If not as
+            many values as names occur, the names are those of 1, 2, ...
+        path: the file, for a message.
+        notes: as for `cubes.read_cube`.
+    Returns:
+        The scene, with its numbering if that is not 1, 2, ..., without the classes that it excludes.
+    Raises:
+        InputError: the values do not fit the names, or `exclude_classes` names none of the classes.
+    """
+    found, unlabelled = np.unique(_whole(values, path)).tolist(), spec.unlabelled or (0,)
+    used, names = [value for value in found if value not in unlabelled], spec.class_names
+    if not spec.unlabelled and 0 in found and (doubtful := {*used} & {*USUAL_UNLABELLED} - {*range(len(names) + 1)}):
+        raise InputError(
+            f"{path}: the label {max(doubtful)} may stand for unlabelled pixels; say `unlabelled = {max(doubtful)}` or "
+            f"`unlabelled = 0` in {spec.described}"
+        )
+    if {*used} <= {*range(1, len(names) + 1)}:
+        numbered = {*range(1, len(names) + 1)} - {*unlabelled}
+        of_class = {value: names[value - 1] for value in numbered}
+    elif len(used) == len(names):
+        of_class = dict(zip(used, names, strict=True))
+        note(notes, f"{path.name}: its labels {shortened(used)} are the classes 1 to {len(names)}, in this order")
+    elif {*used} < {*range(len(names))}:
+        of_class = dict(enumerate(names))
+        note(notes, f"{path.name}: its labels count from 0; they are the classes 1 to {len(names)}")
+    else:
+        raise InputError(
+            f"{path}: labels run from {min(found)} to {max(found)}, but {spec.name} has the classes 1 to {len(names)} "
+            f"and {' and '.join(map(str, unlabelled))} for unlabelled; correct `class_names`, or `unlabelled`"
+        )
+    excluded = _excluded(spec, of_class, path)
+    kept = {value: name for value, name in of_class.items() if value not in excluded}
+    if not kept:
+        raise InputError(f"{spec.described}: 'exclude_classes' leaves no class")
+    if excluded:
+        left_out = ", ".join(of_class[value] for value in sorted(excluded))
+        note(notes, f"{path.name}: the pixels of {left_out} count as unlabelled, as exclude_classes says")
+    if tuple(kept) == tuple(range(1, len(names) + 1)) and unlabelled == (0,):
+        return spec
+    colour = dict(zip(names, spec.palette, strict=True))
+    return replace(
+        spec,
+        class_names=tuple(kept.values()),
+        palette=tuple(colour[name] for name in kept.values()),
+        numbering=Numbering(tuple(kept), (*unlabelled, *sorted(excluded))),
+    )
+
+
+def _excluded(spec: SceneSpec, of_class: dict[int, str], path: Path) -> set[int]:
+    """Give the values of the classes that `exclude_classes` names, by their names or values."""
+    values, excluded = {name: value for value, name in of_class.items()}, set()
+    for word in spec.exclude_classes:
+        if word not in values and word not in map(str, of_class):
+            choices = ", ".join(values)
+            raise InputError(
+                f"{spec.described}: 'exclude_classes' names {word!r}{did_you_mean(word, values)}, which is no class of "
+                f"{path.name}; choose from {choices}"
+            )
+        excluded.add(values[word] if word in values else int(word))
+    return excluded
+
+
+def shortened(values: list[int]) -> str:
+    """List whole numbers in ascending order, runs of three or more as first-last."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def _whole(array: np.ndarray, path: Path) -> np.ndarray:
+    """Give whole numbers as int64; InputError if they are not."""
+    if not np.isfinite(array).all() or (array != np.round(array)).any():
+        raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
+    return array.astype(np.int64)
+
+
+def note(notes: list[str] | None, sentence: str) -> None:
+    """Log a sentence on what was corrected, and append it to the notes."""
+    log.info("%s", sentence)
+    if notes is not None:
+        notes.append(sentence)
+
+
+def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
+    """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
+    arrays, raster = read_file(path)
+    gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
+    gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
+    gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
+    if raster is not None and raster.nodata is not None:
+        gt = np.where(gt == raster.nodata, 0, gt)
+    return gt, raster
+
+
+def fit_labels(
+    gt: np.ndarray,
+    raster: Raster | None,
+    like: Raster | None,
+    path: Path,
+    spec: SceneSpec,
+    notes: list[str] | None = None,
+) -> tuple[np.ndarray, SceneSpec]:
+    """Bring a ground truth to the grid of the cube and check it.
+
+    Args:
+        gt, raster: as from `read_gt`.
+        like: the cube's raster, if it has one.
+        path: its file, for a message.
+        spec: the scene, with its shape.
+        notes: as for `read_cube`.
+    Returns:
+        (H, W) int64, 0 = unlabelled; and the scene, with its classes numbered.
+    Raises:
+        InputError: the grid does not fit, or the scene does not have such labels.
+    """
+    assert spec.shape is not None
+    if gt.ndim == 2 and gt.shape != spec.shape[:2]:
+        gt = _to_grid(gt, raster, like, spec, path, notes)
+    if gt.shape != spec.shape[:2]:
+        raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
+    if spec.described is not None:
+        spec = number_classes(gt, spec, path, notes)
+    return check_labels(gt, path, spec), spec
+
+
+def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path, notes) -> np.ndarray:
+    """Take the label under each cube pixel's centre, by map coordinates if both files have them, else by factors."""
+    assert spec.shape is not None
+    shape, places = spec.shape[:2], [each.georeference if each else None for each in (raster, like)]
+    from_, to = map(transform_of, places)
+    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
+    if from_ is not None and to is not None and same_system(*places):
+        (a, b, c, d, e, f), (x, y) = to, np.meshgrid(columns, rows)
+        east, north = a * x + b * y + c, d * x + e * y + f
+        a, b, c, d, e, f = from_
+        east, north, area = east - c, north - f, a * e - b * d
+        # A centre on the edge between two pixels goes to the one right of it or below, whatever the rounding.
+        j, i = ((e * east - b * north) / area + 1e-6, (a * north - d * east) / area + 1e-6)
+        i, j = np.floor(i).astype(np.int64), np.floor(j).astype(np.int64)
+        inside = (i >= 0) & (i < gt.shape[0]) & (j >= 0) & (j < gt.shape[1])
+        if inside.any():
+            found = np.zeros(shape, gt.dtype)
+            found[inside] = gt[i[inside], j[inside]]
+            how = f"by map coordinates; it covers {inside.mean():.1%} of the cube"
+            note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {how}")
+            return found
+        raise InputError(f"{path} and the cube of {spec.name} do not overlap on the map; is it of the same place?")
+    factors = [gt.shape[axis] // shape[axis] for axis in (0, 1)]
+    if min(factors) < 1 or any(gt.shape[axis] != factors[axis] * shape[axis] for axis in (0, 1)):
+        return gt
+    finer = f"the nearest of {factors[0]} x {factors[1]}"
+    note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {finer}")
+    return gt[np.ix_((rows * factors[0]).astype(int), (columns * factors[1]).astype(int))]
+
+
+def check_labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
+    """Give a label map's classes 0..K as (H, W) int64; InputError if it holds anything else."""
+    if spec.numbering is not None:
+        return spec.numbering(array, path)
+    labels = _whole(array, path)
+    if labels.min() < 0 or labels.max() > spec.n_classes:
+        raise InputError(
+            f"{path}: labels run from {labels.min()} to {labels.max()}, but {spec.name} has the classes 1 to "
+            f"{spec.n_classes} and 0 for unlabelled"
+        )
+    return np.ascontiguousarray(labels)
