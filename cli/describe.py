@@ -89,7 +89,7 @@ def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
     wavelengths = (spec.wavelengths if spec else None) or raster.wavelengths
     if wavelengths and n_bands > 1:
         lines.append(f"  wavelengths   {min(wavelengths):g} to {max(wavelengths):g} nm")
-    count = f", {values.n_nodata} values" if n_bands > 1 else ""
+    count = f", {values.n_nan if raster.nodata != raster.nodata else values.n_nodata} values"
     lines.append(f"  no data       {'no value given' if raster.nodata is None else f'{raster.nodata:g}{count}'}")
     transform, crs = transform_of(raster.georeference), crs_of(raster.georeference)
     if raster.georeference is not None:

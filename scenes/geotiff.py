@@ -58,6 +58,8 @@ def open_geotiff(path: Path) -> Raster:
             facts["offset"] = tuple(image.offsets)
         if image.count == 1:
             facts |= _classes(image)
+    except InputError:
+        raise
     except (rasterio.errors.RasterioError, ValueError, TypeError) as error:
         raise damaged(error) from error
 

@@ -1,5 +1,6 @@
 """Open .mat files of every version, .npy and .npz; axes as in MATLAB, and dotted names for the fields of structs."""
 
+import logging
 import math
 import struct
 import zipfile
@@ -11,10 +12,14 @@ import numpy as np
 
 from utils import InputError, no_such_file
 
+log = logging.getLogger(__name__)
+
 # The format of versions 5 to 7.2: what the tag of an element says, and the class of an array
 _DATA_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
-_CELL, _STRUCT, _NUMERIC, _COMPLEX_FLAG = 1, 2, range(6, 16), 1 << 11
+_CELL, _STRUCT, _SPARSE, _NUMERIC, _OPAQUE, _COMPLEX_FLAG = 1, 2, 5, range(6, 16), 17, 1 << 11
+_KINDS = {1: "a cell array", 2: "a struct array", 3: "an object", 4: "text", 5: "a sparse array", 16: "a function"}
+_MOST_DENSE = 1 << 26  # values of a sparse array
 _VERSION_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 _SQUEEZED = 1100  # deflate makes nothing smaller than 1/1032; a file that claims more than that is damaged
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -36,21 +41,59 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise no_such_file(path)
+    _refuse_other_kinds(path)
+    others: dict[str, str] = {}  # what else the file holds, by name
     try:
         if path.suffix.lower() == ".npy":
             arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)}
         elif path.suffix.lower() == ".npz":
             arrays = _read_npz(path)
         else:
-            arrays = _read_hdf5(path) if _is_hdf5(path) else _read_classic(path)
+            arrays = _read_hdf5(path, others) if _is_hdf5(path) else _read_classic(path, others)
     except Exception as error:  # a damaged or foreign file can fail in any way inside scipy and h5py
         kind = suffix if (suffix := path.suffix.lower()) in (".npy", ".npz") else ".mat"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} is not a readable {kind} file ({reason}); fetch or copy it again") from error
+    others |= {name: "complex numbers" for name, array in arrays.items() if array.dtype.kind == "c"}
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
     if not arrays:
-        raise InputError(f"{path} holds no numeric array")
-    return arrays
+        listed = ", ".join(f"{name} ({kind})" for name, kind in others.items())
+        raise InputError(f"{path} holds no numeric array" + (f"; it holds {listed}" if listed else ""))
+    return _unfolded(arrays, path)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise InputError, with what to do, for a file that is of another kind than its suffix says."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head[:2] == b"\x1f\x8b":
+        raise InputError(f"{path} is compressed by gzip; unpack it, for example by gunzip")
+    if head.startswith(b"# Created by Octave"):
+        raise InputError(f"{path} is in Octave's text format; save it there by `save -v7 FILE`")
+    if head.startswith(b"PK\3\4") and path.suffix.lower() != ".npz":
+        raise InputError(f"{path} is a zip archive; unpack it")
+
+
+def _unfolded(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Make a cube of a matrix (bands, pixels) whose file gives the numbers of rows and columns, as MATLAB's reshape."""
+    numbers = {name.lower().rstrip("s"): array.item() for name, array in arrays.items() if array.size == 1}
+    rows, columns = (
+        next((numbers[each] for each in (f"n{side}", f"n_{side}", f"num_{side}", side) if each in numbers), 0)
+        for side in ("row", "col")
+    )
+    if not rows or not columns:
+        return arrays
+    unfolded = {}
+    for name, array in arrays.items():
+        if array.ndim == 2 and min(array.shape) > 1 and rows * columns in array.shape:
+            pixels_last = array if array.shape[1] == rows * columns else array.T
+            array = pixels_last.T.reshape(int(rows), int(columns), -1, order="F")
+            log.info("%s: %s was unfolded to %s, column by column", path, name, array.shape)
+        elif array.size == rows * columns and array.ndim <= 2 and 1 in array.shape:
+            array = array.reshape(int(rows), int(columns), order="F")
+            log.info("%s: %s was unfolded to %s, column by column", path, name, array.shape)
+        unfolded[name] = array
+    return unfolded
 
 
 def describe(arrays: dict[str, np.ndarray]) -> str:
@@ -120,22 +163,22 @@ def _is_hdf5(path: Path) -> bool:
     return False
 
 
-def _read_classic(path: Path) -> dict[str, np.ndarray]:
+def _read_classic(path: Path, others: dict[str, str]) -> dict[str, np.ndarray]:
     data = memoryview(path.read_bytes())
     order = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:128]))
     if order is None or 0 in data[:4]:  # version 4 begins with a number
-        return _read_version_4(data)
+        return _read_version_4(data, others)
     # Not scipy.io.loadmat, which does not check the tags, so that a damaged file can crash the whole program
     arrays = {}
     for kind, content in _elements(data[128:], order):
         if kind == _COMPRESSED:
             kind, content = next(_elements(memoryview(zlib.decompress(content)), order))
         if kind == _MATRIX:
-            _collect(content, order, "", arrays)
+            _collect(content, order, "", arrays, others)
     return arrays
 
 
-def _read_version_4(data: memoryview) -> dict[str, np.ndarray]:
+def _read_version_4(data: memoryview, others: dict[str, str]) -> dict[str, np.ndarray]:
     """Read matrices, each of five numbers (type, rows, columns, complex, length of the name), the name and values."""
     arrays, position = {}, 0
     order = "<" if struct.unpack_from("<I", data)[0] < 100 else ">"
@@ -151,8 +194,12 @@ def _read_version_4(data: memoryview) -> dict[str, np.ndarray]:
         position = end + imaginary * (end - start)
         if position > len(data):
             raise ValueError("it is cut off or damaged")
-        if matrix == 0 and not imaginary:
-            name = bytes(data[start - length : start]).rstrip(b"\0").decode("latin-1")
+        name = bytes(data[start - length : start]).rstrip(b"\0").decode("latin-1")
+        if matrix or imaginary:
+            others[name] = (
+                "complex numbers" if not matrix else "text" if matrix == 1 else "a sparse matrix of version 4"
+            )
+        else:
             values = np.frombuffer(data[start:end], dtype).astype(dtype.newbyteorder("="))
             arrays[name] = values.reshape((rows, columns), order="F")
     return arrays
@@ -190,12 +237,15 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         position = end
 
 
-def _collect(matrix: memoryview, order: str, name: str, arrays: dict) -> None:
-    """Add a matrix to the arrays, or its content if it is a struct or a cell of one."""
+def _collect(matrix: memoryview, order: str, name: str, arrays: dict, others: dict[str, str]) -> None:
+    """Add a matrix to the arrays, or its content if it is a struct or a cell of one; or say what it is."""
     if not matrix:
         return
     (_, flags), (_, shape), (_, own_name), *parts = _elements(matrix, order)
     (flags,) = struct.unpack_from(f"{order}I", flags)
+    if flags & 0xFF == _OPAQUE:  # here the second element is the name, and the fourth that of the class
+        others[name or bytes(shape).decode("latin-1")] = f"a MATLAB {bytes(parts[0][1]).decode('latin-1')}"
+        return
     shape = np.frombuffer(shape, f"{order}i4").tolist()
     name, kind, n_items = name or bytes(own_name).decode(), flags & 0xFF, np.prod(shape)
     if not name:  # MATLAB's own workspace of functions
@@ -203,29 +253,60 @@ def _collect(matrix: memoryview, order: str, name: str, arrays: dict) -> None:
     if kind in _NUMERIC and not flags & _COMPLEX_FLAG:
         dtype = _DATA_TYPES[parts[0][0]]
         arrays[name] = np.frombuffer(parts[0][1], order + dtype).astype(dtype).reshape(shape, order="F")
+    elif kind == _SPARSE and len(shape) == 2 and not flags & _COMPLEX_FLAG:
+        (_, rows), (_, starts), (values_type, values) = parts[:3]
+        values = np.frombuffer(values, order + _DATA_TYPES[values_type])
+        arrays[name] = _dense(np.frombuffer(rows, f"{order}i4"), np.frombuffer(starts, f"{order}i4"), values, shape)
     elif kind == _STRUCT and n_items == 1:
         (length,), text = struct.unpack(f"{order}i", parts[0][1]), bytes(parts[1][1])  # every name fills `length` bytes
         fields = [text[i : i + length].split(b"\0")[0].decode() for i in range(0, len(text), length)]
         for field, (_, content) in zip(fields, parts[2:], strict=True):
-            _collect(content, order, f"{name}.{field}", arrays)
+            _collect(content, order, f"{name}.{field}", arrays, others)
     elif kind == _CELL and n_items == 1:
-        _collect(parts[0][1], order, name, arrays)
+        _collect(parts[0][1], order, name, arrays, others)
+    else:
+        others[name] = "complex numbers" if kind in _NUMERIC else _KINDS.get(kind, "of another kind")
 
 
-def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+def _dense(rows: np.ndarray, starts: np.ndarray, values: np.ndarray, shape) -> np.ndarray:
+    """Make a plain array of MATLAB's sparse one: the values column by column, their rows, where the columns start."""
+    n_rows, n_columns = map(int, shape)
+    if n_rows * n_columns > _MOST_DENSE or len(starts) != n_columns + 1:
+        raise ValueError("it holds a sparse array that is damaged or too large")
+    n = int(starts[-1])
+    columns = np.repeat(np.arange(n_columns), np.diff(starts))
+    dense = np.zeros((n_rows, n_columns), values.dtype.newbyteorder("="))
+    dense[rows[:n], columns] = values[:n]
+    return dense
+
+
+def _read_hdf5(path: Path, others: dict[str, str]) -> dict[str, np.ndarray]:
     import h5py  # here, because most scenes do without it
 
     arrays = {}
 
     def collect(name, item):
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or name.startswith("#"):
+        short = name.replace("/", ".")
+        if isinstance(item, h5py.Group) and "MATLAB_sparse" in item.attrs and {"ir", "jc", "data"} <= {*item}:
+            rows, starts, values = (np.asarray(item[part]) for part in ("ir", "jc", "data"))
+            arrays[short] = _dense(rows, starts, values, (np.asarray(item.attrs["MATLAB_sparse"]), len(starts) - 1))
+        if not isinstance(item, h5py.Dataset) or name.startswith("#"):
+            return
+        if short.rpartition(".")[0] in arrays:  # a part of a sparse array
+            return
+        if "MATLAB_object_decode" in item.attrs:
+            others[short] = f"a MATLAB {item.attrs.get('MATLAB_class', b'object').decode()}"
+            return
+        if item.dtype.names == ("real", "imag"):
+            others[short] = "complex numbers"
+        if item.dtype.kind not in "biuf":
             return
         if item.shape is None:
             return
         if item.nbytes > max(path.stat().st_size, 1) * (_SQUEEZED if item.chunks else 1):
             raise ValueError(f"{name} claims to hold {item.nbytes} bytes")
         if item.attrs.get("MATLAB_class") != b"char" and "MATLAB_empty" not in item.attrs:  # this one holds its shape
-            arrays[name.replace("/", ".")] = item[()].T  # HDF5 keeps MATLAB's axes in reverse
+            arrays[short] = item[()].T  # HDF5 keeps MATLAB's axes in reverse
 
     with h5py.File(path, "r") as file:
         file.visititems(collect)

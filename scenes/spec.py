@@ -108,12 +108,13 @@ class SceneSpec:
 
 
 def choose_rgb(n_bands: int, wavelengths: tuple[float, ...] | None) -> tuple[int, int, int]:
-    """Choose bands for a picture: the nearest to 650, 550 and 460 nm, or evenly spread if no wavelengths are known."""
-    if wavelengths is None:
-        return (2 * n_bands // 3, n_bands // 3, 0)
-    distances = ([abs(wavelength - wanted) for wavelength in wavelengths] for wanted in (650, 550, 460))
-    red, green, blue = (band.index(min(band)) for band in distances)
-    return red, green, blue
+    """Choose bands for a picture: red, green and blue, or else three of the short-wave infrared, or evenly spread."""
+    for colours_nm in ((650, 550, 460), (2200, 1650, 1080)) if wavelengths else ():
+        distances = [[abs(wavelength - wanted) for wavelength in wavelengths or ()] for wanted in colours_nm]
+        bands = [band.index(min(band)) for band in distances]
+        if len({*bands}) == 3 and max(map(min, distances)) <= 60:
+            return bands[0], bands[1], bands[2]
+    return (2 * n_bands // 3, n_bands // 3, 0)
 
 
 def colours(n_classes: int) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def survey(raster: Raster) -> Values:
     height, width, n_bands = raster.shape
     low, high = np.full(n_bands, np.inf), np.full(n_bands, -np.inf)
     n_nan = n_infinite = n_nodata = 0
-    marked = raster.nodata is not None and n_bands > 1 and not math.isnan(raster.nodata)
+    marked = raster.nodata is not None and not math.isnan(raster.nodata)
     counts = {} if n_bands == 1 else None
     step = max(1, _BLOCK // (width * n_bands * raster.dtype.itemsize))
     for start in range(0, height, step):
