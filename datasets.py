@@ -11,6 +11,7 @@ from scenes.cubes import complete, read_cube
 from scenes.labels import fit_labels, read_gt
 from scenes.rasters import ARRAYS, Raster, open_raster
 from scenes.spec import SceneSpec
+from scenes.vectors import VECTORS, burn_polygons
 from utils import InputError
 
 
@@ -67,16 +68,19 @@ def load_scene(
     gt_file = None if spec.gt_file is None else home / spec.gt_file
     if gt_file is None and need_gt:
         raise InputError(f"{spec.described} names no ground truth; add `gt`, or give a training and a test mask")
-    if gt_file is not None and (need_gt or spec.described or gt_file.is_file()):
+    polygons = gt_file is not None and gt_file.suffix.lower() in VECTORS
+    if gt_file is not None and not polygons and (need_gt or spec.described or gt_file.is_file()):
         gt, gt_raster = read_gt(_existing(gt_file, spec), spec)
     as_arrays = cube_file.suffix.lower() in ARRAYS
     if need_cube or (spec.shape is None and as_arrays):
         cube = read_cube(_existing(cube_file, spec), spec, None if gt is None else gt.shape, notes)
         raster = cube.raster
         spec = complete(spec, (*cube.values.shape[:2], cube.n_in_file), raster, cube.bands)
-    elif spec.shape is None or (gt is not None and cube_file.is_file() and not as_arrays):
+    elif spec.shape is None or ((gt is not None or polygons) and cube_file.is_file() and not as_arrays):
         raster = open_raster(_existing(cube_file, spec))  # for its shape and its georeference alone
         spec = complete(spec, raster.shape, raster)
+    if polygons and gt_file is not None:
+        gt = burn_polygons(_existing(gt_file, spec), spec, raster, notes)
     if gt is not None and gt_file is not None:
         gt, spec = fit_labels(gt, gt_raster, raster, gt_file, spec, notes)
         gt = gt if cube is None or cube.valid is None else np.where(cube.valid, gt, 0)

@@ -1,26 +1,25 @@
 """Describe what a scene or a file holds: shapes, ranges, bands, place, classes; and suggest a scene.toml for it."""
 
-import json
-import math
-import re
 from pathlib import Path
 
 import numpy as np
 
+from cli.suggest import suggest
 from datasets import load_scene
-from scenes.catalogue import find_scene, find_spec
-from scenes.cubes import find_orders
+from scenes.bands import named
+from scenes.catalogue import find_spec
 from scenes.georeference import crs_of, transform_of
 from scenes.matfiles import images_among, read_arrays
-from scenes.rasters import ARRAYS, GEOTIFF, Raster, open_raster
+from scenes.rasters import ARRAYS, GEOTIFF, PICTURES, Raster, open_raster
 from scenes.scene_toml import FILE
-from scenes.spec import MASK_KEYS, SceneSpec, choose_rgb
+from scenes.spec import MASK_KEYS, SceneSpec
 from scenes.survey import survey
+from scenes.vectors import VECTORS, class_values, read_layers
 from splits.fixed_masks import fixed_masks
 from splits.split import count_classes
 from utils import InputError
 
-_IMAGES = (*ARRAYS, *GEOTIFF, ".hdr")
+_IMAGES = (*ARRAYS, *GEOTIFF, *PICTURES, ".hdr")
 
 
 def describe(name: str, folder: Path) -> list[str]:
@@ -37,6 +36,8 @@ def describe(name: str, folder: Path) -> list[str]:
     path = Path(name)
     if path.suffix.lower() in _IMAGES and not path.exists():
         raise InputError(f"{path}: no such file")
+    if path.is_file() and path.suffix.lower() in VECTORS:
+        return _describe_polygons(path)
     if path.is_file() and path.suffix.lower() != ".toml":
         return _describe_file(path)
     if path.is_dir() and not (path / FILE).is_file():
@@ -75,7 +76,7 @@ def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
 
 def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
     height, width, n_bands = raster.shape
-    values = survey(raster)
+    values = survey(raster, noise=True)
     size = height * width * n_bands * raster.dtype.itemsize / 2**20
     lines = [f"  shape         {height} x {width} x {n_bands} (rows, columns, bands), {raster.dtype}, {size:.1f} MiB"]
     if np.isfinite(values.low).any():
@@ -86,6 +87,12 @@ def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
         constant = np.flatnonzero((values.low == values.high) | np.isnan(values.low))
         shown = ", ".join(map(str, constant[:20])) + (", ..." if len(constant) > 20 else "")
         lines.append(f"  constant      {f'{len(constant)} bands (from 0): {shown}' if len(constant) else 'no band'}")
+        if raster.bad_bands:
+            lines.append(f"  marked bad    {named(raster.bad_bands)}, which a run leaves out")
+        if noisy := values.noisy():
+            lines.append(f"  noisy         {named(noisy)}, far more than their neighbours; drop_bands leaves them out")
+    if raster.scaled:
+        lines.append(f"  scale         the file's scale and offset are applied: {_scale(raster)}")
     wavelengths = (spec.wavelengths if spec else None) or raster.wavelengths
     if wavelengths and n_bands > 1:
         lines.append(f"  wavelengths   {min(wavelengths):g} to {max(wavelengths):g} nm")
@@ -102,6 +109,14 @@ def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
     return lines
 
 
+def _scale(raster: Raster) -> str:
+    """Give the scale and the offset of the first band, and whether the others' are the same."""
+    scale, offset = (each or (default,) for each, default in ((raster.scale, 1.0), (raster.offset, 0.0)))
+    return f"value x {scale[0]:g} + {offset[0]:g}" + (
+        "" if len({*scale}) == len({*offset}) == 1 else " in the first band"
+    )
+
+
 def _images(path: Path) -> list[tuple[str | None, Raster]]:
     """Open the images in a file, with the variable's name if there can be several; InputError if there is none."""
     images = images_among(read_arrays(path)) if path.suffix.lower() in (".mat", ".npz") else {}
@@ -114,7 +129,23 @@ def _describe_file(path: Path) -> list[str]:
         lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
     ours = {path.resolve(), images[0][2].path.resolve()}  # of an ENVI pair the header as well
     siblings = [each for each in _files(path.parent) if each.resolve() not in ours]
-    return lines + _suggest(path.parent, images, siblings)
+    return lines + suggest(path.parent, images, siblings, _images)
+
+
+def _describe_polygons(path: Path) -> list[str]:
+    lines = []
+    for layer in read_layers(path):
+        lines.append(
+            f"{path}, layer {layer.name}: {len(layer.shapes)} polygons, {(layer.crs or 'no coordinate system')[:60]}"
+        )
+        for name, values in layer.attributes.items():
+            found = class_values(values)
+            lines.append(f"  {name}: {len(found)} values, {', '.join(found[:20])}{', ...' if found[20:] else ''}")
+    return [
+        *lines,
+        "",
+        "In a scene.toml `gt` names this file, `gt_key` the attribute of the classes, and `class_names` its values.",
+    ]
 
 
 def _describe_folder(home: Path) -> list[str]:
@@ -131,74 +162,8 @@ def _describe_folder(home: Path) -> list[str]:
         images += [(path, *image) for image in found]
         for key, raster in found:
             lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
-    return lines + _suggest(home, images, [])
+    return lines + suggest(home, images, [], _images)
 
 
 def _files(home: Path) -> list[Path]:
     return [path for path in sorted(home.iterdir()) if path.suffix.lower() in _IMAGES and path.name not in MASK_KEYS]
-
-
-def _suggest(home: Path, images: list, siblings: list[Path]) -> list[str]:
-    """Suggest a scene.toml of the largest cube and the label map of its size, also from the files beside the images."""
-    cubes = given = [image for image in images if image[2].shape[2] > 1]
-    labels = [image for image in images if image[2].shape[2] == 1]
-    if not cubes or not labels:
-        for path in siblings:
-            try:
-                found = [(path, *image) for image in _images(path)]
-            except InputError:
-                continue
-            cubes = cubes if given else cubes + [image for image in found if image[2].shape[2] > 1]
-            labels += [image for image in found if image[2].shape[2] == 1]
-    if not cubes:
-        return ["There is no cube here, so that no scene.toml can be suggested."]
-    planes = {image[2].shape[:2] for image in labels}
-    path, key, raster = max(cubes, key=lambda image: (image[2].shape[:2] in planes, math.prod(image[2].shape)))
-    truth, labelled, n_bands = None, {}, raster.shape[2]
-    for image in labels:
-        finer = [image[2].shape[axis] / raster.shape[axis] for axis in (0, 1)]
-        finer = min(finer) > 1 and all(factor.is_integer() for factor in finer)  # a run brings it to the cube's grid
-        orders = [(0, 1, 2)] if finer else find_orders(raster.shape, image[2].shape[:2])
-        counts = survey(image[2]).counts if orders else None
-        if counts and image[2].nodata is not None:
-            counts = {value: number for value, number in counts.items() if value != image[2].nodata}
-        if counts and max(counts) > 0 and min(counts) >= 0 and _certain(orders, path):
-            truth, labelled, n_bands = image, counts, raster.shape[orders[0][2]]
-            break
-    lines = ["# scene.toml", f"name = {_quoted(_new_name(home))}", f"cube = {_quoted(path.name)}"]
-    lines += [f"cube_key = {_quoted(key)}"] if key else []
-    if truth is None:
-        lines += [
-            "# no label map of the cube's size was found; add:",
-            '# gt = "FILE"',
-            '# class_names = ["...", "..."]',
-        ]
-    else:
-        lines += [f"gt = {_quoted(truth[0].name)}", *([f"gt_key = {_quoted(truth[1])}"] if truth[1] else [])]
-        names = truth[2].class_names or ()
-        names = (*names, *(f"class {i}" for i in range(len(names) + 1, max(labelled) + 1)))
-        lines.append(f"class_names = [{', '.join(map(_quoted, names))}]")
-    lines.append(f"rgb_bands = {list(choose_rgb(n_bands, raster.wavelengths))}  # from 0: red, green, blue")
-    if raster.wavelengths is None:
-        lines.append("# wavelengths = [...]  # of the bands, in nm")
-    if raster.nodata is None:
-        lines.append("# nodata = 0  # the value of pixels without data, if they have one")
-    return [*lines, f"# Save these lines as {home / FILE}, then: python main.py --dataset {home}"]
-
-
-def _certain(orders: list, path: Path) -> bool:
-    """Whether a run would take the axes as one of these orders says."""
-    return orders[0] == (0, 1, 2) or (len(orders) == 1 and path.suffix.lower() in ARRAYS)
-
-
-def _new_name(home: Path) -> str:
-    """Name the scene after its folder, with the letters that a name may have, and unlike any of the catalogue's."""
-    name = re.sub(r"[^\w .+-]", "_", home.resolve().name).lstrip(" .+-") or "scene"
-    try:
-        return f"{find_scene(name).name}-own"
-    except InputError:
-        return name[:100]
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

@@ -9,7 +9,7 @@ import numpy as np
 from scenes.georeference import same_system, transform_of
 from scenes.matfiles import choose_array
 from scenes.raster import Raster
-from scenes.rasters import read_file
+from scenes.rasters import PICTURES, read_file
 from scenes.spec import SceneSpec
 from utils import InputError, did_you_mean
 
@@ -136,11 +136,29 @@ def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
     arrays, raster = read_file(path)
     gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
+    if path.suffix.lower() in PICTURES and gt.ndim == 3:
+        gt = _by_colour(gt, path, spec)
     gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
     gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
     if raster is not None and raster.nodata is not None:
         gt = np.where(gt == raster.nodata, 0, gt)
     return gt, raster
+
+
+def _by_colour(picture: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
+    """Number the colours of a picture (H, W, 3) as the scene's palette does; black is unlabelled."""
+    colours = [0, *(int(colour[1:], 16) for colour in spec.palette)]
+    found = picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    if unknown := sorted({*np.unique(found).tolist()} - {*colours}):
+        shown = ", ".join(f"#{colour:06x}" for colour in unknown[:5])
+        raise InputError(
+            f"{path} is a picture with colours that `palette` does not name, {shown}{', ...' if unknown[5:] else ''}; "
+            "name the colour of each class there (black is unlabelled), or give a label map of numbers"
+        )
+    labels = np.zeros(found.shape, np.int64)
+    for i, colour in enumerate(colours[1:]):
+        labels[found == colour] = i + 1
+    return labels
 
 
 def fit_labels(

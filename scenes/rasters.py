@@ -1,6 +1,7 @@
 """Open rasters without reading them: ENVI, GeoTIFF, .npy, .npz, .mat; and write label maps and bands."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from scenes.georeference import map_info_of
 from scenes.geotiff import GEOTIFF, open_geotiff, write_geotiff
 from scenes.matfiles import choose_array, read_arrays
 from scenes.raster import Raster, beside, blocks
-from utils import InputError
+from utils import InputError, no_such_file
 
-ARRAYS = (".npy", ".npz", ".mat")
-FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), .npy, .npz, .mat"
+ARRAYS, PICTURES = (".npy", ".npz", ".mat"), (".png",)
+FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), .npy, .npz, .mat, .png"
 
 
 def open_raster(path: Path, key: str | None = None) -> Raster:
@@ -33,6 +34,8 @@ def open_raster(path: Path, key: str | None = None) -> Raster:
         return open_geotiff(path)
     if suffix in ARRAYS:
         return _open_array(path, key)
+    if suffix in PICTURES:
+        return _open_picture(path)
     header = find_pair(path)
     if header is None:
         raise InputError(f"{path}: this is none of the formats that are read: {FORMATS}")
@@ -78,6 +81,27 @@ def _open_array(path: Path, key: str | None) -> Raster:
     if array.ndim not in (2, 3) or not array.size:
         raise InputError(f"{path} holds no image of two or three axes; the array is {array.shape}")
     return Raster.of(array, path, key)
+
+
+def _open_picture(path: Path) -> Raster:
+    """Open a PNG: the numbers of a grey or palette picture, with the palette's colours, or its three colours."""
+    from PIL import Image  # here, because most scenes do without it
+
+    if not path.is_file():
+        raise no_such_file(path)
+    try:
+        with Image.open(path) as picture:
+            mode, table = picture.mode, picture.getpalette()
+            array = np.asarray(picture if mode in ("L", "P", "I", "I;16", "1") else picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not a readable PNG ({error}); fetch or copy it again") from error
+    array = array.astype(np.uint8) if array.dtype == bool else array
+    raster = Raster.of(array, path)
+    if mode != "P" or table is None or array.max() == 0:
+        return raster
+    colours = [table[3 * value : 3 * value + 3] for value in range(1, int(array.max()) + 1)]
+    palette = tuple(f"#{bytes(colour).hex()}" for colour in colours if len(colour) == 3)
+    return replace(raster, palette=palette if len(palette) == len(colours) else None)
 
 
 def read_file(path: Path) -> tuple[dict[str, np.ndarray], Raster | None]:
