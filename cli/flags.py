@@ -10,7 +10,7 @@ from models.options import MiMOptions
 from scenes.catalogue import SCENES
 from training.config import RunConfig
 from training.settings import GROUPS
-from utils import InputError
+from utils import InputError, did_you_mean
 
 TABLE_FORMATS = ("text", "csv", "markdown", "latex")
 SPLIT_FLAGS = ("sampling_mode", "training_sample", "min_pixels", "folds", "fold", "block_size", "buffer")
@@ -165,7 +165,12 @@ MODEL_PARTS = tuple(OPTIONS)
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise InputError(f"{message}; `python main.py --help` lists the flags")
+        word = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
+        hint = ""
+        if word != message and word.startswith("--"):
+            known = [name.removeprefix("--") for action in self._actions for name in action.option_strings]
+            hint = did_you_mean(word.removeprefix("--"), known).replace("did you mean ", "did you mean --")
+        raise InputError(f"{message}{hint}; `python main.py --help` lists the flags")
 
 
 def build_parser() -> argparse.ArgumentParser:

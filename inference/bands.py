@@ -77,7 +77,7 @@ def match_bands(
         log.info(
             "note: %d of the %d bands of %s are used, those at the network's wavelengths",
             n_bands,
-            n_in_file,
+            n_theirs,
             raster.path,
         )
     else:

@@ -175,7 +175,11 @@ def map_new_scene(
         facts |= {"temperature": checkpoint.temperature, "class_names": checkpoint.class_names}
         facts |= {"machine": describe_machine(device)}
         facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
-        facts |= (missing := read.count())
+        try:
+            facts |= (missing := read.count())
+        except InputError:  # nothing to map, and nothing to resume
+            shutil.rmtree(folder)
+            raise
         if broken := missing["of_them_some_bands_not_finite"]:
             log.info("note: %d of the pixels have bands that are NaN or infinite; they are 0 in the map", broken)
         if partly := missing["pixels_with_data_in_some_bands_only"]:

@@ -192,7 +192,8 @@ def _read(path: Path, keys: dict[str, str]) -> _Entries:
         if isinstance(error, InputError):
             raise
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
-        raise InputError(f"{path} is no valid TOML: {reason}; texts stand in quotes") from error
+        advice = "put a path with backslashes in single quotes" if "\\" in reason else "texts stand in quotes"
+        raise InputError(f"{path} is no valid TOML: {reason}; {advice}") from error
     return _Entries(path, text, words, keys)
 
 

@@ -89,5 +89,9 @@ def find_spec(name: str, folder: Path) -> SceneSpec:
                 f"{name} is not published in a stable form; `python main.py --augment 2 --dataset NAME` writes one, or "
                 f"put a {FILE} into {Path(folder) / name} that names the cube and your larger training mask"
             ) from error
+        if any(mark in name for mark in ("/", "\\")) or name.startswith("."):
+            raise InputError(
+                f"{name}: no such folder or {FILE}; give a folder that holds one, or a scene's name"
+            ) from error
         more = f"; described in {folder}: {', '.join(described)}" if described else ""
         raise InputError(f"{error}{more}") from error
