@@ -58,10 +58,10 @@ def test_two_detectors_are_told_apart_and_put_in_order(vnir, swir, vnir_first):
     wavelengths = np.concatenate([vnir, swir] if vnir_first else [swir, vnir])
     if (np.diff(wavelengths) >= 0).all() or (np.diff(wavelengths) <= 0).all():
         pytest.skip("nothing to tell apart")
-    found = [sorted(wavelengths[part].tolist()) for part in detectors(wavelengths)]
+    found = [sorted(wavelengths[part].tolist()) for part in detectors(wavelengths.tolist())]
     assert found == [VNIR.tolist(), SWIR.tolist()]
     for overlap in ("both", "vnir", "swir"):
-        kept = wavelengths[in_order(wavelengths, overlap)]
+        kept = wavelengths[in_order(wavelengths.tolist(), overlap)]
         assert (np.diff(kept) >= 0).all()
         expected = {*VNIR.tolist(), *SWIR.tolist()}
         if overlap == "vnir":
