@@ -177,12 +177,14 @@ def predict(command: Command) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from inference.predict import map_new_scene, scene_raster
-    from scenes.rasters import ARRAYS, GEOTIFF, open_raster
+    from scenes.rasters import ARRAYS, GEOTIFF, PRODUCTS, open_raster
     from utils import choose_device
 
     args, ranks = command.args, _ranks()
     path = Path(args.predict)
-    if path.suffix.lower() != ".toml" and (path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS)):
+    if path.suffix.lower() != ".toml" and (
+        path.is_file() or path.suffix.lower() in (".hdr", *GEOTIFF, *ARRAYS, *PRODUCTS)
+    ):
         raster, name, bands_axis = open_raster(path, args.cube_key), path.stem, args.bands_axis
     else:
         (raster, name), bands_axis = scene_raster(args.predict, args.folder), "last"
@@ -200,6 +202,7 @@ def predict(command: Command) -> None:
             precision=args.precision,
             resample=args.resample,
             bands_axis=bands_axis,
+            ortho=not args.no_ortho,
             probabilities=args.probabilities,
             conformal=args.conformal,
             block_rows=args.block_rows,

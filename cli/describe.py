@@ -10,7 +10,7 @@ from scenes.bands import named
 from scenes.catalogue import find_spec
 from scenes.georeference import crs_of, transform_of
 from scenes.matfiles import images_among, read_arrays
-from scenes.rasters import ARRAYS, GEOTIFF, PICTURES, Raster, open_raster
+from scenes.rasters import ARRAYS, ERDAS, GEOTIFF, PICTURES, PRODUCTS, Raster, open_raster
 from scenes.scene_toml import FILE
 from scenes.spec import MASK_KEYS, SceneSpec
 from scenes.survey import survey
@@ -19,7 +19,7 @@ from splits.fixed_masks import fixed_masks
 from splits.split import count_classes
 from utils import InputError
 
-_IMAGES = (*ARRAYS, *GEOTIFF, *PICTURES, ".hdr")
+_IMAGES = (*ARRAYS, *GEOTIFF, *PICTURES, *PRODUCTS, *ERDAS, ".hdr")
 
 
 def describe(name: str, folder: Path) -> list[str]:
@@ -76,9 +76,13 @@ def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
 
 def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
     height, width, n_bands = raster.shape
+    product = [f"  product       {raster.product}"] if raster.product else []
     values = survey(raster, noise=True)
     size = height * width * n_bands * raster.dtype.itemsize / 2**20
-    lines = [f"  shape         {height} x {width} x {n_bands} (rows, columns, bands), {raster.dtype}, {size:.1f} MiB"]
+    lines = [
+        *product,
+        f"  shape         {height} x {width} x {n_bands} (rows, columns, bands), {raster.dtype}, {size:.1f} MiB",
+    ]
     if np.isfinite(values.low).any():
         lines.append(f"  range         {np.nanmin(values.low):g} to {np.nanmax(values.high):g}")
     if raster.dtype.kind == "f":
@@ -98,6 +102,9 @@ def _image_lines(raster: Raster, spec: SceneSpec | None = None) -> list[str]:
         lines.append(f"  wavelengths   {min(wavelengths):g} to {max(wavelengths):g} nm")
     count = f", {values.n_nan if raster.nodata != raster.nodata else values.n_nodata} values"
     lines.append(f"  no data       {'no value given' if raster.nodata is None else f'{raster.nodata:g}{count}'}")
+    if raster.ortho is not None:
+        rows, columns = raster.ortho.rows.shape
+        lines.append(f"  place         as the sensor saw it; a map is placed on a grid of {rows} x {columns}")
     transform, crs = transform_of(raster.georeference), crs_of(raster.georeference)
     if raster.georeference is not None:
         lines.append(f"  place         transform {transform}, {(crs or 'no coordinate system')[:60]}")

@@ -87,6 +87,10 @@ MODES = {
                 "choices": ("first", "last"),
                 "help": "--predict: where the bands of an array are, if their number does not tell",
             },
+            "no_ortho": {
+                "action": "store_true",
+                "help": "--predict: leave the map as the sensor saw the scene, not on the grid of its product",
+            },
             "resample": {"action": "store_true", "help": "--predict: interpolate the bands by their wavelengths"},
             "probabilities": {
                 "action": "store_true",

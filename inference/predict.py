@@ -25,7 +25,7 @@ from reporting.live.monitor import Progress as Bar
 from scenes.catalogue import find_spec
 from scenes.envi import find_pair
 from scenes.georeference import pixel_size_of
-from scenes.raster import Raster
+from scenes.raster import Ortho, Raster
 from scenes.rasters import ARRAYS, open_raster, write_bands, write_labels
 from training.checkpoint import Checkpoint, check_memory
 from training.distributed import Ranks
@@ -67,6 +67,7 @@ def map_new_scene(
     conformal: float | None = None,
     block_rows: int | None = None,
     geotiff: bool = False,
+    ortho: bool = True,
 ) -> Path:
     """Map a raster into a new folder, or resume in the folder in which the same job was interrupted.
 
@@ -85,6 +86,7 @@ def map_new_scene(
         conformal: risk of prediction sets to write, above 0 and below 1, see `certainty.conformal_threshold`.
         block_rows: rows at a time, about; the result does not depend on it.
         geotiff: write GeoTIFF instead of ENVI.
+        ortho: place the maps of a raster that is as the sensor saw it on the grid that its product gives.
     Returns:
         The folder, with mapping.json (what the map rests on), prediction.npy, map.png, and map.hdr or map.tif, placed
         as the raster is; with `probabilities` also the class probabilities and their entropy; with `conformal` the
@@ -185,7 +187,8 @@ def map_new_scene(
         if partly := missing["pixels_with_data_in_some_bands_only"]:
             log.info("note: %d pixels hold the no-data value in some bands only; it is taken as it is", partly)
         results.write_json(folder / "mapping.json", facts)
-        _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff)
+        place = raster.ortho if ortho else None
+        _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff, place=place)
         progress.finish()
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("the same command resumes where it stopped") from interrupt
@@ -241,28 +244,34 @@ def _sets(checkpoint: Checkpoint, path: Path, risk: float | None) -> dict:
     return {"conformal": {"risk": risk, "n_validation": n, "threshold": threshold}}
 
 
-def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff) -> None:
+def _write_outputs(folder, name, checkpoint, grid, arrays, read, *, geotiff, place: Ortho | None) -> None:
     suffix, raster = ".tif" if geotiff else ".hdr", read.raster
+    if place is not None:
+        raster = replace(raster, georeference=place.georeference)
+
+    def placed(image, empty: float = 0):
+        return image if place is None else place(np.asarray(image), empty)
+
     classes, palette = checkpoint.class_names, checkpoint.palette
-    labels = _full(folder / "labels.full", grid, arrays["labels"], read)
+    labels = placed(_full(folder / "labels.full", grid, arrays["labels"], read))
     write_labels(folder / f"map{suffix}", labels, classes, palette, raster)
     results.write_array(folder / "prediction.npy", labels)
     title = f"{checkpoint.model['name']} trained on {checkpoint.scene}, on {name}"
     maps.save_label_map(folder / "map", labels, classes, palette, title, pixel_size_of(raster.georeference))
     if "probabilities" in arrays:
-        image = _full(folder / "probabilities.full", grid, arrays["probabilities"], read, math.nan)
+        image = placed(_full(folder / "probabilities.full", grid, arrays["probabilities"], read, math.nan), math.nan)
         write_bands(folder / f"probabilities{suffix}", image, classes, raster, nodata=math.nan)
-        entropy = open_array(folder / "entropy.full", (*grid.shape, 1), np.float32)
-        for row in range(grid.shape[0]):
+        entropy = open_array(folder / "entropy.full", (*image.shape[:2], 1), np.float32)
+        for row in range(image.shape[0]):
             p = np.asarray(image[row])
             bits = -(p * np.log(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)
             entropy[row, :, 0] = np.maximum(bits, 0) + 0.0  # rounding may leave -0
         write_bands(folder / f"entropy{suffix}", entropy, ("entropy in nats",), raster, nodata=math.nan)
     if "sets" in arrays:
-        image = _full(folder / "sets.full", grid, arrays["sets"], read, NOT_IN_SETS)
+        image = placed(_full(folder / "sets.full", grid, arrays["sets"], read, NOT_IN_SETS), NOT_IN_SETS)
         write_bands(folder / f"sets{suffix}", image, classes, raster, nodata=NOT_IN_SETS)
-        size = open_array(folder / "set_size.full", (*grid.shape, 1), labels.dtype)
-        for row in range(grid.shape[0]):
+        size = open_array(folder / "set_size.full", (*image.shape[:2], 1), labels.dtype)
+        for row in range(image.shape[0]):
             size[row, :, 0] = np.where(image[row] == NOT_IN_SETS, 0, image[row]).sum(-1)
         write_bands(folder / f"set_size{suffix}", size, ("classes in the prediction set",), raster, nodata=0)
 

@@ -54,7 +54,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
     Raises:
         InputError: the file cannot be read, axes or bands do not fit, or pixels that have data hold NaN.
     """
-    arrays, raster = read_file(path)
+    arrays, raster = read_file(path, spec.cube_key)
     cube = choose_array(arrays, spec.cube_key if raster is None else None, path, "the cube", (3,))
     cube = cube[:, :, None] if raster is not None and cube.ndim == 2 else cube
     if raster is None:

@@ -11,6 +11,28 @@ _BLOCK = 1 << 24  # bytes written at a time
 
 
 @dataclass(frozen=True)
+class Ortho:
+    """Where the pixels of a map's grid are in a raster that is as the sensor saw it.
+
+    Attributes:
+        rows, columns: of the raster, from 1 on, for each pixel of the grid, (H, W) int32; 0 where it has none.
+        georeference: of the grid, as in `Raster`.
+    """
+
+    rows: np.ndarray = field(repr=False)
+    columns: np.ndarray = field(repr=False)
+    georeference: dict | None
+
+    def __call__(self, image: np.ndarray, empty: float = 0) -> np.ndarray:
+        """Bring an image of the raster, (h, w, ...), to the grid, (H, W, ...); `empty` where it has no pixel."""
+        known = (self.rows > 0) & (self.columns > 0)
+        known &= (self.rows <= image.shape[0]) & (self.columns <= image.shape[1])
+        placed = np.full((*self.rows.shape, *image.shape[2:]), empty, image.dtype)
+        placed[known] = image[self.rows[known] - 1, self.columns[known] - 1]
+        return placed
+
+
+@dataclass(frozen=True)
 class Raster:
     """An image on disk, of which only the requested rows are read if the format allows it.
 
@@ -26,6 +48,8 @@ class Raster:
         key: the variable, if the file holds several.
         scale, offset: per band what a stored value is multiplied by, and what is added then; None for 1 and 0.
         palette: of a classification that has colours, "#rrggbb" for each class name; else None.
+        product: name of the instrument's product, if it is one that is known.
+        ortho: places the map of a raster that is as the sensor saw it; None if it is in place.
         bad_bands: indices of the bands that the file marks as bad.
     """
 
@@ -41,6 +65,8 @@ class Raster:
     offset: tuple[float, ...] | None = None
     palette: tuple[str, ...] | None = None
     bad_bands: tuple[int, ...] = ()
+    product: str | None = None
+    ortho: Ortho | None = field(default=None, compare=False)
     _read: Callable[[int, int], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @classmethod

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from scenes.envi import data_type_code, find_pair, read_header, write_header
+from scenes.envi import DATA_SUFFIXES, data_type_code, find_pair, read_header, write_header
 from scenes.georeference import map_info_of
-from scenes.geotiff import GEOTIFF, open_geotiff, write_geotiff
+from scenes.geotiff import GEOTIFF, write_geotiff
 from scenes.matfiles import choose_array, read_arrays
+from scenes.products import SUFFIXES as PRODUCTS
+from scenes.products import open_product
 from scenes.raster import Raster, beside, blocks
+from scenes.sidecars import ERDAS, open_erdas, open_tiff
 from utils import InputError, no_such_file
 
 ARRAYS, PICTURES = (".npy", ".npz", ".mat"), (".png",)
-FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), .npy, .npz, .mat, .png"
+FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), HDF5 and netCDF-4 (.h5, .he5, .nc), .npy, .npz, .mat, .png, .lan, .gis"
 
 
 def open_raster(path: Path, key: str | None = None) -> Raster:
@@ -28,18 +31,33 @@ def open_raster(path: Path, key: str | None = None) -> Raster:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if key is not None and suffix not in ARRAYS:
+    if key is not None and suffix not in (*ARRAYS, *PRODUCTS):
         raise InputError(f"{path} has no variables, so that {key!r} cannot be one; leave the key out")
     if suffix in GEOTIFF:
-        return open_geotiff(path)
+        return open_tiff(path)
+    if suffix in PRODUCTS:
+        return open_product(path, key)
+    if suffix in ERDAS:
+        return open_erdas(path)
     if suffix in ARRAYS:
         return _open_array(path, key)
     if suffix in PICTURES:
         return _open_picture(path)
+    if suffix == ".hdr" and (tiff := _tiff_of(path)) is not None:
+        return open_tiff(tiff)
     header = find_pair(path)
     if header is None:
         raise InputError(f"{path}: this is none of the formats that are read: {FORMATS}")
     return _open_envi(*header)
+
+
+def _tiff_of(header: Path) -> Path | None:
+    """Find the GeoTIFF that a header describes if there is no other data file of its stem."""
+    if not header.is_file():
+        return None
+    beside_it = [each for each in header.parent.iterdir() if each.stem == header.stem]
+    tiffs = [each for each in beside_it if each.suffix.lower() in GEOTIFF]
+    return tiffs[0] if len(tiffs) == 1 and not any(each.suffix.lower() in DATA_SUFFIXES for each in beside_it) else None
 
 
 def _open_envi(header: Path, data: Path) -> Raster:
@@ -104,9 +122,12 @@ def _open_picture(path: Path) -> Raster:
     return replace(raster, palette=palette if len(palette) == len(colours) else None)
 
 
-def read_file(path: Path) -> tuple[dict[str, np.ndarray], Raster | None]:
+def read_file(path: Path, key: str | None = None) -> tuple[dict[str, np.ndarray], Raster | None]:
     """Read all values of a file of any format.
 
+    Args:
+        path: the file.
+        key: the data set of an HDF5 file; that of a file of arrays is chosen among what is returned.
     Returns:
         Arrays by name, (H, W) if an image has one band; and its raster if the format knows more than arrays.
     Raises:
@@ -114,7 +135,7 @@ def read_file(path: Path) -> tuple[dict[str, np.ndarray], Raster | None]:
     """
     if path.suffix.lower() in ARRAYS:
         return read_arrays(path), None
-    raster = open_raster(path)
+    raster = open_raster(path, key if path.suffix.lower() in PRODUCTS else None)
     array = raster.rows(0, raster.shape[0])
     return {path.stem: array[..., 0] if raster.shape[2] == 1 else array}, raster
 

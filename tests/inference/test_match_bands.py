@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ def raster(cube, wavelengths=None, **facts):
 def taken(wavelengths, n_bands=4, ours: tuple = WAVES, **options: Any):
     cube = np.tile(np.arange(len(wavelengths), dtype=np.float32), (2, 2, 1))
     facts = {"bad_bands": options.pop("bad_bands", ())}
-    bands = match_bands(raster(cube, wavelengths, **facts), n_bands, ours, **({"resample": False} | options))
+    bands = match_bands(
+        raster(cube, wavelengths, **facts), n_bands, ours, **cast("dict[str, Any]", {"resample": False} | options)
+    )
     return bands(cube)[0, 0].tolist()
 
 
