@@ -11,13 +11,14 @@ import numpy as np
 
 from utils import InputError
 
-WINDOW, ORDER = 9, 2  # bands and degree of the polynomials of a derivative
+WINDOW, ORDER = 9, 2  # bands of a derivative, and degree of its polynomials and of detrending
 GAP = 2.5  # a step between wavelengths this many times the usual one separates bands
 AT_ONCE = 2**22  # values that are treated at a time, in float64
 STEPS = {
     "none": "the spectrum as it is",
     "snv": "standard normal variate",
     "msc": "multiplicative scatter correction",
+    "detrend": "a parabola over the bands taken away",
     "derivative": "first derivative along the bands",
     "second": "second derivative along the bands",
     "continuum": "continuum removed",
@@ -31,7 +32,8 @@ class Pretreatment:
 
     "snv" subtracts from a spectrum its mean and divides by its standard deviation (Barnes et al., Applied Spectroscopy
     43, 1989). "msc" fits a straight line to a spectrum against a reference, the mean spectrum, and takes the line away
-    (Geladi et al., Applied Spectroscopy 39, 1985). "derivative" and "second" are those of polynomials of degree 2 that
+    (Geladi et al., Applied Spectroscopy 39, 1985). "detrend" takes away the parabola that fits a spectrum best (Barnes
+    et al. 1989). "derivative" and "second" are those of polynomials of degree 2 that
     are fitted to 9 bands (Savitzky and Golay, Analytical Chemistry 36, 1964). "continuum" divides by the upper convex
     hull (Clark and Roush, Journal of Geophysical Research 89, 1984), values of a millionth of the largest at least.
     "unit" divides by the Euclidean length. Of a spectrum that does not vary, "snv" and "msc" make zeros.
@@ -80,6 +82,8 @@ class Pretreatment:
                 spectra = _derivative(spectra, self.starts, 1 if step == "derivative" else 2)
             elif step == "continuum":
                 spectra = _continuum(spectra, self.axis)
+            elif step == "detrend":
+                spectra = _detrend(spectra, self.axis)
             else:
                 spectra = _ALONE[step](spectra)
         return spectra
@@ -140,7 +144,8 @@ def fit_pretreatment(
         return None
     n_bands = spectra.shape[1]
     used = {step for steps in treatments for step in steps}
-    least = 3 if used & {"derivative", "second", "continuum"} else 2 if used & {"snv", "msc"} else 1
+    least = 4 if "detrend" in used else 3 if used & {"derivative", "second", "continuum"} else 1
+    least = max(least, 2 if used & {"snv", "msc"} else 1)
     if n_bands < least:
         raise InputError(f"spectral {spec} needs at least {least} bands, and there are {n_bands}; use spectral none")
     starts = _pieces(n_bands, wavelengths)
@@ -209,6 +214,15 @@ def _continuum(spectra, axis):
 
 def _unit(spectra):
     return _divide(spectra, np.linalg.norm(spectra, axis=1, keepdims=True))
+
+
+def _detrend(spectra, axis):
+    places = np.interp(axis, (axis[0], axis[-1]), (-1, 1))
+    basis, _ = np.linalg.qr(places[:, None] ** np.arange(ORDER + 1))
+    left = spectra - (spectra @ basis) @ basis.T
+    return np.where(
+        np.abs(left) <= 1e-12 * np.abs(spectra).max(1, keepdims=True), 0.0, left
+    )  # what is left is rounding
 
 
 _ALONE: dict[str, Callable] = {"none": lambda x: x, "snv": _snv, "unit": _unit}

@@ -48,6 +48,16 @@ def test_msc_takes_away_the_line_that_numpy_fits_against_the_mean_spectrum(spect
     np.testing.assert_allclose(treat("msc", spectra), expected, rtol=1e-4)
 
 
+def test_detrend_takes_away_the_parabola_that_numpy_fits_over_the_wavelengths(spectra):
+    bands, wavelengths = np.arange(N_BANDS), np.linspace(20, 45, N_BANDS) ** 2
+    for axis, options in ((bands, {}), (wavelengths, {"wavelengths": tuple(wavelengths)})):
+        expected = [row - np.polyval(np.polyfit(axis, row, 2), axis) for row in spectra.astype(np.float64)]
+        np.testing.assert_allclose(treat("detrend", spectra, **options), expected, atol=1e-2)
+    straight = np.outer(np.arange(1, 4), 7 + 3 * bands - 0.1 * bands**2).astype(np.float32)
+    assert np.abs(treat("detrend", straight)).max() < 1e-3
+    assert np.array_equal(treat("detrend-snv", np.full((2, N_BANDS), 0.3, np.float32)), np.zeros((2, N_BANDS)))
+
+
 @pytest.mark.parametrize(("step", "order"), [("derivative", 1), ("second", 2)])
 def test_derivatives_are_those_of_a_parabola_through_nine_bands(spectra, step, order):
     result = treat(step, spectra)
@@ -86,7 +96,7 @@ def test_unit_gives_length_1(spectra):
     np.testing.assert_allclose(result * np.linalg.norm(spectra, axis=1, keepdims=True), spectra, rtol=1e-5)
 
 
-@pytest.mark.parametrize("step", ["snv", "msc", "continuum", "unit", "derivative-snv"])
+@pytest.mark.parametrize("step", ["snv", "msc", "continuum", "unit", "derivative-snv", "detrend-snv"])
 def test_brightness_does_not_change_the_result(spectra, step):
     fitted = fit_pretreatment(step, spectra)
     assert fitted is not None

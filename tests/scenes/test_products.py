@@ -262,7 +262,7 @@ def test_a_product_is_described_trained_on_and_mapped_in_its_place(tmp_path, cap
             out,
             "--cuda",
             -1,
-            *more,
+            *flags,
         )
         (folder,) = out.glob("predict/*/*")
         raster = open_raster(folder / "map.hdr")
