@@ -51,7 +51,8 @@ def survey(raster: Raster, *, noise: bool = False) -> Values:
     counts = {} if n_bands == 1 else None
     gaps, n_pairs, n_values = (np.zeros(n_bands, np.int64) for _ in range(3))  # not finite in part; pairs; values
     total, squares, steps = np.zeros(n_bands), np.zeros(n_bands), np.zeros(n_bands)
-    step = max(1, _BLOCK // (width * n_bands * raster.dtype.itemsize))
+    at_once = _BLOCK // 16 if noise else _BLOCK  # the noise takes several copies in float64
+    step = max(1, at_once // (width * n_bands * raster.dtype.itemsize))
     for start in range(0, height, step):
         block = raster.rows(start, min(start + step, height))
         if raster.dtype.kind == "f":

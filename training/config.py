@@ -57,6 +57,7 @@ class RunConfig(Settings):
             left_out |= {"folds", "fold", "buffer"}
         if self.context == "none":
             left_out |= {"context_size"}
+        left_out |= {name for name in ("min_pixels", "drop_bands") if not getattr(self, name)}
         if self.sampling_mode != "spatial":
             left_out |= {"block_size"}
         if not self.fits_spectra:
