@@ -68,8 +68,20 @@ def make_split(config: SplitSettings, scene: Scene, rng: np.random.Generator, fa
         rng: source of the draw.
         faults: see `splits.fixed_masks.load_split`.
     Raises:
-        InputError: masks that do not fit, or a split that cannot be drawn.
+        InputError: masks that do not fit, a split that cannot be drawn, or pixels of one class only.
     """
+    split = _make(config, scene, rng, faults)
+    try:
+        check_several(split)
+    except InputError as error:
+        if faults is None:
+            raise
+        faults.append(str(error))
+    return split
+
+
+def _make(config: SplitSettings, scene: Scene, rng: np.random.Generator, faults: list[str] | None) -> Split:
+    """Make a split; see `make_split`."""
     if config.train_set is not None:
         home = config.folder / scene.spec.folder
         train, test = (
@@ -99,7 +111,6 @@ def make_split(config: SplitSettings, scene: Scene, rng: np.random.Generator, fa
     else:
         sample = DEFAULT_SAMPLE[mode] if config.training_sample is None else config.training_sample
         split = SAMPLERS[mode](gt, sample, rng, **names)
-    check_several(split)
     return replace(split, notes=(*split.notes, *left_out))
 
 

@@ -231,7 +231,6 @@ def check_classes(split: Split) -> None:
     for name, counts in (("training", train), ("test", test)):
         if not counts.any():
             raise InputError(f"there is no labelled {name} pixel; check the masks")
-    check_several(split)
     missing = [f"{i + 1} ({split.class_names[i]})" for i in np.flatnonzero((train == 0) & (test > 0))]
     if missing:
         plural = "es" if len(missing) > 1 else ""

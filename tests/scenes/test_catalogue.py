@@ -149,7 +149,7 @@ def test_names_match_without_regard_to_case_and_dashes(typed, name):
 
 def test_every_alias_is_found():
     aliases = {alias: name for name, spec in SCENES.items() for alias in spec.aliases}
-    assert set(aliases) == {"Mississippi_Gulfport", "Simulate_database"}
+    assert set(aliases) == {"DFC2018_HSI", "2018_IEEE_GRSS_DFC", "Mississippi_Gulfport", "Simulate_database"}
     assert all(find_scene(alias).name == name for alias, name in aliases.items())
 
 

@@ -330,3 +330,34 @@ def test_bands_of_the_short_wave_infrared_make_a_picture():
 def test_hints(command, hint, capsys, tmp_path):
     assert main.main([*command, "--folder", str(tmp_path)] if "--dataset" in command else command) == 2
     assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [("--sampling_mode", "random"), ("--train_set", "half.npy")])
+def test_a_label_map_of_one_class_is_refused(tmp_path, more, capsys):
+    home = scene(tmp_path / "one", CUBE)
+    np.save(home / "gt.npy", np.ones_like(GT))
+    np.save(home / "half.npy", np.arange(GT.size).reshape(GT.shape) % 2)
+    assert main.main(["--dataset", str(home), "--model", "kNN", "--output", str(tmp_path / "runs"), *more]) == 2
+    assert "all labelled pixels are of one class, a" in capsys.readouterr().err
+    assert main.main(["--audit", "--dataset", str(home), *more]) == 0
+    assert "all labelled pixels are of one class, a" in capsys.readouterr().out
+
+
+def test_small_classes_are_left_out_and_named(tmp_path, capsys):
+    home = scene(tmp_path / "rare", CUBE)
+    rare = np.where(GT == 2, 0, GT)
+    rare[5, 5] = 2
+    np.save(home / "gt.npy", rare)
+    command = ["--dataset", str(home), "--model", "kNN", "--sampling_mode", "random", "--visdom", "off", "--cuda", "-1"]
+    command += ["--output", str(tmp_path / "runs")]
+    assert main.main(command) == 2
+    assert (
+        "class 2 (b) has one labelled pixel, which cannot both train and test; --min_pixels 2"
+        in capsys.readouterr().err
+    )
+    assert main.main([*command, "--min_pixels", "2"]) == 0
+    assert "left out, with fewer than 2 labelled pixels: b (1)" in capsys.readouterr().err
+    (run,) = (tmp_path / "runs" / "kNN" / "rare").iterdir()
+    found = np.load(run / "prediction.npy")
+    assert {*np.unique(found).tolist()} == {1, 2}  # c is class 2 now
+    assert (found[rare == 3] == 2).mean() > 0.95

@@ -270,7 +270,7 @@ def test_a_split_that_is_drawn_can_be_audited_too(tiny_scene, audit):
     common = ["--dataset", "tiny", "--folder", tiny_scene.folder, "--patch_size", 3]
     random, _ = audit(*common, "--sampling_mode", "random", "--training_sample", 0.5, "--seed", 4)
     assert random["split"].startswith("random") and random["train_pixel_in_window"]["3"] > 0.9
-    buffered, said = audit(*common, "--sampling_mode", "buffered", "--folds", 2, "--block_size", 5)
+    buffered, said = audit(*common, "--sampling_mode", "buffered", "--folds", 2, "--fold", 1, "--block_size", 4)
     assert buffered["train_window_overlap"]["3"] == 0 < buffered["guard_pixels_dropped"]
     assert "no test window shares a pixel with a training window" in said.splitlines()[-1]
     # the regions are those of the ground truth, in which the buffer connects training and test pixels
