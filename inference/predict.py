@@ -46,9 +46,16 @@ def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
             facts = {"nodata": spec.nodata, "wavelengths": spec.wavelengths}
             return replace(raster, **{fact: value for fact, value in facts.items() if value is not None}), spec.name
     scene = load_scene(name, folder)
-    assert scene.cube is not None
+    assert scene.cube is not None and scene.bands is not None and scene.n_in_file is not None
     cube = scene.cube if scene.valid is None else np.where(scene.valid[:, :, None], scene.cube, np.float32(np.nan))
-    return replace(Raster.of(cube, path), wavelengths=scene.spec.wavelengths), spec.name
+    bands, n_in_file = scene.bands, scene.n_in_file
+    if bands == tuple(range(n_in_file)):
+        return replace(Raster.of(cube, path), wavelengths=scene.spec.wavelengths), spec.name
+    # with the bands that were left out, so that a checkpoint finds those that it takes of the file
+    whole = np.full((*cube.shape[:2], n_in_file), np.nan, np.float32)
+    whole[:, :, bands] = cube
+    left_out = tuple(sorted({*range(n_in_file)} - {*bands}))
+    return replace(Raster.of(whole, path), wavelengths=spec.wavelengths, bad_bands=left_out), spec.name
 
 
 def map_new_scene(

@@ -361,3 +361,22 @@ def test_small_classes_are_left_out_and_named(tmp_path, capsys):
     found = np.load(run / "prediction.npy")
     assert {*np.unique(found).tolist()} == {1, 2}  # c is class 2 now
     assert (found[rare == 3] == 2).mean() > 0.95
+
+
+@pytest.mark.parametrize("flags", [(), ("--drop_bands", "2,7-8")])
+def test_a_scene_in_an_array_is_mapped_by_a_network_that_leaves_bands_out(tmp_path, flags):
+    home = tmp_path / "array"
+    home.mkdir()
+    cube = CUBE.copy()
+    cube[..., 5] = 3  # left out in any case
+    savemat(home / "cube.mat", {"cube": cube})
+    np.save(home / "gt.npy", GT)
+    waves = np.roll(WAVES, 3).tolist()  # not in order
+    (home / "scene.toml").write_text(f'cube = "cube.mat"\ngt = "gt.npy"\nwavelengths = {waves}\n{NAMES}')
+    command = ["--dataset", str(home), "--model", "kNN", "--sampling_mode", "random", "--visdom", "off", "--cuda", "-1"]
+    assert main.main([*command, "--output", str(tmp_path / "runs"), *flags]) == 0
+    (run,) = (tmp_path / "runs" / "kNN" / "array").iterdir()
+    for source in (home, home / "cube.mat"):
+        rc, _, folders = predict(run / "last.pt", source, tmp_path)
+        assert rc == 0
+        assert np.array_equal(np.load(folders[-1] / "prediction.npy"), np.load(run / "prediction.npy"))
