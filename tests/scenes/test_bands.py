@@ -74,6 +74,7 @@ def test_bands_are_named_with_their_wavelengths():
 def test_a_band_of_noise_is_noticed_and_smooth_ones_are_not():
     smooth = np.cumsum(RNG.normal(size=(40, 50, 12)), axis=1) * 10 + RNG.normal(size=(40, 50, 12))
     assert values_of(smooth).noisy() == []
+    assert values_of(RNG.normal(size=(40, 50, 12))).noisy() == []  # no band more than its neighbours
     smooth[..., 6] = RNG.normal(size=(40, 50)) * 1e4
     assert values_of(smooth).noisy() == [6]
     assert values_of(smooth).noise[6] == pytest.approx(1, abs=0.05)
