@@ -30,7 +30,7 @@ _COMMON = {
     "wavelengths": "list of numbers: of the bands, in nm",
     "rgb_bands": "list of three whole numbers: the bands, from 0, for red, green and blue",
     "drop_bands": 'list of whole numbers and of ranges such as "104-108": bands, from 0, that are left out',
-    "overlap": 'text: where two detectors see the same wavelengths, the bands of "vnir", "swir" or (default: "both")',
+    "overlap": 'text: "both", "vnir" or "swir": whose bands are used where two detectors overlap (default: both)',
     "nodata": "number: the value of pixels without data",
     "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file says)",
     "source": "text: where the scene comes from",
@@ -80,6 +80,9 @@ def read_description(path: Path, taken: Collection[str] = ()) -> SceneSpec:
         raise entries.missing("cube")
     if (train is None) != (test is None):
         raise entries.wrong("train" if train else "test", "needs its counterpart; give train and test")
+    for key, file in (("train_key", train), ("test_key", test)):
+        if key in entries.words and file is None:
+            raise entries.wrong(key, f"needs {key[:-4]}; give that too, or --train_set and --{key} on the command line")
     if not facts["class_names"] and (facts["gt_file"] or train):
         advice = "`python main.py --describe FILE` of the label map suggests it"
         raise entries.wrong("class_names", f"is missing; {advice}")

@@ -139,6 +139,12 @@ def test_every_entry_is_used(home):
         (f"wavelengths = {'[' * 5000}", "is no valid TOML"),
         (f"nodata = 1{'0' * 400}", "line 4: 'nodata' must be number"),
         ("[table]\na = 1", "line 4: 'table' is unknown"),
+        ('overlap = "swr"', "line .* 'overlap' must be text"),
+        ('drop_bands = ["5-3"]', "'drop_bands': '5-3' is no band"),
+        ("drop_bands = [-1]", "line .* 'drop_bands' must be"),
+        ('unlabelled = "x"', "line .* 'unlabelled' must be"),
+        ("exclude_classes = []", "line .* 'exclude_classes' must be"),
+        ('train_key = "x"', "line .* 'train_key' needs train"),
     ],
 )
 def test_a_wrong_entry_is_named_with_file_line_and_key(home, line, match):
