@@ -9,7 +9,7 @@ from scenes.bands import parse_bands
 from scenes.catalogue import find_spec
 from scenes.cubes import complete, read_cube
 from scenes.labels import fit_labels, read_gt
-from scenes.rasters import ARRAYS, Raster, open_raster
+from scenes.rasters import ARRAYS, PRODUCTS, Raster, open_raster
 from scenes.spec import SceneSpec
 from scenes.vectors import VECTORS, burn_polygons
 from utils import InputError
@@ -77,7 +77,8 @@ def load_scene(
         raster = cube.raster
         spec = complete(spec, (*cube.values.shape[:2], cube.n_in_file), raster, cube.bands)
     elif spec.shape is None or ((gt is not None or polygons) and cube_file.is_file() and not as_arrays):
-        raster = open_raster(_existing(cube_file, spec))  # for its shape and its georeference alone
+        key = spec.cube_key if cube_file.suffix.lower() in PRODUCTS else None
+        raster = open_raster(_existing(cube_file, spec), key)  # for its shape and its georeference alone
         spec = complete(spec, raster.shape, raster)
     if polygons and gt_file is not None:
         gt = burn_polygons(_existing(gt_file, spec), spec, raster, notes)

@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 import engine
-from benchmarks.why_page import write_page
+from benchmarks.why_page import NETWORKS, write_page
 from certainty import calibration
 from cli.arguments import parse
 from datasets import load_scene
@@ -33,7 +33,6 @@ from utils import keep_freed_memory, write_atomically
 
 KEPT = Path(__file__).resolve().parent / "results" / "why.json"
 COMMON = "--dataset IndianPines --sampling_mode spatial --training_sample 50 --epoch 100 --context gaussian --cuda -1"
-NETWORKS = ("CNN", "MiM-v1", "MiM-v2", "MiM-v3")
 PARTS = ("--stem full", "--scan whole", "--tokens pooled", "--decay none", "--scan_types 1", "--scales 1")
 SUBJECTS = (
     *(f"--model {name} --spectral {spectral}" for spectral in ("none", "snv") for name in NETWORKS),

@@ -64,7 +64,8 @@ def _scene_lines(spec: SceneSpec, name: str, folder: Path) -> list[str]:
     except InputError as error:
         return ["", f"A run could not read it: {error}"]
     assert scene.spec.shape is not None
-    lines = [f"as read: {' x '.join(map(str, scene.spec.shape))} (rows, columns, bands)"]
+    bands = "bands" if scene.bands is not None else "bands of the file"
+    lines = [f"as read: {' x '.join(map(str, scene.spec.shape))} (rows, columns, {bands})"]
     if scene.valid is not None:
         lines.append(f"pixels without data: {int((~scene.valid).sum())}")
     counts = None if scene.gt is None else count_classes(scene.gt, spec.n_classes)

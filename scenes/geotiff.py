@@ -90,7 +90,10 @@ def _wavelengths(image, path: Path) -> tuple[float, ...] | None:
                 log.info("%s: band %d (from 0) has no wavelength; those of the others are not used", path, band - 1)
             return None
         units.add(words[1] if len(words) > 1 else tags.get("wavelength_units"))
-    return in_nanometres(found, units.pop() if len(units) == 1 else None, path)
+    if len(units) > 1:
+        log.info("%s: the wavelengths of its bands are in different units; they are not used", path)
+        return None
+    return in_nanometres(found, units.pop(), path)
 
 
 def _bad_bands(image) -> tuple[int, ...]:

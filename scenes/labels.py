@@ -134,15 +134,20 @@ def note(notes: list[str] | None, sentence: str) -> None:
 
 def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
-    arrays, raster = read_file(path)
+    arrays, raster = read_file(path, spec.gt_key)
     gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
     if path.suffix.lower() in PICTURES and gt.ndim == 3:
         gt = _by_colour(gt, path, spec)
     gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
     gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
     if raster is not None and raster.nodata is not None:
-        gt = np.where(gt == raster.nodata, 0, gt)
+        gt = np.where(gt == raster.nodata, unlabelled_value(spec), gt)
     return gt, raster
+
+
+def unlabelled_value(spec: SceneSpec) -> int:
+    """Give a value that a label map of the scene has where there is no label."""
+    return spec.unlabelled[0] if spec.unlabelled else 0
 
 
 def _by_colour(picture: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
@@ -208,7 +213,7 @@ def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, pa
         i, j = np.floor(i).astype(np.int64), np.floor(j).astype(np.int64)
         inside = (i >= 0) & (i < gt.shape[0]) & (j >= 0) & (j < gt.shape[1])
         if inside.any():
-            found = np.zeros(shape, gt.dtype)
+            found = np.full(shape, unlabelled_value(spec), np.result_type(gt.dtype, np.int32))
             found[inside] = gt[i[inside], j[inside]]
             how = f"by map coordinates; it covers {inside.mean():.1%} of the cube"
             note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {how}")

@@ -19,6 +19,7 @@ _DATA_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9:
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _SPARSE, _NUMERIC, _OPAQUE, _COMPLEX_FLAG = 1, 2, 5, range(6, 16), 17, 1 << 11
 _KINDS = {1: "a cell array", 2: "a struct array", 3: "an object", 4: "text", 5: "a sparse array", 16: "a function"}
+_SIDES = ("nrow", "n_row", "num_row"), ("ncol", "n_col", "num_col")  # numbers of rows and of columns, without an s
 _MOST_DENSE = 1 << 26  # values of a sparse array
 _VERSION_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 _SQUEEZED = 1100  # deflate makes nothing smaller than 1/1032; a file that claims more than that is damaged
@@ -59,7 +60,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not arrays:
         listed = ", ".join(f"{name} ({kind})" for name, kind in others.items())
         raise InputError(f"{path} holds no numeric array" + (f"; it holds {listed}" if listed else ""))
-    return _unfolded(arrays, path)
+    return _reshaped(arrays, path)
 
 
 def _refuse_other_kinds(path: Path) -> None:
@@ -74,26 +75,24 @@ def _refuse_other_kinds(path: Path) -> None:
         raise InputError(f"{path} is a zip archive; unpack it")
 
 
-def _unfolded(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+def _reshaped(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Make a cube of a matrix (bands, pixels) whose file gives the numbers of rows and columns, as MATLAB's reshape."""
     numbers = {name.lower().rstrip("s"): array.item() for name, array in arrays.items() if array.size == 1}
-    rows, columns = (
-        next((numbers[each] for each in (f"n{side}", f"n_{side}", f"num_{side}", side) if each in numbers), 0)
-        for side in ("row", "col")
-    )
-    if not rows or not columns:
+    sizes = [next((numbers[name] for name in names if name in numbers), 0) for names in _SIDES]
+    if not all(size >= 1 and size == int(size) for size in sizes):
         return arrays
-    unfolded = {}
+    rows, columns = map(int, sizes)
+    reshaped = {}
     for name, array in arrays.items():
         if array.ndim == 2 and min(array.shape) > 1 and rows * columns in array.shape:
             pixels_last = array if array.shape[1] == rows * columns else array.T
-            array = pixels_last.T.reshape(int(rows), int(columns), -1, order="F")
-            log.info("%s: %s was unfolded to %s, column by column", path, name, array.shape)
+            array = pixels_last.T.reshape(rows, columns, -1, order="F")
+            log.info("%s: %s was reshaped to %s, column by column", path, name, array.shape)
         elif array.size == rows * columns and array.ndim <= 2 and 1 in array.shape:
-            array = array.reshape(int(rows), int(columns), order="F")
-            log.info("%s: %s was unfolded to %s, column by column", path, name, array.shape)
-        unfolded[name] = array
-    return unfolded
+            array = array.reshape(rows, columns, order="F")
+            log.info("%s: %s was reshaped to %s, column by column", path, name, array.shape)
+        reshaped[name] = array
+    return reshaped
 
 
 def describe(arrays: dict[str, np.ndarray]) -> str:

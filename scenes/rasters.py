@@ -1,4 +1,4 @@
-"""Open rasters without reading them: ENVI, GeoTIFF, .npy, .npz, .mat; and write label maps and bands."""
+"""Open a raster of any format, without reading its values if the format allows it; write label maps and bands."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,8 @@ def open_raster(path: Path, key: str | None = None) -> Raster:
 
     Args:
         path: a file whose suffix says what it is; an ENVI header or the data file beside it.
-        key: the variable of a .mat or .npz file; without it the only array of three axes, else of two, is taken.
+        key: the variable of a .mat or .npz file, or the data set of an HDF5 file; without it the only array of three
+            axes, else of two, is taken.
     Raises:
         InputError: an unknown suffix, a missing file or package, a damaged file, or sizes that do not fit.
     """
@@ -85,11 +86,10 @@ def _open_envi(header: Path, data: Path) -> Raster:
         facts.nodata,
         facts.georeference,
         facts.class_names,
-        None,
-        facts.scale,
-        facts.offset,
-        facts.palette,
-        facts.bad_bands,
+        scale=facts.scale,
+        offset=facts.offset,
+        palette=facts.palette,
+        bad_bands=facts.bad_bands,
         _read=read,
     )
 

@@ -1,5 +1,6 @@
 """Ground truth as polygons: GeoPackage, shapefile and GeoJSON, burnt into the grid of the cube."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from scenes.georeference import crs_of, transform_of
-from scenes.labels import note
+from scenes.labels import note, unlabelled_value
 from scenes.raster import Raster
 from scenes.spec import SceneSpec
 from utils import InputError, did_you_mean, no_such_file
 
 VECTORS = (".gpkg", ".shp", ".geojson", ".json")
+_NEEDED = "polygons need the packages pyogrio, shapely and rasterio; `pip install '.[geo]'` adds them"
 _MOST_VALUES = 1000  # different ones of an attribute of classes
 
 
@@ -42,9 +44,7 @@ def read_layers(path: Path) -> list[Layer]:
         from pyogrio.errors import DataLayerError, DataSourceError
         from pyogrio.raw import read
     except ImportError as error:
-        raise InputError(
-            f"{path}: polygons need the packages pyogrio, shapely and rasterio; `pip install '.[geo]'`"
-        ) from error
+        raise InputError(f"{path}: {_NEEDED}") from error
     try:
         layers = []
         for name, kind in list_layers(path):
@@ -96,11 +96,12 @@ def _can_be_classes(values: np.ndarray) -> bool:
 def class_values(values: np.ndarray) -> list[str]:
     """List the different values of an attribute, as class names, in ascending order; at most so many as can be."""
     texts = {_as_text(value) for value in values} - {""}
-    ordered = sorted(
-        texts,
-        key=lambda text: (not text.lstrip("-").isdecimal(), int(text) if text.lstrip("-").isdecimal() else 0, text),
-    )
-    return ordered[:_MOST_VALUES]
+    numbers = sorted(int(text) for text in texts if _is_whole(text))
+    return [*map(str, numbers), *sorted(text for text in texts if not _is_whole(text))][:_MOST_VALUES]
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch("-?[0-9]{1,9}", text) is not None
 
 
 def _as_text(value: Any) -> str:
@@ -120,8 +121,8 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         like: the cube's raster, with its place on the map.
         notes: as for `cubes.read_cube`.
     Returns:
-        (H, W) int64: the attribute's whole numbers, or for texts the number of the class name from 1 on; 0 outside
-        all polygons. Where polygons overlap the later one counts.
+        (H, W) int64: the attribute's whole numbers, or for texts the number of the class name from 1 on; the
+        scene's value of unlabelled pixels outside all polygons. Where polygons overlap the later one counts.
     Raises:
         InputError: the cube has no place on the map, the coordinate systems cannot be brought together, the values are
             neither whole numbers nor class names, or no polygon lies on the cube.
@@ -138,12 +139,10 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         from shapely import from_wkb
         from shapely.geometry import mapping
     except ImportError as error:
-        raise InputError(
-            f"{path}: polygons need the packages pyogrio, shapely and rasterio; `pip install '.[geo]'`"
-        ) from error
+        raise InputError(f"{path}: {_NEEDED}") from error
     numbers = _numbers(layer.attributes[name], name, spec, path)
-    pairs = zip(layer.shapes, numbers, strict=True)
-    used = [(mapping(from_wkb(shape)), number) for shape, number in pairs if shape is not None and number is not None]
+    pairs = [(from_wkb(shape), number) for shape, number in zip(layer.shapes, numbers, strict=True)]
+    used = [(mapping(shape), number) for shape, number in pairs if shape and not shape.is_empty and number is not None]
     if crs is not None and layer.crs is not None:
         try:
             ours, theirs = CRS.from_user_input(crs), CRS.from_user_input(layer.crs)
@@ -157,12 +156,13 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
     elif crs is not None or layer.crs is not None:
         which = path.name if layer.crs is None else "the cube"
         note(notes, f"{which} does not name its coordinate system, which is taken to be the other's")
-    burnt = np.zeros(like.shape[:2], np.int32)
+    outside = unlabelled_value(spec)
+    burnt = np.full(like.shape[:2], outside, np.int32)
     if used:
         features.rasterize(used, out=burnt, transform=Affine(*transform))
-    if not burnt.any():
+    if (burnt == outside).all():
         raise InputError(f"{path}: no polygon with a class lies on the cube of {spec.name}; is it of the same place?")
-    note(notes, f"{path.name}: {len(used)} polygons by {name} label {int((burnt != 0).sum()):,} pixels")
+    note(notes, f"{path.name}: {len(used)} polygons by {name} label {int((burnt != outside).sum()):,} pixels")
     return burnt.astype(np.int64)
 
 
@@ -174,7 +174,7 @@ def _short(crs) -> str:
 def _numbers(values: np.ndarray, name: str, spec: SceneSpec, path: Path) -> list[int | None]:
     """Give the number that stands for each polygon; None for one without a class."""
     texts = [_as_text(value) for value in values]
-    if all(text.lstrip("-").isdecimal() for text in texts if text):
+    if all(_is_whole(text) for text in texts if text):
         return [int(text) if text else None for text in texts]
     known = {class_name: i + 1 for i, class_name in enumerate(spec.class_names)}
     if unknown := sorted({*texts} - {"", *known}):

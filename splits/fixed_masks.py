@@ -64,12 +64,9 @@ def load_split(
         return _rest_tests(Path(train_file), scene, faults, keys[0])
     pairs = [(Path(file), key) for file, key in zip((train_file, test_file), keys, strict=True)]
     if scene.gt is None and scene.spec.described is not None:  # the masks themselves tell the classes' numbers
-        values = [
-            _mask_in(path, own or name, scene.spec) for (path, own), name in zip(pairs, ("TR", "TE"), strict=True)
-        ]
-        scene = replace(
-            scene, spec=number_classes(np.concatenate([each.ravel() for each in values]), scene.spec, pairs[0][0])
-        )
+        masks = [_mask_array(*pair, key, scene.spec) for pair, key in zip(pairs, ("TR", "TE"), strict=True)]
+        values = np.concatenate([mask.ravel() for mask in masks])
+        scene = replace(scene, spec=number_classes(values, scene.spec, pairs[0][0]))
     train, train_note = _read_mask(*pairs[0], "TR", scene.spec, faults)
     test, test_note = _read_mask(*pairs[1], "TE", scene.spec, faults)
     empty_note = ""
@@ -134,32 +131,28 @@ def _rest_tests(path: Path, scene: Scene, faults: list[str] | None, key: str | N
     return replace(split, notes=tuple(each for each in notes if each))
 
 
-def _mask_in(path: Path, key: str, spec: SceneSpec) -> np.ndarray:
-    """Give the array of a mask in its file: that of the name, or the only one of the scene's shape."""
+def _mask_array(path: Path, own: str | None, key: str, spec: SceneSpec) -> np.ndarray:
+    """Read the array of a mask: the variable `own` if that is given, else TR or TE, else the only one that fits."""
     assert spec.shape is not None
-    arrays, _ = read_file(path)
-    shape = spec.shape[:2]
-    named = key in arrays or key not in ("TR", "TE")
-    kind = {"TR": "TR, the training mask", "TE": "TE, the test mask"}.get(key, key)
-    return choose_array(
-        arrays, key if named else None, path, f"{kind} of {spec.name} {shape}", (2,), (shape, shape[::-1])
-    )
+    arrays, raster = read_file(path, own)
+    shape, kinds = spec.shape[:2], {"TR": "training", "TE": "test"}
+    other = {"TR": "TE", "TE": "TR"}[key]
+    if own is None and key not in arrays and other in arrays:
+        raise InputError(
+            f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; are the training "
+            "and the test mask swapped?"
+        )
+    name = None if raster is not None else own or (key if key in arrays else None)
+    wanted = f"{own or key}, the {kinds[key]} mask of {spec.name} {shape}"
+    return choose_array(arrays, name, path, wanted, (2,), (shape, shape[::-1]))
 
 
 def _read_mask(
     path: Path, own: str | None, key: str, spec: SceneSpec, faults: list[str] | None
 ) -> tuple[np.ndarray, str]:
-    """Read a fixed mask, the variable `own` if that is given; (H, W), and a note on what was corrected or ""."""
+    """Read a fixed mask, see `_mask_array`; (H, W), and a note on what was corrected or ""."""
     assert spec.shape is not None
-    shape, kinds = spec.shape[:2], {"TR": "training", "TE": "test"}
-    other = {"TR": "TE", "TE": "TR"}[key]
-    arrays = {} if own else read_file(path)[0]
-    if key not in arrays and other in arrays:
-        raise InputError(
-            f"{path} holds {other}, the {kinds[other]} mask, but was given as the {kinds[key]} mask; are the training "
-            "and the test mask swapped?"
-        )
-    mask = _mask_in(path, own or key, spec)
+    shape, mask = spec.shape[:2], _mask_array(path, own, key, spec)
     note = ""
     if mask.shape != shape:
         if mask.shape != shape[::-1]:

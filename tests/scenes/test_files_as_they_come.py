@@ -293,6 +293,13 @@ def test_a_matrix_of_bands_and_pixels_is_unfolded_as_matlab_does(tmp_path):
         assert np.array_equal(arrays["Y"], CUBE) and np.array_equal(arrays["gt"], GT)
 
 
+@pytest.mark.parametrize("sizes", [{"nRow": 2.5, "nCol": 4}, {"nRow": -2, "nCol": -5}, {"row": 2, "col": 5}])
+def test_other_numbers_beside_a_matrix_are_no_sizes(tmp_path, sizes):
+    matrix = np.arange(30.0).reshape(3, 10)
+    savemat(tmp_path / "a.mat", {"Y": matrix, **sizes})
+    assert np.array_equal(read_arrays(tmp_path / "a.mat")["Y"], matrix)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [

@@ -133,3 +133,24 @@ def test_masks_are_numbered_as_the_ground_truth(home):
     assert alone.method == "training mask; all other labelled pixels test"
     masks_only = replace(scene, gt=None, spec=replace(scene.spec, numbering=None, unlabelled=(255,)))
     assert np.array_equal(load_split(home / "train.npy", home / "test.npy", masks_only).train, split.train)
+
+
+def test_where_a_ground_truth_does_not_reach_there_is_no_label_though_0_is_a_class(tmp_path):
+    """It has its own grid, a no-data value, and classes that count from 0."""
+    rasterio = pytest.importorskip("rasterio")
+    facts = {"driver": "GTiff", "crs": "EPSG:32633"}
+    with rasterio.open(
+        tmp_path / "cube.tif", "w", height=2, width=5, count=6, dtype="float32",
+        transform=rasterio.Affine(10, 0, 0, 0, -10, 0), **facts,
+    ) as file:  # fmt: skip
+        file.write(CUBE.transpose(2, 0, 1))
+    values = np.array([[0, 1, 2, 254]], np.uint8)  # covers the first four columns of the first row
+    with rasterio.open(
+        tmp_path / "gt.tif", "w", height=1, width=4, count=1, dtype="uint8", nodata=254,
+        transform=rasterio.Affine(10, 0, 0, 0, -10, 0), **facts,
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+    text = 'cube = "cube.tif"\ngt = "gt.tif"\nunlabelled = 255\nclass_names = ["a", "b", "c"]\n'
+    (tmp_path / "scene.toml").write_text(text)
+    scene = load_scene(str(tmp_path), Path(), need_gt=True)
+    assert np.asarray(scene.gt).tolist() == [[1, 2, 3, 0, 0], [0, 0, 0, 0, 0]]

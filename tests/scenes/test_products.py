@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import main
+from datasets import load_scene
 from scenes.georeference import crs_of, transform_of
 from scenes.rasters import open_raster
+from splits.fixed_masks import _mask_array
 from utils import InputError
 
 rasterio = pytest.importorskip("rasterio")
@@ -273,8 +275,20 @@ def test_a_product_is_described_trained_on_and_mapped_in_its_place(tmp_path, cap
         assert (transform_of(raster.georeference) is None) == bool(flags)
 
 
-def test_a_large_product_is_mapped_in_little_memory(tmp_path):
+def test_a_product_is_read_a_few_rows_at_a_time(tmp_path):
     prisma(tmp_path / "p.he5", rows=300, columns=40, n_vnir=20, n_swir=30)
-    raster = open_raster(Path(tmp_path / "p.he5"))
+    raster = open_raster(tmp_path / "p.he5")
     whole = raster.rows(0, 300)
     assert np.array_equal(np.concatenate([raster.rows(start, start + 50) for start in range(0, 300, 50)]), whole)
+
+
+def test_a_label_map_and_a_cube_in_one_hdf5_file_are_named(tmp_path):
+    cube, gt = RNG.normal(size=(H, W, 4)), np.arange(H * W).reshape(H, W) % 3
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["cube"], file["other"], file["gt"], file["train"] = cube, cube + 1, gt, np.where(gt == 2, 0, gt)
+    text = 'cube = "a.h5"\ncube_key = "cube"\ngt = "a.h5"\ngt_key = "gt"\nclass_names = ["a", "b"]\n'
+    (tmp_path / "scene.toml").write_text(text)
+    for need_cube in (True, False):
+        scene = load_scene(str(tmp_path), Path(), need_cube=need_cube)
+        assert np.array_equal(np.asarray(scene.gt), gt)
+    assert np.array_equal(_mask_array(tmp_path / "a.h5", "train", "TR", scene.spec), np.where(gt == 2, 0, gt))

@@ -75,6 +75,11 @@ def test_whole_numbers_are_classes_in_ascending_order(home):
     assert np.array_equal(np.asarray(load(home, "fields.gpkg", 'gt_key = "kind"\n').gt), GT)
 
 
+def test_outside_the_polygons_there_is_no_label_though_0_is_a_class(home):
+    write(home / "fields.gpkg", (0, 1, 2))
+    assert np.array_equal(np.asarray(load(home, "fields.gpkg", 'gt_key = "kind"\nunlabelled = 255\n').gt), GT)
+
+
 def test_polygons_without_a_class_are_unlabelled(home):
     write(home / "fields.gpkg", ("oak", "", "beech"))
     assert np.array_equal(np.asarray(load(home, "fields.gpkg").gt), np.where(GT == 2, 0, GT))

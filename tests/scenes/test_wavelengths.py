@@ -49,15 +49,11 @@ def test_an_unknown_unit_is_named(caplog):
 VNIR, SWIR = np.arange(420, 1000, 20), np.arange(902, 2400, 30)
 
 
-@pytest.mark.parametrize("vnir", [VNIR, VNIR[::-1]], ids=["rising", "falling"])
-@pytest.mark.parametrize("swir", [SWIR, SWIR[::-1]], ids=["rising", "falling"])
+@pytest.mark.parametrize("falling", [False, True])
 @pytest.mark.parametrize("vnir_first", [True, False])
-def test_two_detectors_are_told_apart_and_put_in_order(vnir, swir, vnir_first):
-    if (vnir[0] < vnir[-1]) != (swir[0] < swir[-1]):
-        pytest.skip("the detectors of a product are in the same direction")
+def test_two_detectors_are_told_apart_and_put_in_order(falling, vnir_first):
+    vnir, swir = (VNIR[::-1], SWIR[::-1]) if falling else (VNIR, SWIR)
     wavelengths = np.concatenate([vnir, swir] if vnir_first else [swir, vnir])
-    if (np.diff(wavelengths) >= 0).all() or (np.diff(wavelengths) <= 0).all():
-        pytest.skip("nothing to tell apart")
     found = [sorted(wavelengths[part].tolist()) for part in detectors(wavelengths.tolist())]
     assert found == [VNIR.tolist(), SWIR.tolist()]
     for overlap in ("both", "vnir", "swir"):
