@@ -9,7 +9,7 @@ PIP = PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/co
 .PHONY: demo test lint install visdom gpu-check clean
 
 demo: $(VENV)/.installed
-	$(RUN) main.py --model MiM-v1 --dataset Simulated --patch_size 7 --epoch 20
+	$(RUN) main.py --model MiM --dataset Simulated --patch_size 7 --epoch 20
 
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.science TABLE FOLDER` adds all runs below a folder to benchmarks/results/science/TABLE.json, where
 they replace those of the same method and seed, and writes the tables again; without arguments it only writes the
-tables. A method is a model with its parts, spectral pre-treatment and context; what is not the default is in its name.
+tables. A method is a model with its parts, spectral pre-treatment and context; parts that are not the default are in its name.
 """
 
 import json
@@ -33,41 +33,40 @@ def collect(table: str, folder: Path) -> None:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         runs.append({name: metrics[name] for name in KEPT} | {"protocol": metrics["protocol"]})
     numbered = {
-        (order.index(of["model"]["name"]), method(of), of["seed"]): run
+        (order.index(of["model"]["name"]), *method(of), of["seed"]): run
         for of, run in ((run["protocol"], run) for run in runs)
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps([numbered[key] for key in sorted(numbered)], indent=1) + "\n", encoding="utf-8")
 
 
-def method(protocol: dict) -> str:
-    """Name a method: the model, and what differs from its default settings and from the plain spectrum."""
+def method(protocol: dict) -> tuple[str, str, str]:
+    """Give a method's name, with the parts that differ from the model's defaults, pre-treatment and context."""
     model, context = protocol["model"], protocol.get("context")
     usual = MODELS[model["name"]].defaults
     defaults = asdict(usual)
     if isinstance(usual, MiMOptions):
-        defaults["scales"] = usual.default_scales(model["patch_size"])
+        defaults["scales"] = usual.resolved_scales(model["patch_size"])
     words = [model["name"]]
     for name, value in model["options"].items():
         values, expected = (list(each) if isinstance(each, tuple) else each for each in (value, defaults[name]))
         if name != "scan_backend" and values != expected:
             words.append(f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}")
-    words += [protocol["spectral"]] if protocol.get("spectral", "none") != "none" else []
-    words += [f"context {context['size']}"] if context else []
-    return ", ".join(words)
+    return ", ".join(words), protocol.get("spectral", "none"), str(context["size"]) if context else "none"
 
 
 def markdown(table: str) -> str:
     """Make the table of a JSON file: a row for each method, with mean and standard deviation over its runs."""
     runs = json.loads((RESULTS / f"{table}.json").read_text(encoding="utf-8"))
     lines = [
-        "| method | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs | training s | map s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | spectra | context | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs | training s "
+        "| map s |",
+        f"|{'---|' * 12}",
     ]
-    for name in dict.fromkeys(method(run["protocol"]) for run in runs):
-        own = [run for run in runs if method(run["protocol"]) == name]
+    for names in dict.fromkeys(method(run["protocol"]) for run in runs):
+        own = [run for run in runs if method(run["protocol"]) == names]
         model, pca = own[0]["protocol"]["model"], own[0]["protocol"]["pca"]
-        cells = [name, str(model["patch_size"]) + (f", {pca}" if pca else ""), str(len(own))]
+        cells = [*names, str(model["patch_size"]) + (f", {pca}" if pca else ""), str(len(own))]
         cells += [_spread([100 * run[score] for run in own], ".2f") for score in SCORES]
         cells += [_number(own[0]["n_parameters"], ",.0f"), _number(own[0]["flops_per_patch"], ",.2f", 1e-6)]
         cells += [

@@ -257,7 +257,7 @@ def _of_option(option) -> dict[str, Any]:
     }
     values = dict.fromkeys(map(_as_typed, own.values()))
     if option.name == "scales":
-        default = "MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
+        default = "MiM 1, MiM-v1 p-2 ... 3 1, MiM-v2 p p-2 ... 3 1, MiM-v3 p"
     elif len(values) == 1:
         default = next(iter(values))
     else:

@@ -1,4 +1,4 @@
-"""The body that the three MiM networks share: stem, stages, and a head per scale."""
+"""MiM, whose stem, stages and heads the paper's three variants share."""
 
 from itertools import pairwise
 

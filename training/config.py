@@ -12,6 +12,7 @@ from utils import InputError, start_command
 
 RENAMED = {"weights": "eval_weights"}  # names in the config.json of version 0.1
 DROPPED = {"runs"}  # of version 0.1: how many runs the command had
+BEFORE = {"spectral": "none"}  # what runs did before there was a setting, if that is not its default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class RunConfig(Settings):
             raise refusal
         if unknown := sorted(set(entries) - set(known)):
             raise InputError(f"{source} has settings that this version does not know: {', '.join(unknown)}")
-        return cls(**{name: _restored(known[name], value) for name, value in entries.items()})
+        return cls(**{name: _restored(known[name], value) for name, value in (BEFORE | entries).items()})
 
     @classmethod
     def read(cls, folder: Path) -> "RunConfig":

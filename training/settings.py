@@ -124,7 +124,7 @@ class Settings:
         ),
     )
     spectral: str = field(
-        default="none",
+        default="snv",
         metadata=_about(
             SCENE,
             f"spectral pre-treatment, before the normalisation: {', '.join(STEPS)}; - joins steps and a comma stacks "
@@ -152,7 +152,7 @@ class Settings:
     )
 
     model: str = field(
-        default="MiM-v1",
+        default="MiM",
         metadata=_about(
             TRAINING, "{models}, or several for a sweep; case, - and _ do not matter", metavar="NAME", swept=True
         ),
@@ -189,9 +189,10 @@ class Settings:
         default="ours",
         metadata=_about(
             TRAINING,
-            "values of the training settings that are not given: the same for all models, or those that each model's "
-            "authors published",
+            "values of the settings that are not given: the same for all models, or those that each model's authors "
+            "published, without pre-treatment",
             choices=RECIPES,
+            renamed_values={"paper": "published"},
         ),
     )
     optimiser: str = field(
