@@ -23,6 +23,7 @@ STEPS = {
     "second": "second derivative along the bands",
     "continuum": "continuum removed",
     "unit": "length 1",
+    "brightness": "mean and standard deviation, in place of the spectrum",
 }
 
 
@@ -36,11 +37,13 @@ class Pretreatment:
     et al. 1989). "derivative" and "second" are those of polynomials of degree 2 that
     are fitted to 9 bands (Savitzky and Golay, Analytical Chemistry 36, 1964). "continuum" divides by the upper convex
     hull (Clark and Roush, Journal of Geophysical Research 89, 1984), values of a millionth of the largest at least.
-    "unit" divides by the Euclidean length. Of a spectrum that does not vary, "snv" and "msc" make zeros.
+    "unit" divides by the Euclidean length. Of a spectrum that does not vary, "snv" and "msc" make zeros. "brightness"
+    makes two values of a spectrum, its mean and its standard deviation, which are what "snv" takes away.
 
     Attributes:
         spec: treatments whose results are stacked, with commas between, each of one step or several, with - between:
-            "snv,derivative-snv" is the SNV of the spectrum, and behind it the SNV of its first derivative.
+            "snv,derivative-snv" is the SNV of the spectrum, and behind it the SNV of its first derivative; "brightness"
+            can only be the last step of a treatment.
         n_bands: of the spectra.
         references: for each step "msc", in order, the reference, (n_bands,) float32.
         starts: the bands at which another piece of the spectrum starts; no derivative reaches from one piece into
@@ -57,7 +60,7 @@ class Pretreatment:
     @property
     def n_bands_out(self) -> int:
         """Values that a spectrum has afterwards."""
-        return self.n_bands * len(parse_steps(self.spec))
+        return sum(2 if steps[-1] == "brightness" else self.n_bands for steps in parse_steps(self.spec))
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         """Treat spectra, (..., n_bands), to (..., n_bands_out) float32; the result of one depends on no other.
@@ -113,6 +116,8 @@ def parse_steps(spec: str) -> tuple[tuple[str, ...], ...]:
             f"spectral {spec}: {step or 'nothing'} is not a spectral pre-treatment; choose from {', '.join(STEPS)}; "
             "join steps by - and stack results by a comma, as in snv,derivative-snv"
         )
+    if any("brightness" in steps[:-1] for steps in treatments):
+        raise InputError(f"spectral {spec}: brightness leaves no spectrum, so no step can follow it; join it by a comma")
     if any(len(set(steps)) < len(steps) for steps in treatments):
         raise InputError(f"spectral {spec}: a treatment has the same step twice; leave one out")
     if len(set(treatments)) < len(treatments):
@@ -225,4 +230,8 @@ def _detrend(spectra, axis):
     )  # what is left is rounding
 
 
-_ALONE: dict[str, Callable] = {"none": lambda x: x, "snv": _snv, "unit": _unit}
+def _brightness(spectra):
+    return np.stack([spectra.mean(1), spectra.std(1)], axis=1)
+
+
+_ALONE: dict[str, Callable] = {"none": lambda x: x, "snv": _snv, "unit": _unit, "brightness": _brightness}

@@ -107,6 +107,8 @@ def map_new_scene(
     model, preprocessing = checkpoint.network(device)
     if raster.path.suffix.lower() in ARRAYS:
         raster = turned(raster, {preprocessing.n_bands_in, checkpoint.n_in_file or 0}, bands_axis)
+    if not ortho and raster.ortho is None:
+        raise InputError(f"{raster.path} has no table that places its pixels; leave out --no_ortho")
     check_memory(model, *raster.shape[:2], device, training=False)
     bands = match_bands(
         raster,
@@ -182,7 +184,8 @@ def map_new_scene(
                 _keep(arrays, first, block, threshold)
         facts = job | {"network": checkpoint.model, "trained_on": checkpoint.scene}
         facts |= {"temperature": checkpoint.temperature, "class_names": checkpoint.class_names}
-        facts |= {"machine": describe_machine(device)}
+        facts |= {"bands": None if bands.lower is None else bands.lower.tolist()}
+        facts |= {"placed_by_table": ortho and raster.ortho is not None, "machine": describe_machine(device)}
         facts["fingerprints"] = {file: fingerprint_file(Path(file)) for file, *_ in job["scene"]["files"]}
         try:
             facts |= (missing := read.count())
@@ -298,5 +301,5 @@ def _identity(raster: Raster) -> dict:
     pair = find_pair(raster.path) if raster.path.is_file() else None
     files = pair or ((raster.path,) if raster.path.is_file() else ())
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    facts = {"key": raster.key, "nodata": raster.nodata, "wavelengths": raster.wavelengths, "shape": raster.shape}
-    return {"name": str(raster.path), "files": states} | facts
+    names = ("product", "key", "shape", "wavelengths", "bad_bands", "scale", "offset", "nodata")
+    return {"name": str(raster.path), "files": states} | {name: getattr(raster, name) for name in names}

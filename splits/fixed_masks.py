@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets import Scene, where_from
 from scenes.catalogue import find_spec
-from scenes.labels import check_labels, number_classes
+from scenes.labels import check_labels, number_classes, unlabelled_value
 from scenes.matfiles import choose_array
 from scenes.rasters import read_file
 from scenes.spec import MASK_KEYS, SceneSpec
@@ -144,7 +144,10 @@ def _mask_array(path: Path, own: str | None, key: str, spec: SceneSpec) -> np.nd
         )
     name = None if raster is not None else own or (key if key in arrays else None)
     wanted = f"{own or key}, the {kinds[key]} mask of {spec.name} {shape}"
-    return choose_array(arrays, name, path, wanted, (2,), (shape, shape[::-1]))
+    mask = choose_array(arrays, name, path, wanted, (2,), (shape, shape[::-1]))
+    if raster is not None and raster.nodata is not None:
+        mask = np.where(mask == raster.nodata, unlabelled_value(spec), mask)
+    return mask
 
 
 def _read_mask(

@@ -70,9 +70,9 @@ def test_the_command_prints_a_line_a_candidate_and_resumes(tiny_scene, tmp_path,
     assert capsys.readouterr().out.splitlines() == lines
 
 
-def test_a_method_is_named_by_what_is_not_the_default():
+def test_a_method_is_named_by_the_parts_that_are_not_the_default():
     options = {"dim": 64, "stem": "full", "scales": [1], "scan": "whole", "scan_backend": "cpu"}
     protocol = {"model": {"name": "MiM-v1", "patch_size": 7, "options": options}}
-    assert method(protocol) == "MiM-v1, stem full, scales 1, scan whole"
+    assert method(protocol) == ("MiM-v1, stem full, scales 1, scan whole", "none", "none")
     options |= {"stem": "depthwise", "scales": [5, 3, 1], "scan": "halves"}
-    assert method(protocol | {"spectral": "snv", "context": {"size": 15}}) == "MiM-v1, snv, context 15"
+    assert method(protocol | {"spectral": "snv", "context": {"size": 15}}) == ("MiM-v1", "snv", "15")

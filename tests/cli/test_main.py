@@ -280,7 +280,7 @@ def test_a_strided_map_still_predicts_every_test_pixel_by_the_network(run):
 ERRORS = {
     "no dataset": (["--dataset"], "--dataset"),
     "unknown scene": (["--dataset", "Tinny"], "did you mean Tiny"),
-    "unknown model": (["--model", "MiM-v4"], "choose from MiM-v1, MiM-v2, MiM-v3, CNN"),
+    "unknown model": (["--model", "MiM-v4"], "choose from MiM, MiM-v1, MiM-v2, MiM-v3, CNN"),
     "unknown flag": (["--modle", "cnn"], "--modle"),
     "unknown choice": (["--scan", "both"], "halves"),
     "even patch": (["--patch_size", "4"], "odd"),

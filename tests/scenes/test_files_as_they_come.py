@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from scenes.georeference import map_info_of
 from scenes.matfiles import read_arrays
 from scenes.rasters import open_raster
 from scenes.spec import choose_rgb
+from splits.fixed_masks import load_split
 from utils import InputError
 
 N_BANDS = 12
@@ -387,3 +389,17 @@ def test_a_scene_in_an_array_is_mapped_by_a_network_that_leaves_bands_out(tmp_pa
         rc, _, folders = predict(run / "last.pt", source, tmp_path)
         assert rc == 0
         assert np.array_equal(np.load(folders[-1] / "prediction.npy"), np.load(run / "prediction.npy"))
+
+
+def test_no_data_in_a_mask_is_unlabelled(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    home = scene(tmp_path / "Masked", CUBE, waves(), 'train = "train.tif"\ntest = "test.tif"\n')
+    train = np.arange(GT.size).reshape(GT.shape) % 3 == 0
+    facts = {"driver": "GTiff", "height": GT.shape[0], "width": GT.shape[1], "count": 1, "dtype": "uint8", "nodata": 255}
+    for name, inside in (("train.tif", train), ("test.tif", ~train)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has no place
+            with rasterio.open(home / name, "w", **facts) as file:
+                file.write(np.where(inside, GT, 255).astype(np.uint8), 1)
+    split = load_split(home / "train.tif", home / "test.tif", load_scene(str(home), Path()))
+    assert np.array_equal(split.train, np.where(train, GT, 0)) and np.array_equal(split.test, np.where(train, 0, GT))

@@ -1,5 +1,6 @@
 """Products of imaging spectrometers, of small files that are laid out as the products' documentation says."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -273,6 +274,14 @@ def test_a_product_is_described_trained_on_and_mapped_in_its_place(tmp_path, cap
         expected = np.where(GLT > 0, gt[1, GLT - 1], 0) if not flags else gt
         assert (labels == expected).mean() > 0.95
         assert (transform_of(raster.georeference) is None) == bool(flags)
+        facts = json.loads((folder / "mapping.json").read_text())
+        assert facts["placed_by_table"] == (not flags) and facts["bands"] == [0, 1, 3, 4]
+        assert (facts["scene"]["product"], facts["scene"]["bad_bands"]) == ("EMIT L2A", [2])
+    in_place = tmp_path / "in_place.npy"
+    np.save(in_place, cube)
+    command = ["--predict", in_place, "--restore", checkpoint, "--no_ortho", "--output", tmp_path, "--cuda", "-1"]
+    assert main.main([*map(str, command)]) == 2
+    assert "has no table that places its pixels; leave out --no_ortho" in capsys.readouterr().err
 
 
 def test_a_product_is_read_a_few_rows_at_a_time(tmp_path):

@@ -73,10 +73,14 @@ def test_the_config_json_of_version_0_1_is_read():
         "runs": 3,
         "output": "out",
         "lr": 0.01,
+        "model": "MiM-v1",
     }
     content = {"arguments": arguments, "options": {"scales": [3, 1]}, "seed": 4, "protocol": {}}
     config = RunConfig.from_json(content, Path("config.json"))
-    expected = RunConfig(dataset="Tiny", output=Path("out"), lr=0.01, seed=4, model_options={"scales": (3, 1)})
+    scales = {"scales": (3, 1)}
+    expected = RunConfig(
+        dataset="Tiny", output=Path("out"), lr=0.01, seed=4, model="MiM-v1", spectral="none", model_options=scales
+    )
     assert (config.eval_weights, config.sampling_mode) == ("best", "spatial")
     for each in {each.name for each in fields(RunConfig)} - {"eval_weights", "sampling_mode"}:
         assert getattr(config, each) == getattr(expected, each), each
