@@ -60,7 +60,12 @@ class Pretreatment:
     @property
     def n_bands_out(self) -> int:
         """Values that a spectrum has afterwards."""
-        return sum(2 if steps[-1] == "brightness" else self.n_bands for steps in parse_steps(self.spec))
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Values that each treatment makes of a spectrum."""
+        return tuple(2 if steps[-1] == "brightness" else self.n_bands for steps in parse_steps(self.spec))
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         """Treat spectra, (..., n_bands), to (..., n_bands_out) float32; the result of one depends on no other.
@@ -117,7 +122,9 @@ def parse_steps(spec: str) -> tuple[tuple[str, ...], ...]:
             "join steps by - and stack results by a comma, as in snv,derivative-snv"
         )
     if any("brightness" in steps[:-1] for steps in treatments):
-        raise InputError(f"spectral {spec}: brightness leaves no spectrum, so no step can follow it; join it by a comma")
+        raise InputError(
+            f"spectral {spec}: brightness leaves no spectrum, so no step can follow it; join it by a comma"
+        )
     if any(len(set(steps)) < len(steps) for steps in treatments):
         raise InputError(f"spectral {spec}: a treatment has the same step twice; leave one out")
     if len(set(treatments)) < len(treatments):

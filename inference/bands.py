@@ -190,19 +190,25 @@ def check_values(raster: Raster, bands: Bands, preprocessing: Preprocessing) -> 
         )
     if preprocessing.usual is None:
         return
-    channels = values if preprocessing.pretreatment is None else preprocessing.pretreatment(values)
-    low, high = preprocessing.usual
-    span = np.maximum(high - low, np.finfo(np.float32).tiny)
-    outside = (channels < low - FAR * span) | (channels > high + FAR * span)
-    beyond = outside.mean(1) > 0.5
-    spread = np.subtract(*np.percentile(channels, (99, 1), axis=0)) / span
-    if beyond.mean() > 0.5 or np.median(spread) < ALIKE:
-        raise InputError(
-            f"{raster.path}: most of its values are {_range(channels)}, far from those that the network was trained "
-            f"on, {low.min():g} to {high.max():g}; are they in another unit? A 'reflectance scale factor' in an ENVI "
-            "header, or scale and offset in a GeoTIFF, are applied"
-        )
-    if (share := outside.mean(1).mean()) > 0.05:
+    treatment = preprocessing.pretreatment
+    channels = values if treatment is None else treatment(values)
+    ends = np.cumsum(() if treatment is None else treatment.widths)[:-1].astype(int)
+    shares = []
+    for part, (low, high) in zip(
+        np.split(channels, ends, axis=1), np.split(preprocessing.usual, ends, axis=1), strict=True
+    ):
+        span = np.maximum(high - low, np.finfo(np.float32).tiny)
+        outside = ((part < low - FAR * span) | (part > high + FAR * span)).mean(1)
+        spread = np.subtract(*np.percentile(part, (99, 1), axis=0)) / span
+        if (outside > 0.5).mean() > 0.5 or np.median(spread) < ALIKE:
+            treated = "" if treatment is None else f", treated by {treatment.spec},"
+            raise InputError(
+                f"{raster.path}: most of its values{treated} are {_range(part)}, far from those that the network was "
+                f"trained on, {low.min():g} to {high.max():g}; are they in another unit? A 'reflectance scale factor' "
+                "in an ENVI header, or scale and offset in a GeoTIFF, are applied"
+            )
+        shares.append(outside.mean())
+    if (share := max(shares)) > 0.05:
         log.info(
             "note: %s: %.0f %% of its values are far outside those that the network was trained on; see whether the "
             "unit and the place are right",

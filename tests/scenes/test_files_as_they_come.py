@@ -100,6 +100,18 @@ def test_a_file_in_another_unit_is_refused(trained, tmp_path, capsys):
     assert "are they in another unit?" in capsys.readouterr().err
 
 
+def test_a_network_that_sees_no_brightness_maps_a_file_in_another_unit(tmp_path):
+    folder = scene(tmp_path / "fractions", (CUBE / 10000).astype(np.float32))
+    command = ["--dataset", str(folder), "--model", "CNN", "--patch_size", "3", "--epoch", "12", "--visdom", "off"]
+    command += ["--sampling_mode", "random", "--spectral", "snv", "--output", str(tmp_path / "runs"), "--cuda", "-1"]
+    assert main.main(command) == 0
+    (run,) = (tmp_path / "runs" / "CNN" / "fractions").iterdir()
+    assert predict(run / "last.pt", envi(tmp_path / "counts.hdr", CUBE), tmp_path)[:2] == (
+        0,
+        pytest.approx(1, abs=0.02),
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
@@ -395,7 +407,14 @@ def test_no_data_in_a_mask_is_unlabelled(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     home = scene(tmp_path / "Masked", CUBE, waves(), 'train = "train.tif"\ntest = "test.tif"\n')
     train = np.arange(GT.size).reshape(GT.shape) % 3 == 0
-    facts = {"driver": "GTiff", "height": GT.shape[0], "width": GT.shape[1], "count": 1, "dtype": "uint8", "nodata": 255}
+    facts = {
+        "driver": "GTiff",
+        "height": GT.shape[0],
+        "width": GT.shape[1],
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": 255,
+    }
     for name, inside in (("train.tif", train), ("test.tif", ~train)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it has no place
