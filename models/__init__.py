@@ -64,9 +64,8 @@ def _classical(class_name: str) -> ModelEntry:
     return ModelEntry("models.classical", class_name, patch_size=1, trained=False)
 
 
-MIM = {"stem": "full", "scan": "whole", "tokens": "pooled", "scales": (1,), "scan_types": (1,)}
 MODELS = {
-    "MiM": ModelEntry("models.mim", "MiM", MiMOptions, MIM, smallest_patch=3),
+    "MiM": ModelEntry("models.mim", "MiM", MiMOptions, {"stem": "full", "scales": (1,)}, smallest_patch=3),
     "MiM-v1": ModelEntry("models.mim_v1", "MiMv1", MiMOptions, smallest_patch=3),
     "MiM-v2": ModelEntry("models.mim_v2", "MiMv2", MiMv2Options, smallest_patch=3),
     "MiM-v3": ModelEntry("models.mim_v3", "MiMv3", MiMv3Options, smallest_patch=3),

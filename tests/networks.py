@@ -11,15 +11,7 @@ from models import create_model
 from models.tokens import GaussianDecay, GridPool
 
 MIM = {  # what the variants are, and their scales at patch 5
-    "MiM": {
-        "stem": "full",
-        "scan_types": (1,),
-        "scan": "whole",
-        "decay": "both",
-        "tokens": "pooled",
-        "depth": 1,
-        "scales": (1,),
-    },
+    "MiM": {"stem": "full", "scan": "halves", "decay": "both", "tokens": "learned", "depth": 1, "scales": (1,)},
     "MiM-v1": {"scan": "halves", "decay": "both", "tokens": "learned", "depth": 1, "scales": (3, 1)},
     "MiM-v2": {"scan": "whole", "decay": "both", "tokens": "learned", "depth": 1, "scales": (5, 3, 1)},
     "MiM-v3": {"scan": "whole", "decay": "index", "tokens": "pooled", "depth": 2, "scales": (5,)},

@@ -21,7 +21,7 @@ from models.t_mamba import TMamba
 from selective_scan import BACKENDS
 
 N_PARAMETERS = {  # 200 bands, 16 classes, patch 7
-    "MiM": 78_864,
+    "MiM": 83_101,
     "MiM-v1": 115_863,
     "MiM-v2": 488_004,
     "MiM-v3": 71_320,
