@@ -4,6 +4,8 @@
 TABLE=fixed_ours
 source "$(dirname "$0")/common.sh"
 
+train --model CNN MiM --runs 10
+train --model CNN MiM --context gaussian --runs 10
 train --model $QUICK --runs 3
 train --model $SLOW --runs 1
 collect
