@@ -318,7 +318,7 @@ ERRORS = {
     "no rate": (["--lr", "-1"], "--lr"),
     "predict without a checkpoint": (["--predict", "tiny"], "--predict does not use"),
     "missing checkpoint": (["--restore", "nowhere.pt"], "nowhere.pt"),
-    "too many components": (["--pca", "9"], "at most 6 components"),
+    "too many components": (["--pca", "9"], "at most 8 components"),
     "diverging": (["--lr", "1e30"], "lower the learning rate"),
 }
 
