@@ -240,7 +240,7 @@ def test_a_product_is_described_trained_on_and_mapped_in_its_place(tmp_path, cap
     home.mkdir()
     cube = emit(home / "scene.nc")
     gt = (np.arange(H * W).reshape(H, W) % 2) + 1
-    cube += gt[..., None] * np.array([0, 2, 0, 0, 2, 0])
+    cube += 2 * np.eye(6)[np.array([0, 1, 4])[gt]]
     with h5py.File(home / "scene.nc", "a") as file:
         data = file["reflectance"]
         assert isinstance(data, h5py.Dataset)
