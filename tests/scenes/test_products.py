@@ -275,7 +275,7 @@ def test_a_product_is_described_trained_on_and_mapped_in_its_place(tmp_path, cap
         assert (labels == expected).mean() > 0.95
         assert (transform_of(raster.georeference) is None) == bool(flags)
         facts = json.loads((folder / "mapping.json").read_text())
-        assert facts["placed_by_table"] == (not flags) and facts["bands"] == [0, 1, 3, 4]
+        assert facts["placed_by_table"] == (not flags) and facts["bands"] == [0, 1, 3, 4, 5]
         assert (facts["scene"]["product"], facts["scene"]["bad_bands"]) == ("EMIT L2A", [2])
     in_place = tmp_path / "in_place.npy"
     np.save(in_place, cube)
