@@ -172,6 +172,24 @@ def fit_pretreatment(
     return Pretreatment(spelled(spec), n_bands, tuple(references), starts, axis)
 
 
+def nearest_mean_recall(spectra: np.ndarray, labels: np.ndarray) -> float:
+    """Measure how well the classes' mean spectra alone tell the classes apart.
+
+    Args:
+        spectra: (n, n_values).
+        labels: of the spectra, (n,).
+    Returns:
+        The mean over the classes of the fraction of their spectra that are nearest to their own class's mean, every
+        value brought to standard deviation 1 before.
+    """
+    spread = spectra.std(0, dtype=np.float64)
+    values = (spectra - spectra.mean(0, dtype=np.float64)) / np.where(spread > 0, spread, 1)
+    classes = np.unique(labels)
+    means = np.stack([values[labels == each].mean(0) for each in classes])
+    nearest = classes[(values @ means.T - (means**2).sum(1) / 2).argmax(1)]
+    return float(np.mean([(nearest[labels == each] == each).mean() for each in classes]))
+
+
 def _pieces(n_bands: int, wavelengths: tuple[float, ...] | None) -> tuple[int, ...]:
     """Give the bands at which a piece of the spectrum starts; a piece has no fewer bands than a derivative spans."""
     starts = [0]

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import ConvexHull
 
 from preprocessing import Preprocessing, fit_preprocessing
-from pretreatment import STEPS, Pretreatment, fit_pretreatment, parse_steps
+from pretreatment import STEPS, Pretreatment, fit_pretreatment, nearest_mean_recall, parse_steps
 from utils import InputError
 
 N_BANDS = 30
@@ -224,3 +224,15 @@ def test_a_scene_that_the_pretreatment_makes_constant_is_refused(spectra):
     cube = spectra.reshape(5, 10, N_BANDS)[:, :, :2]  # the SNV of two values is 1 and -1
     with pytest.raises(InputError, match="2 of the 2 values are constant over the whole scene after the pre-treatment"):
         fit_preprocessing(cube * [1, 2], np.ones((5, 10)), spectral="snv")
+
+
+def test_the_recall_by_mean_spectra_is_that_of_a_loop():
+    rng = np.random.default_rng(0)
+    labels = rng.choice([1, 3, 4], 90, p=[0.6, 0.3, 0.1])
+    spectra = (rng.normal(size=(90, 5)) + 0.7 * labels[:, None]).astype(np.float32) * [1, 10, 100, 1, 0]
+    values = np.divide(spectra - spectra.mean(0), spectra.std(0), out=np.zeros_like(spectra), where=spectra.std(0) > 0)
+    means = {each: values[labels == each].mean(0) for each in (1, 3, 4)}
+    found = [min(means, key=lambda each: ((row - means[each]) ** 2).sum()) for row in values]
+    expected = np.mean([np.mean(np.array(found)[labels == each] == each) for each in (1, 3, 4)])
+    assert 0.4 < expected < 1
+    assert nearest_mean_recall(spectra, labels) == pytest.approx(expected)

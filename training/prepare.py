@@ -15,6 +15,7 @@ from models import MODELS, create_model
 from models.base import PatchClassifier, SceneClassifier
 from patches import Augmentation, PatchLoader, check_patch_size, class_weights, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
+from pretreatment import nearest_mean_recall
 from reporting import results
 from reporting.colours import false_colour
 from splits.choose import make_split
@@ -25,6 +26,7 @@ from training.config import RunConfig
 from training.distributed import Ranks
 from utils import EAGER, GRAPHS, InputError, describe_machine, fingerprint, seed_everything
 
+LOST = 0.1  # of the recall by mean spectra, which is worth a note
 WHOLE_SCENE = "the network looks at the whole scene at once: what is said of windows does not hold for it"
 log = logging.getLogger("mim")
 
@@ -92,6 +94,7 @@ class Job:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the network and its context, in sentences."""
         said = (WHOLE_SCENE,) if self.whole_scene else ()
+        said += self._lost_by_pretreatment
         if self.surroundings is None:
             return said
         size, folds = self.config.context_size, self.config.sampling_mode in WITH_FOLDS
@@ -101,6 +104,23 @@ class Job:
             f"the class probabilities are averaged over windows of {size} x {size}, weighted by place and by spectrum: "
             "the spectra around a test pixel are used, and no labels"
             + (f"; pixels nearer than {near} to a training pixel do not count" if near else ""),
+        )
+
+    @cached_property
+    def _lost_by_pretreatment(self) -> tuple[str, ...]:
+        """Say so if the classes differ by what the pre-treatment takes away, brightness above all."""
+        if self.preprocessing.pretreatment is None or self.preprocessing.components is not None:
+            return ()
+        trained = self.split.train > 0
+        labels = self.split.train[trained]
+        before = nearest_mean_recall(self.raw_cube[trained], labels)
+        after = nearest_mean_recall(self.cube[torch.from_numpy(trained)].cpu().numpy(), labels)
+        if before - after < LOST:
+            return ()
+        return (
+            f"--spectral {self.config.spectral} takes away what the classes differ by: their mean spectra tell "
+            f"{100 * before:.0f} % of the training pixels apart before it, and {100 * after:.0f} % after; compare with "
+            "--spectral snv,brightness and --spectral none",
         )
 
     @property

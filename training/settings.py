@@ -124,7 +124,7 @@ class Settings:
         ),
     )
     spectral: str = field(
-        default="snv,brightness",
+        default="snv",
         metadata=_about(
             SCENE,
             f"spectral pre-treatment, before the normalisation: {', '.join(STEPS)}; - joins steps and a comma stacks "

@@ -74,6 +74,8 @@ def trained(tmp_path_factory):
             str(home / "runs"),
             "--cuda",
             "-1",
+            "--spectral",
+            "snv,brightness",
         ]
         assert main.main(command) == 0
         (run,) = (home / "runs" / "CNN" / name).iterdir()
@@ -422,3 +424,22 @@ def test_no_data_in_a_mask_is_unlabelled(tmp_path):
                 file.write(np.where(inside, GT, 255).astype(np.uint8), 1)
     split = load_split(home / "train.tif", home / "test.tif", load_scene(str(home), Path()))
     assert np.array_equal(split.train, np.where(train, GT, 0)) and np.array_equal(split.test, np.where(train, 0, GT))
+
+
+@pytest.mark.parametrize(("spectral", "said"), [("snv", True), ("snv,brightness", False), ("none", False)])
+def test_classes_that_differ_in_brightness_alone_are_noticed(tmp_path, spectral, said, capsys):
+    form = RNG.uniform(1000, 2000, N_BANDS)
+    cube = (GT[..., None] * form + RNG.normal(0, 40, CUBE.shape)).astype(np.int16)
+    command = [
+        "--dataset",
+        str(scene(tmp_path / "Bright", cube)),
+        "--model",
+        "CNN",
+        "--patch_size",
+        "3",
+        "--epoch",
+        "2",
+    ]
+    command += ["--sampling_mode", "random", "--visdom", "off", "--output", str(tmp_path / "runs"), "--cuda", "-1"]
+    assert main.main([*command, "--spectral", spectral]) == 0
+    assert ("takes away what the classes differ by" in capsys.readouterr().err) == said
