@@ -222,7 +222,7 @@ def training(
     Returns:
         The records of all epochs, including those before `state`.
     Raises:
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss is not finite, or the weights at the end.
     """
     steps, history, saved = steps or Steps(model, loader, config), History(), time.perf_counter()
     if state is not None:
@@ -234,6 +234,8 @@ def training(
         record |= yield from steps.epoch(epoch)
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (lr)")
+        if epoch == config.epochs and not all(each.isfinite().all() for each in model.state_dict().values()):
+            raise FloatingPointError(f"the weights are not finite after epoch {epoch}; lower the learning rate (lr)")
         accuracy, risen = None, False
         if val_loader is not None:
             accuracy = scores(steps.evaluate(val_loader)).overall_accuracy

@@ -1,6 +1,8 @@
 """The command line of MiM: train a network on a hyperspectral scene, map it, and leave a folder with the result."""
 
+import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
+    _open_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "fontTools", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -50,6 +53,18 @@ def main(argv: list[str] | None = None) -> int:
             "the memory is too small for this; lower --batch_size or --patch_size, or use another --cuda device"
         )
     return 0
+
+
+def _open_streams() -> None:
+    """Let the run go on where nobody reads what it prints, and print what the terminal's encoding lacks escaped."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # it was closed; without this the next file that is opened would get its number
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, code: int = 2) -> int:

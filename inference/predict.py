@@ -216,6 +216,11 @@ def map_new_scene(
 
 def _keep(arrays: Mapping[str, np.ndarray], first: int, block: np.ndarray, threshold: float | None) -> None:
     """Write what the map shows of the probabilities (n, K) of the pixels from number `first` on."""
+    if len(broken := np.flatnonzero(~np.isfinite(block).all(1))):
+        raise FloatingPointError(
+            f"the network's probabilities are not finite for {len(broken)} pixels, the first is number "
+            f"{first + broken[0]} of the map; does the file hold values that are far too large there?"
+        )
     last = first + len(block)
     arrays["labels"][first:last] = block.argmax(1) + 1
     if "probabilities" in arrays:

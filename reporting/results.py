@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from filelock import FileLock
 from metrics import Scores
 from utils import InputError, write_atomically
 
+log = logging.getLogger("mim")
 NOT_ALIKE = (
     "in this split the test pixels are drawn otherwise than the validation pixels, so nothing promises that the wanted "
     "fraction is reached"
@@ -102,20 +104,48 @@ def scale_names(scales: Sequence[int], n_heads: int) -> tuple[str, ...]:
 
 
 def append_result(path: Path, row: dict) -> None:
-    """Add a row to results.csv, and columns that are new; several processes may do so at the same time."""
+    """Add a row to results.csv, and columns that are new; several processes may do so at the same time.
+
+    A row of the same run, which was interrupted after it was written, is replaced. A table that cannot be read is set
+    aside, see `check_table`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    new = {key: "" if (plain := _plain(value)) is None else plain for key, value in row.items()}
     with FileLock(f"{path}.lock"):
-        rows = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        rows.append({key: "" if (plain := _plain(value)) is None else plain for key, value in row.items()})
-        columns = list(dict.fromkeys(key for each in rows for key in each))
+        rows = [each for each in _rows_of(path) if each.get("folder") != new.get("folder", "")]
+        columns = list(dict.fromkeys(key for each in (*rows, new) for key in each))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(path, text.getvalue())
+        writer.writerows([*rows, new])
+        write_atomically(path, text.getvalue().encode(errors="backslashreplace"))  # a folder's name can be any bytes
+
+
+def check_table(path: Path) -> None:
+    """Set results.csv aside, under another name, if it cannot be read, and say so; OSError if none can be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        _rows_of(path)
+
+
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    """Read a table; one that is none is set aside, and has no rows."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins UTF-8 with a byte order mark
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+        fault = "it has rows of more values than columns" if any(None in row for row in rows) else ""
+        fault = "it is separated by semicolons" if ";" in "".join(reader.fieldnames or ()) else fault
+    except (UnicodeError, csv.Error) as error:
+        rows, fault = [], str(error)
+    if not fault:
+        return rows
+    aside = path.with_name(f"{path.stem}-unreadable-{datetime.now():%Y%m%d-%H%M%S}{path.suffix}")
+    path.rename(aside)
+    log.warning("%s is not a table of results (%s); it is now called %s, and a new one begins", path, fault, aside.name)
+    return []
 
 
 def table(result: Scores, class_names: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ class Run:
     def read(cls, folder: Path) -> "Run":
         """Read a run's folder; InputError if it is not a run's, incomplete, or of a version without maps.npz."""
         if (folder / "config.json").is_file() and not (folder / "metrics.json").exists():
-            raise InputError(f"{folder} is not complete; `python main.py --resume {folder}` resumes it")
+            raise InputError(
+                f"{folder} is not complete; `python main.py --resume {shlex.quote(str(folder))}` resumes it"
+            )
         metrics = read_json(folder / "metrics.json")
         if not isinstance(metrics, dict) or not {"confusion", "class_names", "protocol", "seconds"} <= set(metrics):
             raise InputError(f"{folder / 'metrics.json'} does not belong to a run; give the folder of a run")

@@ -1,6 +1,7 @@
 """The .pt file of a run: the network with all that is needed to map another scene, or to resume training."""
 
 import io
+import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Checkpoint:
         """
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint; give a last.pt or best.pt of a run's folder")
+        _check_bytes(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged or foreign file can fail in any way
@@ -87,6 +89,9 @@ class Checkpoint:
         entries |= content if isinstance(content, dict) else {}
         if entries.get("kind") != KIND or not {*names} <= {*entries}:
             raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
+        values = entries["state"]["weights"].values()
+        if not all(value.isfinite().all() for value in values if isinstance(value, torch.Tensor)):
+            raise InputError(f"{path} has weights that are not finite; train again, with a lower learning rate")
         return cls(**{name: entries[name] for name in names})
 
     def network(self, device: torch.device) -> tuple[PatchClassifier, Preprocessing]:
@@ -103,6 +108,24 @@ class Checkpoint:
         model.load_state_dict(self.state["weights"])
         model.temperature = self.temperature
         return model, Preprocessing.from_state(self.preprocessing)
+
+
+def _check_bytes(path: Path) -> None:
+    """Check the checksum that a .pt file, a ZIP archive, has of each of its parts; they are stored, not compressed.
+
+    Raises:
+        InputError: a part is damaged, or is compressed, which PyTorch never does and a small file could be huge by.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+            damaged = None if compressed else archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path} is not a readable checkpoint ({error}); give one that MiM wrote") from error
+    if compressed:
+        raise InputError(f"{path} is compressed, as no checkpoint of MiM is; give one that MiM wrote")
+    if damaged is not None:
+        raise InputError(f"{path} is damaged: the checksum of {damaged} differs; copy it again, or train again")
 
 
 def model_facts(name: str, model: PatchClassifier) -> dict[str, Any]:

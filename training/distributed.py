@@ -83,11 +83,11 @@ class Ranks:
 
     def publish(self, name: str, value: str) -> None:
         """Set a value that the other processes can wait for."""
-        self.store.set(name, value)
+        self.store.set(name, os.fsencode(value).decode("latin-1"))  # a folder's name can be any bytes
 
     def wait_for(self, name: str) -> str:
         """Return a published value, waiting until it exists."""
-        return self.store.get(name).decode()
+        return os.fsdecode(self.store.get(name).decode().encode("latin-1"))
 
     def wait_for_all(self, name: str) -> None:
         """Wait until every rank has made this call."""

@@ -19,7 +19,7 @@ from reporting.spectra import class_spectra, random_spectra
 from splits.leakage import distance_to, examine, sentences
 from splits.spatial_cv import interval_blocks
 from training.prepare import Job
-from utils import count_flops
+from utils import count_flops, fingerprint_file
 
 N_SPECTRA = 8  # random spectra of each class
 log = logging.getLogger("mim")
@@ -79,6 +79,7 @@ def write_outcome(
         "n_parameters": job.model.n_parameters,
         "flops_per_patch": _flops(job) or None,
         "seconds": seconds,
+        "checkpoint": fingerprint_file(folder / f"{config.eval_weights}.pt"),
         "protocol": job.protocol,
     }
     further = {}
@@ -101,8 +102,8 @@ def write_outcome(
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
-    results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
     results.append_result(config.output / "results.csv", _row(job, folder, metrics))
+    results.write_json(folder / "metrics.json", metrics)  # at the end: with it the run is complete
     print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")
     print(results.table(result, split.class_names))
     print(results.interval_sentence(metrics["intervals"]))

@@ -1,6 +1,7 @@
 """One run: trained, mapped, scored and written to its folder."""
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
@@ -68,11 +69,14 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
             threshold=certainty.get("conformal", {}).get("threshold"),
             surroundings=job.surroundings,
         )
+        if not np.isfinite(confidence[labels > 0]).all():
+            raise FloatingPointError("the network's probabilities are not finite; lower the learning rate (lr)")
         seconds = {"train": float(sum(record["seconds"] for record in history.records) or fitted - began)}
         seconds["predict"] = time.perf_counter() - started
         monitor.result(labels, score(job, labels)[1])
     except KeyboardInterrupt as interrupt:
-        hint = f"`{start_command(job.ranks.world)} --resume {folder}` resumes it after the last finished epoch"
+        resume = f"{start_command(job.ranks.world)} --resume {shlex.quote(str(folder))}"
+        hint = f"`{resume}` resumes it after the last finished epoch"
         raise KeyboardInterrupt(hint) from interrupt
     finally:
         monitor.close()

@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
+import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from shutil import get_terminal_size
 
 import torch
 from filelock import FileLock, Timeout
@@ -27,6 +28,7 @@ from training.side_by_side import Work, drawing, in_turn, most_at_a_time
 from utils import InputError, choose_device, start_command
 
 LOCK = ".in-use.lock"
+ROOM, ROOM_PER_PIXEL = 32 << 20, 64  # bytes of the pictures, the page and the checkpoints; of the maps
 log = logging.getLogger("mim")
 
 
@@ -126,7 +128,11 @@ def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
         lines = "\n".join(ranks.wait_for(f"folders/{rank}") for rank in range(ranks.world)).splitlines()
         done = [Path(line.split(" ", 1)[1]) for line in sorted(lines) if line]  # in the order of the command
         if done:
-            print(render_comparisons(compare(done, mixed_protocols=True), "text", get_terminal_size((120, 24)).columns))
+            print(
+                render_comparisons(
+                    compare(done, mixed_protocols=True), "text", shutil.get_terminal_size((120, 24)).columns
+                )
+            )
     if failures:
         raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
 
@@ -150,11 +156,28 @@ def _do(config: RunConfig, cache: SceneCache, draw: Callable, *, only: bool, rer
         except Timeout:
             log.info("another process works in %s; it is left alone", folder)
             return None
+    _check_room(config.output, job.split.test.size)
     folder = results.make_run_folder(config.output, config.model, scene.spec.name, config.seed)
     with _locked(folder):
         write_config(job, folder)
         yield from run(job, folder, draw)
     return folder
+
+
+def _check_room(output: Path, n_pixels: int) -> None:
+    """Check before the first epoch what the end of a run needs: a table that can be read, and space on the disk.
+
+    Raises:
+        InputError: there is too little space.
+        OSError: the folder cannot be written.
+    """
+    results.check_table(output / "results.csv")
+    free, needed = shutil.disk_usage(output).free, ROOM + ROOM_PER_PIXEL * n_pixels
+    if free < needed:
+        raise InputError(
+            f"{output}: a run needs about {needed / 2**20:.0f} MiB on the disk, and {free / 2**20:.0f} are free; free "
+            "some, or name another --output"
+        )
 
 
 def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, scan_backend: str | None) -> None:
@@ -172,7 +195,7 @@ def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, 
         raise InputError(f"{folder} is complete; there is nothing to resume")
     processes = protocol.get("processes", 1)
     if processes not in (1, ranks.world):
-        start = f"{start_command(processes)} --resume {folder}"
+        start = f"{start_command(processes)} --resume {shlex.quote(str(folder))}"
         raise InputError(f"the batches of {folder} are split over {processes} processes; resume it with {start}")
     team = ranks if processes > 1 else Ranks()
     replaced = {"cuda": cuda, "visdom": visdom, "scan_backend": scan_backend}

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +156,9 @@ def _read(path: Path) -> Run:
     """Read a run from metrics.json alone; InputError if it is missing or its entries have other types."""
     path = path / "metrics.json" if path.is_dir() else path
     if not path.exists() and path.with_name("config.json").is_file():
-        raise InputError(f"{path.parent} is not complete; `python main.py --resume {path.parent}` resumes it")
+        raise InputError(
+            f"{path.parent} is not complete; `python main.py --resume {shlex.quote(str(path.parent))}` resumes it"
+        )
     run = Run(path.parent, read_json(path))
     try:
         _ = settings(run), rules(run), seed_and_pixels(run), run.protocol["machine"].get("device")
