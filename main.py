@@ -11,7 +11,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from cli.arguments import Command, parse
-from utils import InputError, keep_freed_memory, share_cores
+from utils import InputError, keep_freed_memory, printable, share_cores
 
 if TYPE_CHECKING:
     from training.distributed import Ranks
@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
     """
     _open_streams()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, force=True)
+    logging.getLogger().handlers[0].setFormatter(_Printable("%(message)s"))
     for noisy in ("visdom", "urllib3", "websocket", "matplotlib", "fontTools", "rasterio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
@@ -55,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Printable(logging.Formatter):
+    """Format a message without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _open_streams() -> None:
     """Let the run go on where nobody reads what it prints, and print what the terminal's encoding lacks escaped."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -68,7 +76,7 @@ def _open_streams() -> None:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    sys.stderr.write(f"main.py: {message}\n")
+    sys.stderr.write(f"main.py: {printable(message)}\n")
     return code
 
 
@@ -131,7 +139,7 @@ def audit(command: Command) -> None:
     """Print what the split says about unseen land."""
     from cli.audit import audit
 
-    print("\n".join(audit(command.configs[0], command.args.output)))
+    print(printable("\n".join(audit(command.configs[0], command.args.output))))
 
 
 def augment(command: Command) -> None:
@@ -146,7 +154,7 @@ def describe(command: Command) -> None:
     """Print what a scene, a file or a folder holds."""
     from cli.describe import describe
 
-    print("\n".join(describe(command.args.describe, command.args.folder)))
+    print(printable("\n".join(describe(command.args.describe, command.args.folder))))
 
 
 def compare(command: Command) -> None:
@@ -156,7 +164,7 @@ def compare(command: Command) -> None:
 
     args = command.args
     comparisons = compare(args.compare, mixed_protocols=args.mixed_protocols)
-    print(render_comparisons(comparisons, args.table_format, get_terminal_size((120, 24)).columns))
+    print(printable(render_comparisons(comparisons, args.table_format, get_terminal_size((120, 24)).columns)))
 
 
 def report(command: Command) -> None:
@@ -233,7 +241,7 @@ def _ranks() -> "Ranks":
 
     ranks = Ranks.of_environment()
     if ranks.world > 1:
-        logging.getLogger().handlers[0].setFormatter(logging.Formatter(f"[rank {ranks.rank}] %(message)s"))
+        logging.getLogger().handlers[0].setFormatter(_Printable(f"[rank {ranks.rank}] %(message)s"))
     return ranks
 
 

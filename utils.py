@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import random
+import re
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -26,12 +27,18 @@ VERSION = "0.2.0"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EAGER = "eager, neither torch.compile nor CUDA graphs"  # benchmarks/choices.py says why
 GRAPHS = "training steps as CUDA graphs, the rest eager"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SOURCES = (".py", ".cpp", ".cu", ".cuh", ".h", ".toml")
 NOT_OURS = ("benchmarks", "tests")  # no result depends on them
 
 
 class InputError(ValueError):
     """Something that the user gave is wrong; the message says what, where, and what to do."""
+
+
+def printable(text: str) -> str:
+    r"""Escape the control characters of a text but for line ends and tabs, so that no name commands a terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def no_such_file(path: Path) -> InputError:

@@ -5,10 +5,12 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -16,6 +18,7 @@ from filelock import FileLock
 from metrics import Scores
 from utils import InputError, write_atomically
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 log = logging.getLogger("mim")
 NOT_ALIKE = (
     "in this split the test pixels are drawn otherwise than the validation pixels, so nothing promises that the wanted "
@@ -110,7 +113,7 @@ def append_result(path: Path, row: dict) -> None:
     aside, see `check_table`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = {key: "" if (plain := _plain(value)) is None else plain for key, value in row.items()}
+    new = {key: as_cell("" if (plain := _plain(value)) is None else plain) for key, value in row.items()}
     with FileLock(f"{path}.lock"):
         rows = [each for each in _rows_of(path) if each.get("folder") != new.get("folder", "")]
         columns = list(dict.fromkeys(key for each in (*rows, new) for key in each))
@@ -119,6 +122,16 @@ def append_result(path: Path, row: dict) -> None:
         writer.writeheader()
         writer.writerows([*rows, new])
         write_atomically(path, text.getvalue().encode(errors="backslashreplace"))  # a folder's name can be any bytes
+
+
+def as_cell(value: Any) -> Any:
+    """Put an apostrophe before a text of a CSV file that a spreadsheet would take for a formula; see `of_cell`."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def of_cell(text: str) -> str:
+    """Give the text that `as_cell` was given."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) else text
 
 
 def check_table(path: Path) -> None:

@@ -81,7 +81,9 @@ def test_a_table_that_cannot_be_read_is_set_aside_before_the_first_epoch(train, 
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "results.csv").write_bytes(content)
     seen = []
-    monkeypatch.setattr(sweep, "run", lambda job, folder, *rest: iter([seen.append(sorted(tmp_path.glob("runs/*.csv")))]))
+    monkeypatch.setattr(
+        sweep, "run", lambda job, folder, *rest: iter([seen.append(sorted(tmp_path.glob("runs/*.csv")))])
+    )
     code, said, _ = train()
     assert code == 0 and reason in said and "it is now called results-unreadable-" in said
     (aside,) = tmp_path.glob("runs/results-unreadable-*.csv")
@@ -220,3 +222,46 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path, scene, encodi
     result = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     assert b"\\u6c34\\u7a32" in result.stdout
+
+
+# What is shown
+
+
+FORMULAS = ["=1+1", "+49 30", "-1", "@SUM(A1)", "\tx", "'=1", "\r=1"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "plain", "'quoted'", "a=b", ""])
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted_and_read_back(text):
+    cell = results.as_cell(text)
+    assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r") and results.of_cell(cell) == text
+    assert (cell != text) == (text in FORMULAS)
+    assert results.as_cell(-1.5) == -1.5
+
+
+def test_the_tables_quote_what_a_spreadsheet_would_run(train, tmp_path, scene, monkeypatch, capfd):
+    toml = Path(scene) / "scene.toml"
+    text = toml.read_text()
+    first = text.split("class_names = [")[1].split(",")[0]
+    toml.write_text(text.replace(first, '"@SUM(1)"', 1))
+    monkeypatch.chdir(tmp_path)
+    code, said, folders = train("--seed", 3, output=Path("=runs"))
+    assert code == 0, said
+    (folder,) = folders
+    (row,) = rows(tmp_path / "=runs")
+    assert row["folder"] == f"'{folder}" and float(row["kappa"]) <= 1
+    assert main.main(["--compare", "=runs/results.csv", "--table_format", "csv"]) == 0
+    lines = list(csv.reader(capfd.readouterr().out.splitlines()))
+    assert not [cell for line in lines for cell in line if cell[:1] in tuple("=+@\t")]
+    assert "'@SUM(1)" in {line[7] for line in lines}
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path, capfd):
+    name = "a\x1b]0;x\x07\x9b31m.hdr"
+    (tmp_path / name).write_text("ENVI\n")
+    assert main.main(["--describe", str(tmp_path / name)]) == 2
+    assert main.main(["--describe", str(tmp_path / "\x1b[2Jmissing")]) == 2
+    np.savez(tmp_path / "b.npz", **{"cube\x1b[31m": np.random.default_rng(0).normal(size=(9, 8, 7))})
+    assert main.main(["--describe", str(tmp_path / "b.npz")]) == 0
+    said = capfd.readouterr()
+    assert r"a\x1b]0;x\x07" in said.err and r"cube\x1b[31m" in said.out
+    assert not {*said.out, *said.err} & {"\x1b", "\x07", "\x9b"}

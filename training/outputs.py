@@ -19,7 +19,7 @@ from reporting.spectra import class_spectra, random_spectra
 from splits.leakage import distance_to, examine, sentences
 from splits.spatial_cv import interval_blocks
 from training.prepare import Job
-from utils import count_flops, fingerprint_file
+from utils import count_flops, fingerprint_file, printable
 
 N_SPECTRA = 8  # random spectra of each class
 log = logging.getLogger("mim")
@@ -104,13 +104,12 @@ def write_outcome(
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
     results.append_result(config.output / "results.csv", _row(job, folder, metrics))
     results.write_json(folder / "metrics.json", metrics)  # at the end: with it the run is complete
-    print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")
-    print(results.table(result, split.class_names))
-    print(results.interval_sentence(metrics["intervals"]))
-    print(results.certainty_sentence(metrics))
+    lines = [f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels"]
+    lines += [results.table(result, split.class_names), results.interval_sentence(metrics["intervals"])]
+    lines.append(results.certainty_sentence(metrics))
     if maps.sets is not None:
-        print(results.sets_sentence(metrics["conformal"], split.method))
-    print(results.distance_table(by_distance))
+        lines.append(results.sets_sentence(metrics["conformal"], split.method))
+    print(printable("\n".join([*lines, results.distance_table(by_distance)])))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     log.info("%s holds %s; %s has a row for this run", folder, ", ".join(files), config.output / "results.csv")
     return result

@@ -25,7 +25,7 @@ from reporting.comparison.methods import (
     span,
     value_of,
 )
-from reporting.results import read_json
+from reporting.results import of_cell, read_json
 from reporting.run_folder import Run
 from utils import InputError
 
@@ -119,7 +119,7 @@ def _rows(path: Path) -> Iterator[Path]:
     """The metrics.json of each row of a results.csv whose folder exists."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            folders = [row["folder"] or "" for row in csv.DictReader(file)]
+            folders = [of_cell(row["folder"] or "") for row in csv.DictReader(file)]
     except (KeyError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not a results.csv of runs; it has no column folder") from error
     missing = []

@@ -20,7 +20,7 @@ from reporting.comparison.significance import (
     smallest_p,
     wilcoxon,
 )
-from reporting.results import mean_and_deviation
+from reporting.results import as_cell, mean_and_deviation
 from utils import InputError
 
 MOST_PAIRS = 15  # of methods; of more pairs only the significant ones are listed
@@ -224,12 +224,12 @@ def to_csv(comparisons: list[Comparison]) -> str:
         classes = comparison.class_names
         gaps = gaps_to_best(comparison.methods).differences
         for i, method in enumerate(comparison.methods):
-            entries = (comparison.scene, method.label, method.mark, method.seeds, len(method.runs))
+            entries = (*map(as_cell, (comparison.scene, method.label, method.mark, method.seeds)), len(method.runs))
             values_of = [("recall", k + 1, name, method.recall(name)) for k, name in enumerate(classes)]
             values_of += [(name, "", "", method.values(name)) for name in (*SCORES, *CERTAINTY, *COSTS)]
             for key, number, name, values in values_of:
                 numbers = (*(mean_and_deviation(n)[0] for n in method.pixels(name)), *mean_and_deviation(values))
-                writer.writerow([*entries, key, number, name, *_texts(*numbers), "", ""])
+                writer.writerow([*entries, key, number, as_cell(name), *_texts(*numbers), "", ""])
             if gap := gaps.get(i):
                 numbers = (*(mean_and_deviation(n)[0] for n in method.pixels()), gap.mean, np.nan, gap.low, gap.high)
                 writer.writerow([*entries, "overall_accuracy_minus_best", "", "", *_texts(*numbers)])

@@ -128,7 +128,7 @@ def _loss(value: float | None) -> str:
 def distance_table(entries: list[dict]) -> str:
     """Make the table of the accuracy by distance to the nearest training pixel."""
     rows = "".join(
-        f'<tr><th scope="row">{distance_label(entry)}</th><td>{number(entry["n"])}</td>'
+        f'<tr><th scope="row">{escape(distance_label(entry))}</th><td>{number(entry["n"])}</td>'
         f"<td>{per_cent(entry['accuracy'])}</td></tr>"
         for entry in entries
     )

@@ -133,7 +133,8 @@ def _on_windows(side: int) -> str:
 
 
 def _coverage(stride: int) -> str:
-    return "" if stride == 1 else f" · one pixel in {stride} × {stride} mapped, the others filled from it"
+    stride = escape(str(stride))
+    return "" if stride == "1" else f" · one pixel in {stride} × {stride} mapped, the others filled from it"
 
 
 def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
