@@ -11,11 +11,13 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from utils import InputError, write_atomically
 
 log = logging.getLogger("mim")
 HOST, PORT = "127.0.0.1", 8097
+OUR_NAMES = ("localhost", "127.0.0.1", "::1")  # by which a browser on this machine, or a tunnel to it, asks for us
 FOLDER = Path("runs/.visdom")  # in which the server saves what it shows
 BUILT = "version.built"  # in static/, written last: the scripts are complete
 NPM_SECONDS = 600
@@ -228,7 +230,7 @@ def serve(port: int, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         app.tornado_settings["autoreload"] = False  # which restarts the server when one of its files changes
-        application = app.Application(port=port, env_path=str(folder))
+        application = _guarded(app.Application)(port=port, env_path=str(folder))
     except OSError as error:
         raise InputError(
             f"{error.filename or folder} cannot be written ({error.strerror}); choose another folder"
@@ -237,6 +239,28 @@ def serve(port: int, folder: Path) -> None:
     address = f"http://localhost:{sockets[0].getsockname()[1]}"
     log.info("visdom shows runs at %s (only on this machine); Ctrl+C stops it", address)
     IOLoop.current().start()
+
+
+def _guarded(application: type) -> type:
+    """Refuse requests that a page of another site makes in this machine's browser, whatever name it has for us."""
+    from tornado.web import ErrorHandler
+
+    class Guarded(application):
+        def find_handler(self, request, **options):
+            origin = request.headers.get("Origin")
+            asked = [f"//{request.host}", *([origin] if origin is not None else [])]
+            if all(_hostname(each) in OUR_NAMES for each in asked):
+                return super().find_handler(request, **options)
+            return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+
+    return Guarded
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from servers import PATIENCE, ROOT, free_port
+from servers import PATIENCE, ROOT, VisdomServer, free_port
 
 from reporting.live import server
 from utils import InputError
@@ -154,6 +154,40 @@ def test_the_server_listens_on_loopback_alone_and_ctrl_c_ends_it_quietly(tmp_pat
     assert process.returncode == 0
     assert said.decode() == ""
     assert complained.decode() == "the visdom server has stopped\n"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    server = VisdomServer(tmp_path_factory.mktemp("visdom"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Host": "localhost:9000"}, True),  # a tunnel
+        ({"Host": "[::1]:8097", "Origin": "http://localhost:8097"}, True),
+        ({"Host": "evil.example:8097"}, False),  # a name that was made to stand for this machine
+        ({"Host": "localhost.evil.example"}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://localhost@evil.example"}, False),
+        ({"Host": "["}, False),
+    ],
+)
+@pytest.mark.parametrize("path", ["env_state", "socket", "vis_socket", "events"])
+def test_pages_of_other_sites_reach_nothing(running, headers, allowed, path):
+    sockets = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
+    sockets |= {"Sec-WebSocket-Version": "13"}
+    call = running.session.get if "socket" in path else running.session.post
+    more = sockets if "socket" in path else {}
+    answer = call(f"{running.url}/{path}", data="{}", headers=more | headers, timeout=PATIENCE, stream=True)
+    code = answer.status_code
+    answer.close()
+    assert (code not in (400, 403)) == allowed
 
 
 def test_a_taken_port_is_one_sentence(tmp_path, capsys, monkeypatch):
