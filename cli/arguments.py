@@ -115,7 +115,7 @@ def _as_published(config: RunConfig, given: dict) -> RunConfig:
     entry = MODELS[config.model]
     settings = {"patch_size": entry.patch_size, "pca": entry.pca}
     if config.recipe == "published":
-        settings |= {"spectral": "none"} | entry.published
+        settings |= {"spectral": "none", **entry.published}
     settings = {name: value for name, value in settings.items() if name not in given}
     if not entry.trained:
         settings |= {"epoch": 0}

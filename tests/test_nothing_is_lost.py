@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,7 +261,8 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, capfd):
     (tmp_path / name).write_text("ENVI\n")
     assert main.main(["--describe", str(tmp_path / name)]) == 2
     assert main.main(["--describe", str(tmp_path / "\x1b[2Jmissing")]) == 2
-    np.savez(tmp_path / "b.npz", **{"cube\x1b[31m": np.random.default_rng(0).normal(size=(9, 8, 7))})
+    arrays: dict[str, Any] = {"cube\x1b[31m": np.random.default_rng(0).normal(size=(9, 8, 7))}
+    np.savez(tmp_path / "b.npz", **arrays)
     assert main.main(["--describe", str(tmp_path / "b.npz")]) == 0
     said = capfd.readouterr()
     assert r"a\x1b]0;x\x07" in said.err and r"cube\x1b[31m" in said.out

@@ -27,6 +27,7 @@ from reporting.figures.style import (
 from reporting.results import distance_label
 
 TRAINED, EMPTY = "#d62728", "#eeeeee"  # training pixels, and pixels outside the split, on the map of an audit
+MOST_LABELS = 64  # classes of a confusion matrix that are all named, with numbers in the cells
 STEPS = (1, 2, 3, 4, 6, 9, 13, 21, 41)  # distances at which the colour of that map changes
 LEGEND_COLUMNS = 3  # entries side by side in the column of a journal
 
@@ -99,17 +100,19 @@ def save_confusion(path: Path, confusion: np.ndarray, class_names: tuple[str, ..
         figure.suptitle(wrapped(title, width))
         axes = figure.add_subplot()
         image = axes.imshow(per_cent, cmap="Blues", vmin=0, vmax=100, interpolation="none")
-        axes.set_xticks(range(n_classes), [str(label) for label in range(1, n_classes + 1)])
-        axes.set_yticks(range(n_classes), labels)
+        step = -(-n_classes // MOST_LABELS)
+        axes.set_xticks(range(0, n_classes, step), [str(label) for label in range(1, n_classes + 1, step)])
+        axes.set_yticks(range(0, n_classes, step), labels[::step])
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(n_classes + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(n_classes + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="#d9d9d9", linewidth=0.3)
-        axes.tick_params(which="minor", length=0)
+        if step == 1:
+            axes.set_xticks(np.arange(n_classes + 1) - 0.5, minor=True)
+            axes.set_yticks(np.arange(n_classes + 1) - 0.5, minor=True)
+            axes.grid(which="minor", color="#d9d9d9", linewidth=0.3)
+            axes.tick_params(which="minor", length=0)
         axes.set_xlabel("prediction")
         axes.set_ylabel("ground truth")
         size = min(SMALL, 0.42 * cell * 72)
-        for row, column in zip(*np.nonzero(confusion), strict=True):
+        for row, column in zip(*np.nonzero(confusion), strict=True) if step == 1 else ():
             value = per_cent[row, column]
             text = f"{value:.0f}" if value >= 0.5 else "<1"
             colour = "white" if value > 50 else "black"

@@ -9,6 +9,7 @@ from reporting.page.protocol import protocol_groups
 from reporting.results import distance_label, interval_words
 from reporting.run_folder import Run
 
+MOST, MOST_PAIRS = 64, 200  # classes of a confusion matrix; pairs of classes in a list
 NONE = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a value that is not defined
 
 
@@ -76,14 +77,49 @@ def _bar(fraction: float | None) -> str:
     return f'<svg width="80" height="8" aria-hidden="true"><rect width="{80 * fraction:.1f}" height="8"></rect></svg>'
 
 
+def confusion_section(run: Run) -> str:
+    """Make the confusion matrix and what explains it; with more than MOST classes a table of the largest confusions."""
+    if len(run.class_names) > MOST:
+        table = _largest_confusions(run)
+        return f'<div class="scroll long" tabindex="0" role="region" aria-label="Table of the confusions">{table}</div>'
+    return f"""<p class="controls" hidden>
+    <button type="button" id="counts" aria-pressed="false">Pixels instead of per cent</button>
+  </p>
+  <div class="scroll" tabindex="0" role="region" aria-label="Table of the confusion matrix">{confusion_table(run)}</div>
+  <p class="help"><span class="swatch right7" aria-hidden="true"></span> right, <span class="swatch wrong7"
+    aria-hidden="true"></span> wrong; the larger the fraction of the row, the darker the cell (for errors by the square
+    root, so that small ones are visible). <span class="per-cent">Cells are per cent of the row.</span></p>
+  <p id="pair" class="readout needs-script" role="status">Point at a cell to read its two classes.</p>"""
+
+
+def _largest_confusions(run: Run) -> str:
+    """Make a table of the pairs of classes that are most often confused, at most MOST_PAIRS."""
+    confusion = np.array(run.metrics["confusion"])
+    support = confusion.sum(1)
+    np.fill_diagonal(confusion, 0)
+    order = np.argsort(-confusion, axis=None, kind="stable")[:MOST_PAIRS]
+    names = [f'<span class="number">{i}</span> {escape(name)}' for i, name in enumerate(run.class_names, 1)]
+    rows = "".join(
+        f'<tr><th scope="row">{names[row]}</th><th scope="row">{names[column]}</th>'
+        f"<td>{number(int(confusion[row, column]))}</td><td>{per_cent(confusion[row, column] / support[row])}</td></tr>"
+        for row, column in zip(*np.unravel_index(order, confusion.shape), strict=True)
+        if confusion[row, column]
+    )
+    return (
+        f"<table><caption>The largest of the {np.count_nonzero(confusion):,} confusions of the test pixels</caption>"
+        '<thead><tr><th scope="col">Ground truth</th><th scope="col">Prediction</th><th scope="col">Test pixels</th>'
+        f'<th scope="col">of the class %</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
 def confusion_table(run: Run) -> str:
     """Make the confusion matrix: rows = ground truth; cells hold the count and the per cent of the row."""
     confusion = np.array(run.metrics["confusion"])
-    names = [escape(name) for name in run.class_names]
+    support, names = confusion.sum(1), [escape(name) for name in run.class_names]
     head = "".join(f'<th scope="col">{i}<span class="unseen"> {name}</span></th>' for i, name in enumerate(names, 1))
     rows = "".join(
         f'<tr><th scope="row"><span class="number">{i + 1}</span> {name}</th>'
-        + "".join(_cell(i, j, int(count), int(confusion[i].sum())) for j, count in enumerate(confusion[i]))
+        + "".join(_cell(i, j, int(count), int(support[i])) for j, count in enumerate(confusion[i]))
         + "</tr>"
         for i, name in enumerate(names)
     )

@@ -16,7 +16,7 @@ from reporting.colours import UNLABELLED, colour_table, rgb
 from reporting.page.certainty import LINK, certainty_section, score_interval
 from reporting.page.html_tables import (
     class_table,
-    confusion_table,
+    confusion_section,
     distance_table,
     epoch_table,
     number,
@@ -102,7 +102,7 @@ def page(run: Run, command: str) -> bytes:
         "legend": _legend(run),
         "repeats": " From class 25 on the colours repeat." if len(run.class_names) > len(SAFE_PALETTE) else "",
         "classes": class_table(run),
-        "confusion": confusion_table(run),
+        "confusion": confusion_section(run),
         "training": _training(run),
         "distance_table": distance_table(metrics["accuracy_by_distance"]),
         "on_windows": _on_windows(run.protocol["model"]["patch_size"]),
@@ -133,8 +133,8 @@ def _on_windows(side: int) -> str:
 
 
 def _coverage(stride: int) -> str:
-    stride = escape(str(stride))
-    return "" if stride == "1" else f" · one pixel in {stride} × {stride} mapped, the others filled from it"
+    side = escape(str(stride))
+    return "" if stride == 1 else f" · one pixel in {side} × {side} mapped, the others filled from it"
 
 
 def layers_of(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:

@@ -400,3 +400,19 @@ def test_a_real_run_leaves_a_page(tiny_scene, tmp_path, monkeypatch):
     assert main.main([*common, *quick]) == 0
     (path,) = (tmp_path / "runs").glob("*/*/*/report.html")
     assert "<h1>CNN <span" in path.read_text(encoding="utf-8")
+
+
+def test_very_many_classes_get_a_list_of_the_largest_confusions(tmp_path):
+    run = write_run(tmp_path / "run", shape=(60, 80), names=tuple(f"<{i}>" for i in range(300)))
+    text = page(run, COMMAND).decode()
+    confusion = np.array(run.metrics["confusion"])
+    np.fill_diagonal(confusion, 0)
+    start = text.index("<caption>The largest of the")
+    table = text[start : text.index("</table>", start)]
+    assert f"The largest of the {np.count_nonzero(confusion):,} confusions" in table
+    shown = [int(n) for n in re.findall(r"</th><td>(\d+)</td>", table)]
+    assert shown == sorted(confusion[confusion > 0].ravel().tolist(), reverse=True)[: len(shown)]
+    assert len(shown) == min(200, np.count_nonzero(confusion))
+    row, column = np.unravel_index(confusion.argmax(), confusion.shape)
+    assert f"</span> &lt;{row}&gt;</th>" in table and f"</span> &lt;{column}&gt;</th>" in table
+    assert 'id="confusion"' not in text

@@ -163,8 +163,10 @@ function startCertainty(host, bins, coverage, format) {
 function start() {
   const data = JSON.parse(find("data").textContent);
   makeSortable(find("classes"));
-  explainConfusion(find("confusion"), find("pair"), find("counts"), data.classes);
-  find("counts").parentElement.hidden = false;
+  if (find("confusion")) { // with very many classes there is a list of pairs in its place
+    explainConfusion(find("confusion"), find("pair"), find("counts"), data.classes);
+    find("counts").parentElement.hidden = false;
+  }
   startMaps(data).catch((error) => console.warn("the still maps are shown:", error)); // for example by a browser from before 2023
   startCharts(data);
 }
