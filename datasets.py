@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from limits import regular_file
 from scenes.bands import parse_bands
 from scenes.catalogue import find_spec
 from scenes.cubes import complete, read_cube
@@ -69,7 +70,7 @@ def load_scene(
     if gt_file is None and need_gt:
         raise InputError(f"{spec.described} names no ground truth; add `gt`, or give a training and a test mask")
     polygons = gt_file is not None and gt_file.suffix.lower() in VECTORS
-    if gt_file is not None and not polygons and (need_gt or spec.described or gt_file.is_file()):
+    if gt_file is not None and not polygons and (need_gt or spec.described or gt_file.exists()):
         gt, gt_raster = read_gt(_existing(gt_file, spec), spec)
     as_arrays = cube_file.suffix.lower() in ARRAYS
     if need_cube or (spec.shape is None and as_arrays):
@@ -108,9 +109,9 @@ def _simulated(spec: SceneSpec, need_cube: bool) -> Scene:
 
 
 def _existing(path: Path, spec: SceneSpec) -> Path:
-    if not path.is_file():
+    if not path.exists():
         raise InputError(where_from(spec, path))
-    return path
+    return regular_file(path)
 
 
 def has_cube(name: str, folder: Path) -> bool:

@@ -11,6 +11,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from cli.arguments import Command, parse
+from limits import raise_limit
 from utils import InputError, keep_freed_memory, printable, share_cores
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         command = parse(argv)
+        raise_limit(command.args.max_gigabytes)
         share_cores()
         keep_freed_memory()
         return RUN[command.mode](command) or 0

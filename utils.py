@@ -42,7 +42,9 @@ def printable(text: str) -> str:
 
 
 def no_such_file(path: Path) -> InputError:
-    """Make the error for a path that is no file."""
+    """Make the error for a path that is no regular file."""
+    if path.exists() and not path.is_dir():
+        return InputError(f"{path} is a pipe or a device, not a regular file; give a file")
     return InputError(f"{path} is a folder; give a file" if path.is_dir() else f"{path}: no such file")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from urllib.parse import urlsplit
 
-from cli.flags import MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
+from cli.flags import EVERY_MODE, MODEL_PARTS, MODES, SPLIT_FLAGS, SWEPT, build_parser, defaults
 from models import ALIASES, MODELS, check_options
 from pretreatment import spelled
 from splits.split import WITH_FOLDS
@@ -50,6 +50,8 @@ def parse(argv: list[str] | None = None) -> Command:
         raise InputError(f"--seed must be below {MAX_SEED}, not {args.seed}")
     if args.conformal is not None and not 0 < args.conformal < 1:
         raise InputError(f"--conformal must lie above 0 and below 1, not {args.conformal:g}; 0.1 is usual")
+    if args.max_gigabytes is not None and not 0 < args.max_gigabytes < float("inf"):
+        raise InputError(f"--max_gigabytes must be above 0, not {args.max_gigabytes:g}")
     _check_output(args.output)
     _check_visdom(args.visdom)
     if mode == "augment" and not 1 < args.augment < float("inf"):
@@ -66,7 +68,7 @@ def _mode(given: dict) -> str | None:
     """Find the mode, and refuse the flags that it does not use."""
     for mode, facts in MODES.items():
         if mode in given:
-            unused = sorted(set(given) - facts.takes - {mode, *facts.more})
+            unused = sorted(set(given) - facts.takes - {mode, *facts.more, *EVERY_MODE})
             if unused:
                 raise InputError(f"--{mode} does not use {_flags(unused)}; leave it out")
             return mode

@@ -6,10 +6,11 @@ import numpy as np
 
 from cli.suggest import suggest
 from datasets import load_scene
+from limits import regular_file
 from scenes.bands import named
 from scenes.catalogue import find_spec
 from scenes.georeference import crs_of, transform_of
-from scenes.matfiles import images_among, read_arrays
+from scenes.matfiles import images_among, open_arrays
 from scenes.rasters import ARRAYS, ERDAS, GEOTIFF, PICTURES, PRODUCTS, Raster, open_raster
 from scenes.scene_toml import FILE
 from scenes.spec import MASK_KEYS, SceneSpec
@@ -34,13 +35,15 @@ def describe(name: str, folder: Path) -> list[str]:
         InputError: no such scene or file, or one that cannot be read.
     """
     path = Path(name)
+    if path.exists() and not path.is_dir():
+        regular_file(path)
     if path.suffix.lower() in _IMAGES and not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_file() and path.suffix.lower() in VECTORS:
         return _describe_polygons(path)
     if path.is_file() and path.suffix.lower() != ".toml":
         return _describe_file(path)
-    if path.is_dir() and not (path / FILE).is_file():
+    if path.is_dir() and not (path / FILE).exists():
         return _describe_folder(path)
     spec = find_spec(name, folder)
     home = Path(folder) / spec.folder
@@ -48,7 +51,7 @@ def describe(name: str, folder: Path) -> list[str]:
     for file, key, title in ((spec.cube_file, spec.cube_key, "cube"), (spec.gt_file, spec.gt_key, "ground truth")):
         if file is None:
             lines.append(f"{title}: no file")
-        elif not (home / file).is_file():
+        elif not (home / file).exists():
             lines.append(f"{title}: {home / file} is missing")
         else:
             lines += ["", f"{title}: {home / file}", *_image_lines(open_raster(home / file, key), spec)]
@@ -127,7 +130,8 @@ def _scale(raster: Raster) -> str:
 
 def _images(path: Path) -> list[tuple[str | None, Raster]]:
     """Open the images in a file, with the variable's name if there can be several; InputError if there is none."""
-    images = images_among(read_arrays(path)) if path.suffix.lower() in (".mat", ".npz") else {}
+    found = open_arrays(path) if path.suffix.lower() in (".mat", ".npz") else {}
+    images = {name: found[name].read() for name in images_among(found)}
     return [(name, Raster.of(array, path, name)) for name, array in images.items()] or [(None, open_raster(path))]
 
 
@@ -135,9 +139,7 @@ def _describe_file(path: Path) -> list[str]:
     lines, images = [], [(path, *image) for image in _images(path)]
     for _, key, raster in images:
         lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
-    ours = {path.resolve(), images[0][2].path.resolve()}  # of an ENVI pair the header as well
-    siblings = [each for each in _files(path.parent) if each.resolve() not in ours]
-    return lines + suggest(path.parent, images, siblings, _images)
+    return lines + suggest(path.parent, images)
 
 
 def _describe_polygons(path: Path) -> list[str]:
@@ -170,7 +172,7 @@ def _describe_folder(home: Path) -> list[str]:
         images += [(path, *image) for image in found]
         for key, raster in found:
             lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
-    return lines + suggest(home, images, [], _images)
+    return lines + suggest(home, images)
 
 
 def _files(home: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import requests
 from tqdm import tqdm
 
 from scenes.catalogue import find_scene
-from scenes.matfiles import read_arrays
+from scenes.matfiles import open_arrays
 from scenes.spec import MASK_KEYS, SceneSpec
 from utils import write_atomically
 
@@ -67,15 +67,16 @@ def check(spec: SceneSpec, path: Path) -> None:
         return
     key, shape, counts = _expected(spec, path.name)
     try:
-        arrays = read_arrays(path)
+        arrays = open_arrays(path)
+        array = None if key not in arrays else arrays[key].read()
     except ValueError as error:
         raise DownloadError("it cannot be read") from error
-    if key not in arrays:
+    if array is None:
         raise DownloadError(f"it has no variable {key!r}, only {', '.join(map(repr, arrays))}")
-    if arrays[key].shape != shape:
-        raise DownloadError(f"the shape of {key!r} is {arrays[key].shape}, but {shape} is expected")
+    if array.shape != shape:
+        raise DownloadError(f"the shape of {key!r} is {array.shape}, but {shape} is expected")
     if len(shape) == 2:
-        _check_labels(arrays[key], counts)
+        _check_labels(array, counts)
 
 
 def _files(spec: SceneSpec) -> list[str]:

@@ -161,6 +161,14 @@ MANY_RUNS = {  # of a command that trains, not of one run
         "aliases": ("again",),
     },
 }
+EVERY_MODE: dict[str, dict[str, Any]] = {  # of every command
+    "max_gigabytes": {
+        "type": float,
+        "metavar": "N",
+        "help": "memory that the content of a file may take (default: 0.27 or, if that is more, 100 times the size of "
+        "the file, and at most half of what this process may use)",
+    },
+}
 SWEPT = tuple(each.name for each in fields(RunConfig) if each.metadata.get("swept"))
 OPTIONS = {each.name: each for model in MODELS.values() for each in fields(model.options)}  # by name
 OPTIONS |= {each.name: each for each in fields(MiMOptions)}  # whose help is the one to show
@@ -195,7 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
         for setting in fields(RunConfig):
             if setting.metadata.get("group") == title:
                 _add(group, setting.name, _of_setting(setting))
-    for name, keywords in MANY_RUNS.items():
+    for name, keywords in (MANY_RUNS | EVERY_MODE).items():
         _add(group, name, keywords)
     group = parser.add_argument_group("the model's parts (a model that lacks one says so)")
     for option in OPTIONS.values():
@@ -218,7 +226,8 @@ def defaults(mode: str | None) -> dict[str, Any]:
 def _others() -> dict[str, dict[str, Any]]:
     """Give the flags that are no settings of a run."""
     own = {name: mode.flag for name, mode in MODES.items()}
-    return own | {name: keywords for mode in MODES.values() for name, keywords in mode.more.items()} | MANY_RUNS
+    more = {name: keywords for mode in MODES.values() for name, keywords in mode.more.items()}
+    return own | more | MANY_RUNS | EVERY_MODE
 
 
 def _add(group, name: str, keywords: dict[str, Any]) -> None:

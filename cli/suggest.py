@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,19 @@ from utils import InputError
 Image = tuple[Path, Any, Raster]  # file, variable or None, and what it holds
 
 
-def suggest(home: Path, images: list[Image], siblings: list[Path], open_images: Callable) -> list[str]:
+def suggest(home: Path, images: list[Image]) -> list[str]:
     """Suggest a scene.toml of the largest cube and the label map of its size.
 
     Args:
         home: folder of the files.
         images: those that are described.
-        siblings: other files there, which are opened if a cube or a label map is not among the images.
-        open_images: gives the images in a file, (variable, raster) each.
     Returns:
         Lines that can be saved as scene.toml, with which a run can train if there is a label map.
     """
-    cubes = given = [image for image in images if image[2].shape[2] > 1]
+    cubes = [image for image in images if image[2].shape[2] > 1]
     labels = [image for image in images if image[2].shape[2] == 1]
-    if not cubes or not labels:
-        for path in siblings:
-            try:
-                found: list[Image] = [(path, variable, raster) for variable, raster in open_images(path)]
-            except InputError:
-                continue
-            cubes = cubes if given else cubes + [image for image in found if image[2].shape[2] > 1]
-            labels += [image for image in found if image[2].shape[2] == 1]
     if not cubes:
-        return ["There is no cube here, so that no scene.toml can be suggested."]
+        return ["There is no cube here, so that no scene.toml can be suggested; describe the folder of both files."]
     planes = {image[2].shape[:2] for image in labels}
 
     # a picture of three or four bands is a preview, if there is anything else
@@ -79,7 +68,7 @@ def _label_map(labels: list[Image], path: Path, raster: Raster) -> tuple[Image |
 def _label_lines(truth: Image | None, counts: dict[int, int]) -> list[str]:
     """Name the label map, its classes, and which of its values are none."""
     if truth is None:
-        what = "# no label map of the cube's size, with at least two values, was found; add:"
+        what = "# no label map of the cube's size, with at least two values, is here (describe its folder), or add:"
         return [what, '# gt = "FILE"', '# class_names = ["...", "..."]']
     path, key, raster = truth
     unlabelled = sorted({*counts} & {*USUAL_UNLABELLED}) or [0]

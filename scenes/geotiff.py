@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
+from limits import Budget, check_claim
 from scenes.georeference import crs_of, transform_of
 from scenes.raster import Raster, beside, blocks
 from scenes.wavelengths import in_nanometres
@@ -16,7 +17,6 @@ from utils import InputError, no_such_file
 log = logging.getLogger(__name__)
 
 GEOTIFF = (".tif", ".tiff")
-_SQUEEZED = 20_000  # more than the compression of any GeoTIFF that holds an image
 
 
 def _rasterio(path: Path) -> ModuleType:
@@ -71,8 +71,8 @@ def open_geotiff(path: Path) -> Raster:
 
     scaled = "scale" in facts or "offset" in facts
     shape, dtype = (image.height, image.width, image.count), np.dtype("f4") if scaled else np.result_type(*kinds)
-    if math.prod(shape) * dtype.itemsize > _SQUEEZED * path.stat().st_size:
-        raise InputError(f"{path} claims to be {shape}, which a file of its size cannot hold; fetch or copy it again")
+    check_claim(path, math.prod(shape) * dtype.itemsize, str(shape))
+    Budget(path).take(max(map(math.prod, image.block_shapes)) * image.count * dtype.itemsize)  # unpacked at once
     return Raster(path, shape, dtype, **facts, _read=read)
 
 

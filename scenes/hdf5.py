@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from limits import Budget, check_claim
 from scenes.raster import Ortho, Raster
 from scenes.wavelengths import in_nanometres
 from utils import InputError
 
+DEEPEST, MOST_ITEMS = 32, 10_000  # groups in each other; groups and data sets of a file
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +71,69 @@ def opened(path: Path) -> Iterator[Any]:
         raise InputError(
             f"{path} is not a readable HDF5 or netCDF-4 file ({reason}); fetch or copy it again"
         ) from error
+
+
+def walk(path: Path, file) -> Iterator[tuple[str, Any]]:
+    """Give name and item of every group and data set of a file, each once; MATLAB's own, #refs#, are left out.
+
+    Raises:
+        InputError: there are too many, they are nested too deeply, or the values of one are in another file.
+    """
+    import h5py
+    from h5py.h5o import get_info
+
+    seen, waiting = set(), [("", file, 0)]
+    while waiting:
+        before, group, depth = waiting.pop(0)
+        for key in group:
+            name, link = before + key, group.get(key, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise _elsewhere(path, name, "a link to another file")
+            if isinstance(link, h5py.SoftLink) or key.startswith("#"):
+                continue
+            item = group[key]
+            if (place := get_info(item.id).addr) in seen:
+                continue
+            seen.add(place)
+            if len(seen) > MOST_ITEMS:
+                raise InputError(f"{path} holds more than {MOST_ITEMS:,} groups and data sets; save what is needed")
+            if isinstance(item, h5py.Group):
+                if depth == DEEPEST:
+                    raise InputError(f"{path} has groups nested more than {DEEPEST} times; save what is needed")
+                waiting.append((f"{name}/", item, depth + 1))
+            elif not isinstance(item, h5py.Dataset):  # a named type
+                continue
+            elif item.external or item.is_virtual:
+                raise _elsewhere(path, name, "a virtual data set" if item.is_virtual else "external storage")
+            yield name, item
+
+
+def _elsewhere(path: Path, name: str, how: str) -> InputError:
+    return InputError(f"{path}: the values of {name} are in other files ({how}), which are not read; save them in it")
+
+
+def memory_of(data) -> int:
+    """Give the bytes that reading a data set takes: its values, and the largest block that is unpacked at once."""
+    return (data.nbytes if data.shape is not None else 0) + _chunk(data)
+
+
+def _chunk(data) -> int:
+    return math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
+
+
+def check_file(path: Path, file) -> None:
+    """Check what a file claims to hold; InputError if a file of its size does not, see also `walk`."""
+    import h5py
+
+    sets = [item for _, item in walk(path, file) if isinstance(item, h5py.Dataset) and item.shape is not None]
+    check_claim(path, sum(each.nbytes for each in sets), f"{len(sets)} data sets")
+    Budget(path).take(max(map(_chunk, sets), default=0))
+
+
+def whole(data) -> np.ndarray:
+    """Read a whole data set; InputError if it takes too much memory."""
+    Budget(Path(data.file.filename)).take(memory_of(data))
+    return np.asarray(data)
 
 
 def find(file, name: str) -> str | None:
@@ -154,11 +220,10 @@ def plain_raster(path: Path, file, key: str | None) -> Raster:
 
     cubes: dict[str, Any] = {}
 
-    def collect(name, item):
-        if isinstance(item, h5py.Dataset) and item.ndim in (2, 3) and item.dtype.kind in "biuf" and min(item.shape) > 0:
+    for name, item in walk(path, file):
+        shape = (item.shape or ()) if isinstance(item, h5py.Dataset) else ()
+        if len(shape) in (2, 3) and min(shape) > 0 and item.dtype.kind in "biuf":
             cubes[name] = item
-
-    file.visititems(collect)
     names = [name for name in cubes if key in (name, name.split("/")[-1])] if key else []
     names = names or [name for name, item in cubes.items() if key is None and item.ndim == 3]
     if len(names) != 1:
@@ -166,7 +231,7 @@ def plain_raster(path: Path, file, key: str | None) -> Raster:
         raise InputError(f"{path} is no product that is known; name the data set of the cube (cube_key): {listed}")
     data = cubes[names[0]]
     if data.ndim == 2:
-        return Raster.of(np.asarray(data), path, names[0])
+        return Raster.of(whole(data), path, names[0])
     nodata = next((number(data.attrs[name]) for name in _NODATA if name in data.attrs), None)
     read = _reader(path, names, ["yxb"], [np.arange(data.shape[2])])
     dtype = data.dtype.newbyteorder("=")
@@ -178,7 +243,7 @@ def _values(file, name: str, of: str) -> np.ndarray | None:
     if name.startswith("@"):
         return np.asarray(file.attrs[name[1:]], dtype=float).ravel() if name[1:] in file.attrs else None
     name = name.replace("*", of.split("/")[0])
-    return np.asarray(file[name], dtype=float).ravel() if name in file else None
+    return whole(file[name]).astype(float).ravel() if name in file else None
 
 
 def number(value) -> float:

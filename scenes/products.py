@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenes.hdf5 import Part, Product, find, number, opened, plain_raster, raster_of, text
+from scenes.hdf5 import Part, Product, check_file, find, number, opened, plain_raster, raster_of, text, whole
 from scenes.raster import Ortho, Raster
 from utils import no_such_file
 
@@ -27,6 +27,7 @@ def open_product(path: Path, key: str | None = None) -> Raster:
     if not path.is_file():
         raise no_such_file(path)
     with opened(path) as file:
+        check_file(path, file)
         for product in PRODUCTS if key is None else ():
             found = [find(file, part.data) for part in product.parts]
             if all(each is not None for each in found):
@@ -72,7 +73,7 @@ def _prisma(level: str) -> Product:
 
 def _table(rows, columns, georeference) -> Ortho:
     """Make the table of an orthorectified grid from 1-based rows and columns, 0 = none (negative: interpolated)."""
-    rows, columns = (np.abs(np.asarray(each, dtype=np.int64)) for each in (rows, columns))
+    rows, columns = (np.abs(whole(each).astype(np.int64)) for each in (rows, columns))
     return Ortho(rows.astype(np.int32), columns.astype(np.int32), georeference)
 
 

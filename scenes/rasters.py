@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from limits import Budget, Stored, regular_file
 from scenes.envi import DATA_SUFFIXES, data_type_code, find_pair, read_header, write_header
 from scenes.georeference import map_info_of
 from scenes.geotiff import GEOTIFF, write_geotiff
-from scenes.matfiles import choose_array, read_arrays
+from scenes.matfiles import choose_array, open_arrays
 from scenes.products import SUFFIXES as PRODUCTS
 from scenes.products import open_product
 from scenes.raster import Raster, beside, blocks
 from scenes.sidecars import ERDAS, open_erdas, open_tiff
-from utils import InputError, no_such_file
+from utils import InputError
 
 ARRAYS, PICTURES = (".npy", ".npz", ".mat"), (".png",)
 FORMATS = "ENVI (.hdr), GeoTIFF (.tif, .tiff), HDF5 and netCDF-4 (.h5, .he5, .nc), .npy, .npz, .mat, .png, .lan, .gis"
@@ -95,7 +96,7 @@ def _open_envi(header: Path, data: Path) -> Raster:
 
 
 def _open_array(path: Path, key: str | None) -> Raster:
-    array = choose_array(read_arrays(path), key, path, "an image of two or three axes")
+    array = choose_array(open_arrays(path), key, path, "an image of two or three axes")
     if array.ndim not in (2, 3) or not array.size:
         raise InputError(f"{path} holds no image of two or three axes; the array is {array.shape}")
     return Raster.of(array, path, key)
@@ -105,10 +106,10 @@ def _open_picture(path: Path) -> Raster:
     """Open a PNG: the numbers of a grey or palette picture, with the palette's colours, or its three colours."""
     from PIL import Image  # here, because most scenes do without it
 
-    if not path.is_file():
-        raise no_such_file(path)
+    budget = Budget(regular_file(path))
     try:
         with Image.open(path) as picture:
+            budget.take(4 * picture.width * picture.height)
             mode, table = picture.mode, picture.getpalette()
             array = np.asarray(picture if mode in ("L", "P", "I", "I;16", "1") else picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -122,22 +123,25 @@ def _open_picture(path: Path) -> Raster:
     return replace(raster, palette=palette if len(palette) == len(colours) else None)
 
 
-def read_file(path: Path, key: str | None = None) -> tuple[dict[str, np.ndarray], Raster | None]:
-    """Read all values of a file of any format.
+def read_file(path: Path, key: str | None = None) -> tuple[dict[str, Stored], Raster | None]:
+    """Open the images in a file of any format.
 
     Args:
         path: the file.
         key: the data set of an HDF5 file; that of a file of arrays is chosen among what is returned.
     Returns:
-        Arrays by name, (H, W) if an image has one band; and its raster if the format knows more than arrays.
+        Arrays by name, whose values are read when they are asked for, (H, W) if an image has one band; and its raster
+        if the format knows more than arrays.
     Raises:
-        InputError: see `open_raster` and `matfiles.read_arrays`.
+        InputError: see `open_raster` and `matfiles.open_arrays`.
     """
     if path.suffix.lower() in ARRAYS:
-        return read_arrays(path), None
+        return open_arrays(path), None
     raster = open_raster(path, key if path.suffix.lower() in PRODUCTS else None)
-    array = raster.rows(0, raster.shape[0])
-    return {path.stem: array[..., 0] if raster.shape[2] == 1 else array}, raster
+    height, _, n_bands = raster.shape
+    shape = raster.shape[:2] if n_bands == 1 else raster.shape
+    budget = Budget(raster.path, by_size=False)  # compared when it was opened
+    return {path.stem: Stored(shape, raster.dtype, budget, lambda: raster.rows(0, height).reshape(shape))}, raster
 
 
 def write_labels(path: Path, labels: np.ndarray, class_names, palette, like: Raster | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from limits import regular_file
 from scenes.bands import parse_bands
 from scenes.spec import MASK_KEYS, MaskSpec, SceneSpec, colours
 from scenes.wavelengths import OVERLAPS
@@ -183,7 +184,7 @@ def _find_line(lines: list[str], key: str, start: int = 0) -> int:
 
 def _read(path: Path, keys: dict[str, str]) -> _Entries:
     try:
-        if path.stat().st_size > _LONGEST:
+        if regular_file(path).stat().st_size > _LONGEST:
             raise InputError(f"{path} is too long for a description of a scene")
         text = path.read_text(encoding="utf-8-sig")
         words = tomllib.loads(text)

@@ -26,7 +26,7 @@ def fixed_masks(name: str | SceneSpec, folder: Path) -> tuple[Path, Path] | None
     """
     spec = name if isinstance(name, SceneSpec) else find_spec(name, folder)
     train, test = (Path(folder) / spec.folder / file for file in spec.mask_files or MASK_KEYS)
-    existing = [path for path in (train, test) if path.is_file()]
+    existing = [path for path in (train, test) if path.exists()]
     if spec.mask_files:
         for path in (train, test):
             if path not in existing:

@@ -74,7 +74,7 @@ def find_spec(name: str, folder: Path) -> SceneSpec:
             if plain_name(title) == plain_name(name):
                 return read_description(path, SCENES)
         path = Path(name) / FILE if Path(name).is_dir() else Path(name)
-        if path.is_file() and path.suffix.lower() == ".toml":
+        if path.exists() and path.suffix.lower() == ".toml":
             return read_description(path, SCENES)
         if path.name == FILE or path.suffix.lower() == ".toml":
             raise InputError(
