@@ -2,7 +2,8 @@
 
 `python -m benchmarks.science TABLE FOLDER` adds all runs below a folder to benchmarks/results/science/TABLE.json, where
 they replace those of the same method and seed, and writes the tables again; without arguments it only writes the
-tables. A method is a model with its parts, spectral pre-treatment and context; parts that are not the default are in its name.
+tables. A method is a model with its parts, spectral pre-treatment and context; parts that are not the default are in
+its name.
 """
 
 import json
@@ -59,8 +60,8 @@ def markdown(table: str) -> str:
     """Make the table of a JSON file: a row for each method, with mean and standard deviation over its runs."""
     runs = json.loads((RESULTS / f"{table}.json").read_text(encoding="utf-8"))
     lines = [
-        "| method | spectra | context | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs | training s "
-        "| map s |",
+        "| method | spectra | context | patch, PCA | runs | OA % | AA % | kappa x 100 | parameters | MFLOPs "
+        "| training s | map s |",
         f"|{'---|' * 12}",
     ]
     for names in dict.fromkeys(method(run["protocol"]) for run in runs):

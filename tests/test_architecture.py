@@ -21,10 +21,10 @@ LAYERS = (
     ("scenes", "engine", "reporting", "models"),
     ("preprocessing", "patches", "context", "metrics", "certainty", "recipe", "selective_scan"),
     ("pretreatment",),
-    ("utils",),
+    ("utils", "stops"),
 )
 IMPORTS = {
-    "main": {"cli", "datasets", "inference", "reporting", "scenes", "training", "utils"},
+    "main": {"cli", "datasets", "inference", "reporting", "scenes", "stops", "training", "utils"},
     "cli": {
         "datasets",
         "models",
@@ -46,6 +46,8 @@ IMPORTS = {
         "preprocessing",
         "reporting",
         "scenes",
+        "splits",
+        "stops",
         "training",
         "utils",
     },
@@ -63,6 +65,7 @@ IMPORTS = {
         "reporting",
         "selective_scan",
         "splits",
+        "stops",
         "utils",
     },
     "splits": {"datasets", "metrics", "scenes", "utils"},
@@ -81,6 +84,7 @@ IMPORTS = {
     "recipe": set(),
     "selective_scan": set(),
     "utils": set(),
+    "stops": set(),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import stops
 from certainty import accuracy_by_coverage, calibration, set_scores
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, block_counts, confusion_matrix, score_intervals, scores
@@ -101,8 +102,9 @@ def write_outcome(
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
-    results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
-    results.append_result(config.output / "results.csv", _row(job, folder, metrics))
+    with stops.deferred():  # no complete run without its row
+        results.write_json(folder / "metrics.json", metrics)  # after the pictures: with it the run is complete
+        results.append_result(config.output / "results.csv", _row(job, folder, metrics))
     print(f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels")
     print(results.table(result, split.class_names))
     print(results.interval_sentence(metrics["intervals"]))

@@ -127,7 +127,9 @@ def test_a_plan_holds_the_batches_of_an_iteration():
 def test_the_last_epoch_is_saved_however_short_the_epochs_are():
     saved = []
     config = engine.TrainConfig(3)
-    fit("CNN", config, one_by_one, save=lambda _, state: saved.append(len(state["history"]["records"])), save_every=99)
+    fit(
+        "CNN", config, one_by_one, save=lambda _, state: saved.append(len(state["history"]["records"])), save_seconds=99
+    )
     assert saved == [3]
 
 
