@@ -42,7 +42,7 @@ _stop = _Stop()
 
 def reset() -> None:
     """Forget an earlier stop and its time limit."""
-    if _stop.signal is not None and hasattr(signal, "setitimer"):
+    if hasattr(signal, "SIGALRM") and signal.getsignal(signal.SIGALRM) is _handle:
         signal.setitimer(signal.ITIMER_REAL, 0)
     _stop.__init__()
 

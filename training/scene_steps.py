@@ -35,6 +35,7 @@ class SceneSteps(engine.Steps):
             targets = self.loader.targets
             assert targets is not None
             image = int(torch.randint(8, (), generator=self.loader.generator)) if self.flip else 0
+            self.optimiser.zero_grad(set_to_none=True)
             with engine.autocast(self.scene.device, self.config.precision):
                 logits = self._logits(self.loader.pixels, image)
             losses, hits = self.descend(logits.float(), targets)
