@@ -41,6 +41,9 @@ def verify(folder: Path, data: Path | None = None, cuda: int | None = None) -> l
     run, config = Run.read(folder), RunConfig.read(folder)
     config = replace(config, restore=None, cuda=config.cuda if cuda is None else cuda, folder=data or config.folder)
     checkpoint = folder / f"{config.eval_weights}.pt"
+    shapes = [" x ".join(map(str, each.shape)) for each in (run.prediction, run.maps["test"])]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"{folder} is not verified: prediction.npy has {shapes[0]} pixels, and maps.npz {shapes[1]}")
     agrees, differs = _scores(run)
     for compare in (_checksum, _map):
         try:
@@ -58,8 +61,6 @@ def _scores(run: Run) -> tuple[list[str], list[str]]:
     """Compute the scores of metrics.json from prediction.npy and the masks."""
     labels, maps, n_classes = run.prediction, run.maps, len(run.class_names)
     train, test = (maps[name].astype(np.int64) for name in ("train", "test"))
-    if labels.shape != test.shape:
-        return [], [f"prediction.npy has {labels.shape} pixels and maps.npz {test.shape}"]
     tested = test > 0
     if max(test.max(), train.max(), labels.max()) > n_classes:
         return [], [f"prediction.npy or maps.npz has labels above {n_classes}, the number of classes"]

@@ -41,6 +41,7 @@ IMPORTS = {
         "context",
         "datasets",
         "mapping",
+        "metrics",
         "models",
         "patches",
         "preprocessing",
