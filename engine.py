@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metrics import confusion_matrix, scores
-from patches import PatchLoader
+from patches import PatchLoader, get_generators, set_generators
 from recipe import OPTIMISERS, TrainConfig, make_schedule
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -53,11 +53,7 @@ class History:
 
 
 class SingleProcess:
-    """Train in one process; `training.data_parallel.DataParallel` splits each batch over several.
-
-    Args:
-        model: the network.
-    """
+    """Train a model in one process; `training.data_parallel.DataParallel` splits each batch over several."""
 
     def __init__(self, model: Network):
         self.model = model
@@ -76,6 +72,14 @@ class SingleProcess:
     def total(self, value: Tensor) -> Tensor:
         """Return the sum of a value over the processes."""
         return value
+
+    def keep(self, sums: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return what each process needs to resume within an epoch; they all call this."""
+        return [sums]
+
+    def take(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return this process's sums of what `keep` returned, after `begin_epoch`."""
+        return kept[0]
 
 
 class Steps:
@@ -97,39 +101,70 @@ class Steps:
         self.schedule = make_schedule(self.optimiser, config, config.epochs * len(loader))
         weights = config.class_weights
         self.weights = None if weights is None else torch.tensor(weights, device=loader.device)
+        self.order: Tensor | None = None  # state of the loader's generator when the epoch began; None between epochs
+        self.n_done, self.unfinished, self.loss_sum, self.hits = 0, None, torch.zeros(()), torch.zeros(())
 
     def lr(self) -> float:
         """Return the learning rate of the next step."""
         return self.optimiser.param_groups[0]["lr"]
 
     def state(self) -> dict:
-        """Return what `load` needs to resume to the same bits: weights, optimiser, schedule and random numbers."""
-        return {
+        """Return what `load` needs to resume to the same bits: weights, optimiser, schedule and random numbers.
+
+        Within an epoch also "unfinished": "order", the generator's state at its beginning; "n_done" batches; "sums".
+        """
+        state = {
             "weights": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generators": _get_generators(self.loader),
+            "generators": get_generators(self.loader),
         }
+        if self.order is not None:
+            sums = self.parallel.keep({"loss_sum": self.loss_sum.cpu(), "hits": self.hits.cpu()})
+            state["unfinished"] = {"order": self.order, "n_done": self.n_done, "sums": sums}
+        return state
 
     def load(self, state: dict) -> None:
         """Resume from what `state` returned."""
         self.model.load_state_dict(state["weights"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        _set_generators(self.loader, state["generators"])
+        set_generators(self.loader, state["generators"])
+        self.unfinished = state.get("unfinished")
 
-    def epoch(self, number: int) -> Generator[None, None, dict]:
-        """Pass over the training pixels once; yields after each batch, returns what `epoch_record` does."""
+    def epoch(self, number: int) -> Iterator[None]:
+        """Pass over the training pixels once, or those left in a stopped epoch; yields after each batch."""
+        for patches, targets in self.loader.after(self.begin(number), self.n_done):
+            losses, correct = self._step(patches, targets)
+            self.loss_sum = self.loss_sum + losses * len(targets)
+            self.hits = self.hits + correct
+            self.n_done += 1
+            yield
+        self.order = None
+
+    def begin(self, number: int) -> Tensor:
+        """Begin an epoch, or the rest of the one that `load` was given; gives `order`, and sets `n_done`."""
         self.model.train()
         self.parallel.begin_epoch(number)
-        loss_sum = torch.zeros((), device=self.loader.device)
-        hits = torch.zeros((), dtype=torch.int64, device=self.loader.device)
-        for patches, targets in self.loader:
-            losses, correct = self._step(patches, targets)
-            loss_sum = loss_sum + losses * len(targets)
-            hits = hits + correct
-            yield
-        return epoch_record(self.parallel.total(loss_sum), self.parallel.total(hits), self.n)
+        assert self.loader.generator is not None
+        order, self.n_done = self.loader.generator.get_state(), 0
+        sums = {"loss_sum": torch.zeros(()), "hits": torch.zeros((), dtype=torch.int64)}
+        if self.unfinished is not None:
+            order, self.n_done = self.unfinished["order"], self.unfinished["n_done"]
+            sums = self.parallel.take(self.unfinished["sums"])
+            self.unfinished = None
+        self.loss_sum, self.hits = (sums[name].to(self.loader.device) for name in ("loss_sum", "hits"))
+        self.order = order
+        return order
+
+    def epoch_record(self) -> dict:
+        """Return the mean losses and the accuracy of the epoch that has ended."""
+        loss_sum, hits = (self.parallel.total(value) for value in (self.loss_sum, self.hits))
+        return {
+            "loss": float(loss_sum.mean()) / self.n,
+            "scale_losses": (loss_sum / self.n).tolist(),
+            "train_accuracy": float(hits) / self.n,
+        }
 
     def _step(self, patches, targets) -> tuple[Tensor, Tensor]:
         """Take one step; gives the losses of the scales and the number of hits, which stay on the device."""
@@ -162,25 +197,9 @@ class Steps:
         return len(targets) if self.weights is None else self.weights[targets].sum()
 
 
-def epoch_record(loss_sum: Tensor, hits: Tensor, n: int) -> dict:
-    """Return the figures of an epoch from the sums over its n pixels of the scales' losses, (S,), and of hits."""
-    return {
-        "loss": float(loss_sum.mean()) / n,
-        "scale_losses": (loss_sum / n).tolist(),
-        "train_accuracy": float(hits) / n,
-    }
-
-
-def train(
-    model: Network,
-    loader: PatchLoader,
-    val_loader: PatchLoader | None,
-    config: TrainConfig,
-    monitor,
-    **options,
-) -> History:
+def train(*arguments: Any, **options: Any) -> History:
     """Train a model in place; see `training`, whose generator this exhausts."""
-    return exhaust(training(model, loader, val_loader, config, monitor, **options))
+    return exhaust(training(*arguments, **options))
 
 
 def exhaust(generator: Generator[None, None, Result]) -> Result:
@@ -201,7 +220,9 @@ def training(
     *,
     state: dict | None = None,
     save: Callable[[str, dict], None] | None = None,
-    save_every: float = 0.0,
+    save_every: int = 1,
+    save_seconds: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
     steps: Steps | None = None,
 ) -> Generator[None, None, History]:
     """Train a model in place, batch by batch.
@@ -213,9 +234,11 @@ def training(
         config: the recipe.
         monitor: called after every epoch as monitor.epoch(record, model).
         state: what `save` received earlier; training resumes from there as if never interrupted.
-        save: called after every epoch as save("last", state), and as save("best", state) if the validation accuracy
-            has risen.
-        save_every: seconds between two calls of save("last", state), at least; the last epoch is always saved.
+        save: called after epochs as save("last", state), and as save("best", state) if the validation accuracy has
+            risen.
+        save_every, save_seconds: epochs, and seconds at least, between two calls save("last", state); the last epoch,
+            the best and a stop are always saved.
+        stop: called after each batch; if it is true, the state is saved within the epoch and training ends.
         steps: takes the steps; None takes `Steps` in this process alone.
     Yields:
         None after each batch, so that several networks can be trained side by side.
@@ -223,15 +246,26 @@ def training(
         The records of all epochs, including those before `state`.
     Raises:
         FloatingPointError: the loss is not finite, or the weights at the end.
+        KeyboardInterrupt: `stop` has said so.
     """
     steps, history, saved = steps or Steps(model, loader, config), History(), time.perf_counter()
+    before = {}
     if state is not None:
         steps.load(state)
-        history = History(**state["history"])
+        history, before = History(**state["history"]), state.get("unfinished", {})
     for epoch in range(len(history.records) + 1, config.epochs + 1):
-        started = time.perf_counter()
-        record = {"epoch": epoch, "lr": steps.lr()}
-        record |= yield from steps.epoch(epoch)
+        started = time.perf_counter() - before.get("seconds", 0.0)
+        record = {"epoch": epoch, "lr": before.get("lr", steps.lr())}
+        before = {}
+        for _ in steps.epoch(epoch):
+            yield
+            if stop():
+                state = steps.state() | {"history": asdict(history)}
+                state["unfinished"] |= {"lr": record["lr"], "seconds": time.perf_counter() - started}
+                if save is not None:
+                    save("last", state)
+                raise KeyboardInterrupt
+        record |= steps.epoch_record()
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (lr)")
         if epoch == config.epochs and not all(each.isfinite().all() for each in model.state_dict().values()):
@@ -244,7 +278,7 @@ def training(
                 history.best_epoch, history.best_accuracy = epoch, accuracy
         record |= {"val_accuracy": accuracy, "seconds": time.perf_counter() - started}
         history.records.append(record)
-        due = time.perf_counter() - saved >= save_every or epoch == config.epochs
+        due = epoch == config.epochs or (epoch % save_every == 0 and time.perf_counter() - saved >= save_seconds)
         if save is not None and (risen or due):
             state = steps.state() | {"history": asdict(history)}
             if risen:
@@ -283,19 +317,3 @@ def autocast(device: torch.device, precision: str):
     """Compute matrix products and convolutions inside in a precision, a key of PRECISIONS."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def _get_generators(loader: PatchLoader) -> dict:
-    assert loader.generator is not None
-    generators = {"loader": loader.generator.get_state(), "cpu": torch.get_rng_state()}
-    if loader.device.type == "cuda":
-        generators["cuda"] = torch.cuda.get_rng_state(loader.device)
-    return generators
-
-
-def _set_generators(loader: PatchLoader, generators: dict) -> None:
-    assert loader.generator is not None
-    loader.generator.set_state(generators["loader"])
-    torch.set_rng_state(generators["cpu"])
-    if loader.device.type == "cuda" and "cuda" in generators:
-        torch.cuda.set_rng_state(generators["cuda"], loader.device)

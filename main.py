@@ -1,5 +1,10 @@
 """The command line of MiM: train a network on a hyperspectral scene, map it, and leave a folder with the result."""
 
+import stops  # isort: skip
+
+if __name__ == "__main__":
+    stops.listen()  # before the other imports take their time
+
 import contextlib
 import errno
 import io
@@ -26,8 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the arguments; None for the process's own.
     Returns:
-        Exit code: 0 done, 2 the command line or an input is wrong, 130 interrupted.
+        Exit code: 0 done, 2 the command line or an input is wrong, 128 + the number of a signal, 124 at a time limit.
     """
+    stops.reset()
     _open_streams()
     logging.basicConfig(level=logging.INFO, force=True)
     logging.getLogger().handlers[0].setFormatter(_Printable("%(message)s"))
@@ -36,12 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         command = parse(argv)
         raise_limit(command.args.max_gigabytes)
+        if command.args.max_minutes is not None:
+            stops.limit(command.args.max_minutes)
         share_cores()
         keep_freed_memory()
         return RUN[command.mode](command) or 0
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\n")  # the progress bar's line ends here
-        return _fail("; ".join(("interrupted", *interrupt.args)), 130)  # and how to resume
+        return _fail(stops.message(*interrupt.args), stops.exit_code())
     except (InputError, FloatingPointError) as error:
         return _fail(str(error))
     except BrokenPipeError:  # the program that reads the output, such as head, has ended
@@ -114,7 +122,8 @@ def resume(command: Command) -> None:
 
     args, backend = command.args, command.model_options.get("scan_backend")
     with logging_redirect_tqdm():
-        sweep.resume(args.resume, _ranks(), cuda=args.cuda, visdom=args.visdom, scan_backend=backend)
+        replaced = {"cuda": args.cuda, "visdom": args.visdom, "scan_backend": backend}
+        sweep.resume(args.resume, _ranks(), **replaced, other_versions=args.other_versions)
 
 
 def download(command: Command) -> None:
@@ -123,9 +132,10 @@ def download(command: Command) -> None:
     from scenes.catalogue import find_scene
 
     names = [find_scene(name).name for name in command.args.download]
-    for name in names:
-        paths = download(name, command.args.folder)
-        log.info("%s: %s", name, ", ".join(map(str, paths)) or "nothing to fetch")
+    with stops.resumable(lambda: "the same command resumes the transfer"):
+        for name in names:
+            paths = download(name, command.args.folder)
+            log.info("%s: %s", name, ", ".join(map(str, paths)) or "nothing to fetch")
 
 
 def doctor(command: Command) -> int:
@@ -215,7 +225,7 @@ def predict(command: Command) -> None:
         (raster, name), bands_axis = scene_raster(args.predict, args.folder), "last"
     if args.bands_axis is not None and (bands_axis != args.bands_axis or path.suffix.lower() not in ARRAYS):
         raise InputError(f"--bands_axis is for .npy, .npz and .mat files; {args.predict} says where its bands are")
-    with logging_redirect_tqdm():
+    with logging_redirect_tqdm(), stops.resumable(lambda: "the same command resumes where it stopped"):
         folder = map_new_scene(
             raster,
             name,
@@ -235,6 +245,14 @@ def predict(command: Command) -> None:
         )
     if ranks.first:
         log.info("%s holds %s", folder, ", ".join(sorted(file.name for file in folder.iterdir())))
+
+
+def verify(command: Command) -> None:
+    """Compute what a finished run's folder holds again, and compare."""
+    from inference.verify import verify
+
+    args = command.args
+    print("\n".join(verify(args.verify, args.folder, args.cuda)))
 
 
 def _ranks() -> "Ranks":
@@ -259,7 +277,8 @@ RUN = {
     "report": report,
     "interpret": interpret,
     "predict": predict,
+    "verify": verify,
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stops.finish(main()))

@@ -62,6 +62,14 @@ class Grid:
         edge = (columns < self.margin) | (columns >= self.shape[1] - self.margin)
         return edge | (row < self.margin) | (row >= self.shape[0] - self.margin)
 
+    def wanted(self, also: np.ndarray | None = None) -> np.ndarray:
+        """Give the pixels to predict, (H, W) bool: those of the grid, and others that do not lie in the margin."""
+        inside = np.zeros(self.shape, dtype=bool)
+        inside[self.margin : self.shape[0] - self.margin, self.margin : self.shape[1] - self.margin] = True
+        wanted = np.zeros_like(inside) if also is None else also & inside
+        wanted[np.ix_(self.rows, self.columns)] = True
+        return wanted
+
     def spread(self, values: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Spread values by number, (len(self), ...), over the rows start to stop, each to the nearest pixels."""
         values = values.reshape(len(self.rows), len(self.columns), *values.shape[1:])
@@ -192,10 +200,7 @@ def map_scene(
     """
     height, width, _ = cube.shape
     grid = Grid.of((height, width), model.patch_size, stride=stride, border=border)
-    inside = np.zeros(grid.shape, dtype=bool)
-    inside[grid.margin : grid.shape[0] - grid.margin, grid.margin : grid.shape[1] - grid.margin] = True
-    wanted = np.zeros_like(inside) if also is None else also & inside
-    wanted[np.ix_(grid.rows, grid.columns)] = True
+    wanted = grid.wanted(also)
     pixels = torch.from_numpy(np.argwhere(wanted))
     options = {"precision": precision, "progress": progress, "surroundings": surroundings}
     probabilities = predict(model, cube, pixels, **options).numpy()

@@ -103,7 +103,25 @@ class PatchLoader:
         return -(-len(self.pixels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-        for chosen in self._batches():
+        yield from self._cut_batches(self._batches())
+
+    def after(self, order: Tensor, n_batches: int) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+        """Iterate over the batches behind the first n_batches of an iteration.
+
+        Args:
+            order: state of the generator when that iteration began; its present state is that behind n_batches.
+            n_batches: 0 for all of them.
+        """
+        assert self.generator is not None
+        present = self.generator.get_state()
+        self.generator.set_state(order)
+        batches = self._batches()
+        if n_batches:
+            self.generator.set_state(present)
+        yield from self._cut_batches(batches[n_batches:])
+
+    def _cut_batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+        for chosen in batches:
             chosen = chosen.to(self.pixels.device)
             patches = self.gather(self.pixels[chosen])
             if self.targets is None:
@@ -143,6 +161,24 @@ class PatchLoader:
     def gather(self, pixels: Tensor) -> Tensor:
         """Cut the windows round some pixels, (n, 2) to (n, C, P, P)."""
         return self.windows.gather(pixels)  # in the padded image, a centre's indices are those of its window's corner
+
+
+def get_generators(loader: PatchLoader) -> dict[str, Tensor]:
+    """Return the states of the generators of training: the loader's, and PyTorch's on the CPU and on its GPU."""
+    assert loader.generator is not None
+    generators = {"loader": loader.generator.get_state(), "cpu": torch.get_rng_state()}
+    if loader.device.type == "cuda":
+        generators["cuda"] = torch.cuda.get_rng_state(loader.device)
+    return generators
+
+
+def set_generators(loader: PatchLoader, generators: dict[str, Tensor]) -> None:
+    """Set what `get_generators` has returned."""
+    assert loader.generator is not None
+    loader.generator.set_state(generators["loader"])
+    torch.set_rng_state(generators["cpu"])
+    if loader.device.type == "cuda" and "cuda" in generators:
+        torch.cuda.set_rng_state(generators["cuda"], loader.device)
 
 
 def check_patch_size(patch_size: int, height: int, width: int) -> None:

@@ -195,13 +195,14 @@ def networks(found: dict) -> list[dict]:
             ("eager", engine.Steps),
         ):
             steps = make(model, loader, config)
-            engine.exhaust(steps.epoch(1))
+            list(steps.epoch(1))
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             taken = []
             for number in (2, 3, 4):
                 started = time.perf_counter()
-                engine.exhaust(steps.epoch(number))  # waits for the GPU
+                list(steps.epoch(number))
+                steps.epoch_record()  # waits for the GPU
                 taken.append(1e3 * (time.perf_counter() - started) / len(loader))
             row[f"{kind}_step_ms"] = statistics.median(taken)
             row[f"{kind}_mib"] = torch.cuda.max_memory_allocated() / 2**20
@@ -224,7 +225,8 @@ def profile_step(name: str = "MiM-v1") -> list[dict]:
     """The kernels of a training step that take longest, and all together."""
     model, loader, *_ = make_subject(name)
     steps = GraphSteps(model, loader, engine.TrainConfig(5), capture=False)
-    engine.exhaust(steps.epoch(1))
+    list(steps.epoch(1))
+    steps.epoch_record()
     steps.batch_number.zero_()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         steps._take(BATCH)

@@ -12,6 +12,7 @@ from splits.split import WITH_FOLDS
 from training.config import RunConfig
 from utils import InputError, match_name
 
+MAX_MINUTES = 10**6
 MAX_SEED = 2**32  # NumPy's generators take no larger one
 
 
@@ -52,6 +53,8 @@ def parse(argv: list[str] | None = None) -> Command:
         raise InputError(f"--conformal must lie above 0 and below 1, not {args.conformal:g}; 0.1 is usual")
     if args.max_gigabytes is not None and not 0 < args.max_gigabytes < float("inf"):
         raise InputError(f"--max_gigabytes must be above 0, not {args.max_gigabytes:g}")
+    if args.max_minutes is not None and not 0 < args.max_minutes <= MAX_MINUTES:
+        raise InputError(f"--max_minutes must be above 0 and at most {MAX_MINUTES}, not {args.max_minutes:g}")
     _check_output(args.output)
     _check_visdom(args.visdom)
     if mode == "augment" and not 1 < args.augment < float("inf"):
@@ -165,9 +168,10 @@ def _check_split(config: RunConfig, given: dict) -> None:
 def _check_training(config: RunConfig, n_runs: int) -> None:
     """Check model and recipe."""
     trained = MODELS[config.model].trained
-    _check_least(config, batch_size=1, **({"epoch": 1} if trained else {}))
+    _check_least(config, batch_size=1, save_every=1, **({"epoch": 1} if trained else {}))
     if not trained:
         unused = {"eval_weights": config.eval_weights == "best", "restore": config.restore is not None}
+        unused["save_every"] = config.save_every != 1
         for flag in (name for name, given in unused.items() if given):
             raise InputError(f"{config.model} is fitted at once and has no epochs and weights; leave out --{flag}")
     _check_least(Namespace(runs=n_runs), runs=1)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,17 @@ def augment(config, factor: float) -> Path:
     entries["pixel_size"] = spec.pixel_size
     entries |= dict(zip(("train", "test"), MASK_KEYS, strict=True))
     entries["source"] = f"{spec.name}, {split.method}, seed {config.seed}"
-    home.mkdir(parents=True)
-    for (file, key), mask in zip(MASK_KEYS.items(), (split.train, split.test), strict=True):
-        buffer = io.BytesIO()
-        scipy.io.savemat(buffer, {key: mask.astype(np.uint16)}, do_compression=True)
-        write_atomically(home / file, buffer.getvalue())
     lines = (f"{name} = {json.dumps(value)}\n" for name, value in entries.items() if value is not None)
-    write_atomically(home / FILE, "".join(lines))
+    home.mkdir(parents=True)
+    try:
+        for (file, key), mask in zip(MASK_KEYS.items(), (split.train, split.test), strict=True):
+            buffer = io.BytesIO()
+            scipy.io.savemat(buffer, {key: mask.astype(np.uint16)}, do_compression=True)
+            write_atomically(home / file, buffer.getvalue())
+        write_atomically(home / FILE, "".join(lines))
+    except BaseException:  # a stop too: half a scene would be in the way of the same command
+        shutil.rmtree(home)
+        raise
     return home
 
 

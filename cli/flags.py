@@ -76,7 +76,9 @@ MODES = {
             "metavar": "SCENE",
             "help": "map a scene or a file (ENVI, GeoTIFF, .npy, .mat) with the model of --restore; needs no labels",
         },
-        takes=frozenset(["restore", "folder", "output", "cuda", "precision", "test_stride", "conformal"]),
+        takes=frozenset(
+            ["restore", "folder", "output", "cuda", "precision", "test_stride", "conformal", "max_minutes"]
+        ),
         more={
             "cube_key": {
                 "metavar": "VARIABLE",
@@ -149,8 +151,24 @@ MODES = {
     ),
     "resume": Mode(
         {"type": Path, "metavar": "RUN", "help": "resume an interrupted run from its folder"},
-        takes=frozenset(["cuda", "visdom", "scan_backend"]),
+        takes=frozenset(["cuda", "visdom", "scan_backend", "max_minutes"]),
+        more={
+            "other_versions": {
+                "action": "store_true",
+                "help": "--resume: go on with another version of PyTorch or of the code than the run began with",
+            },
+        },
         defaults={"visdom": None},  # as the run had it
+    ),
+    "verify": Mode(
+        {
+            "type": Path,
+            "metavar": "RUN",
+            "help": "compute the scores of a finished run's folder again, predict 500 pixels again with its "
+            "checkpoint, and compare; exit code 2 if anything differs",
+        },
+        takes=frozenset(["folder", "cuda"]),
+        defaults={"folder": None},  # as the run had it
     ),
 }
 MANY_RUNS = {  # of a command that trains, not of one run
@@ -159,6 +177,12 @@ MANY_RUNS = {  # of a command that trains, not of one run
         "action": "store_true",
         "help": "of several runs, train those again that are finished",
         "aliases": ("again",),
+    },
+    "max_minutes": {
+        "type": float,
+        "metavar": "M",
+        "help": "stop M minutes after the start, with the state saved, and exit with code 124; the same command of "
+        "several runs, or --resume, goes on",
     },
 }
 EVERY_MODE: dict[str, dict[str, Any]] = {  # of every command

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import stops
 from certainty import conformal_threshold, prediction_sets, too_few_for_sets
 from context import GaussianContext
 from datasets import load_scene
@@ -199,10 +200,9 @@ def map_new_scene(
         results.write_json(folder / "mapping.json", facts)
         place = raster.ortho if ortho else None
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff, place=place)
-        progress.finish()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("the same command resumes where it stopped") from interrupt
-    except BaseException:
+        with stops.deferred():
+            progress.finish()
+    except Exception:  # a KeyboardInterrupt leaves all that is needed to resume
         if not progress.done and not done and ranks.world == 1:
             shutil.rmtree(folder)
         raise

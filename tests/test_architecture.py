@@ -21,10 +21,10 @@ LAYERS = (
     ("scenes", "engine", "reporting", "models"),
     ("preprocessing", "patches", "context", "metrics", "certainty", "recipe", "selective_scan"),
     ("pretreatment", "limits"),
-    ("utils",),
+    ("utils", "stops"),
 )
 IMPORTS = {
-    "main": {"cli", "datasets", "inference", "limits", "reporting", "scenes", "training", "utils"},
+    "main": {"cli", "datasets", "inference", "limits", "reporting", "scenes", "stops", "training", "utils"},
     "cli": {
         "datasets",
         "limits",
@@ -42,11 +42,14 @@ IMPORTS = {
         "context",
         "datasets",
         "mapping",
+        "metrics",
         "models",
         "patches",
         "preprocessing",
         "reporting",
         "scenes",
+        "splits",
+        "stops",
         "training",
         "utils",
     },
@@ -65,6 +68,7 @@ IMPORTS = {
         "reporting",
         "selective_scan",
         "splits",
+        "stops",
         "utils",
     },
     "splits": {"datasets", "metrics", "scenes", "utils"},
@@ -84,6 +88,7 @@ IMPORTS = {
     "recipe": set(),
     "selective_scan": set(),
     "utils": set(),
+    "stops": set(),
 }
 
 

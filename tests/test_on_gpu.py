@@ -64,7 +64,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(call, monkeypatch, tmp_p
         return original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("training.run.SAVE_EVERY", 0.0)
+        patched.setattr("training.run.SAVE_SECONDS", 0.0)
         patched.setattr(GraphSteps, "epoch", interrupted)
         code, cut = call(*command, output=tmp_path / "cut")
     assert code == 130

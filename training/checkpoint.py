@@ -28,7 +28,8 @@ class Checkpoint:
         scene: name of the training scene.
         wavelengths: of the training scene's bands in nm, or None.
         border: "mirror" or "skip".
-        state: "weights", and what `engine.train` needs to resume: "optimiser", "schedule", "generators", "history".
+        state: "weights", and what `engine.train` needs to resume: "optimiser", "schedule", "generators", "history",
+            and within an epoch "unfinished".
         temperature: of the class probabilities, see `certainty.fit_temperature`.
         p_right: probabilities of the right class of the run's validation pixels, from which
             `certainty.conformal_threshold` is computed; None if there were none.

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class GraphSteps(engine.Steps):
         self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.step_number, self.batch_number = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.steps_taken = 0  # as step_number, which the graph counts
-        self.loss_sum, self.hits = torch.zeros(MOST_SCALES, device=device), self.step_number.new_zeros(())
+        self.graph_losses, self.graph_hits = torch.zeros(MOST_SCALES, device=device), self.step_number.new_zeros(())
         self.n_scales = 0
         self.plan = None
 
@@ -78,18 +78,26 @@ class GraphSteps(engine.Steps):
         for name, moment in (("exp_avg", self.mean), ("exp_avg_sq", self.square)):
             moment.copy_(_flatten([self.optimiser.state[parameter][name] for parameter in self.parameters]))
 
-    def epoch(self, number: int) -> Generator[None, None, dict]:
-        self.model.train()
-        self.parallel.begin_epoch(number)
+    def begin(self, number: int) -> Tensor:
+        order = super().begin(number)
+        self.graph_losses.zero_()  # in place: the graphs add to these two
+        self.graph_losses[: self.loss_sum.numel()] += self.loss_sum
+        self.graph_hits.copy_(self.hits)
+        self.hits = self.graph_hits
+        return order
+
+    def epoch(self, number: int) -> Iterator[None]:
+        order = self.begin(number)
+        assert self.loader.generator is not None
+        self.loader.generator.set_state(order)
         plan = self.loader.plan()
         if self.plan is None:
             self.plan = plan
         else:
             for kept, drawn in zip(self.plan[1:], plan[1:], strict=True):
                 kept.copy_(drawn)
-        for counter in (self.batch_number, self.loss_sum, self.hits):
-            counter.zero_()
-        for size in plan.sizes:
+        self.batch_number.fill_(self.n_done)
+        for size in plan.sizes[self.n_done :]:
             if size not in self._graphs:
                 self._graphs[size] = self._captured(size)
             graph = self._graphs[size]
@@ -98,9 +106,11 @@ class GraphSteps(engine.Steps):
                     self._take(size)
             else:
                 graph.replay()
+            self.loss_sum = self.graph_losses[: self.n_scales]
             self.steps_taken += 1
+            self.n_done += 1
             yield
-        return engine.epoch_record(self.loss_sum[: self.n_scales], self.hits, self.n)
+        self.order = None
 
     def _take(self, size: int) -> None:
         """Take one step with the next batch of the plan, which has this size."""
@@ -116,8 +126,8 @@ class GraphSteps(engine.Steps):
         losses.mean().backward()
         with torch.no_grad():
             self.n_scales = len(losses)
-            self.loss_sum[: len(losses)] += losses * size
-            self.hits += (logs.exp().mean(0).argmax(-1) == targets).sum()
+            self.graph_losses[: len(losses)] += losses * size
+            self.graph_hits += (logs.exp().mean(0).argmax(-1) == targets).sum()
             self._update()
             self.batch_number += 1
             self.step_number += 1
@@ -171,7 +181,8 @@ class GraphSteps(engine.Steps):
     def _changing(self) -> Iterator[Tensor]:
         """All that a step changes."""
         yield from self.model.state_dict().values()
-        yield from (self.flat, self.mean, self.square, self.step_number, self.batch_number, self.loss_sum, self.hits)
+        yield from (self.flat, self.mean, self.square, self.step_number, self.batch_number)
+        yield from (self.graph_losses, self.graph_hits)
 
     def _random_state(self) -> Any:
         return None if self.random is None else self.random.get_state()

@@ -1,7 +1,9 @@
 """Train one network in several processes: each computes its part of every batch, and the gradients are summed."""
 
+import base64
 import contextlib
 import inspect
+import io
 import warnings
 from collections.abc import Iterator
 from functools import reduce
@@ -16,12 +18,14 @@ from torch import Tensor, nn
 from torch.distributed import GradBucket, Store  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.parallel import DistributedDataParallel
 
+import stops
 from engine import SingleProcess
 from models.base import PatchClassifier
 from training.distributed import LONGEST_WAIT, Ranks
 from utils import InputError
 
-TRAINING = "training"
+TRAINING, ASKED, LAST_STEP, SUMS = "training", "stop/asked", "stop/last", "stop/sums"
+GPU_STEPS = 16  # between two checks whether to stop
 SYNC_BUFFERS = "forward_sync_buffers"  # the name since PyTorch 2.13
 if SYNC_BUFFERS not in inspect.signature(DistributedDataParallel).parameters:
     SYNC_BUFFERS = "broadcast_buffers"
@@ -90,7 +94,7 @@ class DataParallel(SingleProcess):
 
     def __init__(self, model: PatchClassifier, seed: int, ranks: Ranks):
         super().__init__(model)
-        self.seed, self.ranks = seed, ranks
+        self.seed, self.ranks, self.device = seed, ranks, next(model.parameters()).device
         for module in model.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNorm  # the same parameters and buffers, summed differently
@@ -112,6 +116,60 @@ class DataParallel(SingleProcess):
 
     def total(self, value: Tensor) -> Tensor:
         return add_up(value)
+
+    def keep(self, sums: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        own = sums | {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            own["cuda"] = torch.cuda.get_rng_state(self.device)
+        buffer = io.BytesIO()
+        torch.save(own, buffer)
+        self.ranks.publish(f"{SUMS}/{self.ranks.rank}", base64.b64encode(buffer.getvalue()).decode())
+        if not self.ranks.first:
+            return [own]  # the first process saves
+        texts = (self.ranks.wait_for(f"{SUMS}/{rank}") for rank in range(self.ranks.world))
+        return [torch.load(io.BytesIO(base64.b64decode(text)), weights_only=True) for text in texts]
+
+    def take(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        own = kept[self.ranks.rank]
+        torch.set_rng_state(own["cpu"])
+        if self.device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], self.device)
+        return own
+
+
+class CommonStop:
+    """Have the processes that share each batch stop after the same step, whichever of them is asked to.
+
+    A call is made after each step. The first process announces at one check that all stop at the next one; on a GPU the
+    processes are that close to each other only behind a synchronisation, so that few steps are checked.
+
+    Args:
+        ranks: this process and the others.
+        device: of this process.
+    """
+
+    def __init__(self, ranks: Ranks, device: torch.device):
+        self.ranks, self.device, self.every = ranks, device, 1 if device.type == "cpu" else GPU_STEPS
+        self.steps = self.last = 0
+
+    def __call__(self) -> bool:
+        """Count a step; gives whether it is the last one."""
+        self.steps += 1
+        if self.steps % self.every:
+            return False
+        if self.device.type != "cpu":
+            torch.cuda.synchronize(self.device)
+        if self.last:
+            return self.steps >= self.last
+        asked = stops.requested() or self.ranks.has(ASKED)
+        if self.ranks.first and asked:
+            self.last = self.steps + self.every
+            self.ranks.publish(LAST_STEP, str(self.last))
+        elif self.ranks.has(LAST_STEP):
+            self.last = int(self.ranks.wait_for(LAST_STEP))
+        elif asked:
+            self.ranks.publish(ASKED, "")
+        return bool(self.last) and self.steps >= self.last
 
 
 class _Scales(nn.Module):

@@ -1,6 +1,7 @@
 """The processes that torchrun starts: which one this is, and the store through which they exchange numbers and text."""
 
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,7 +18,7 @@ class Store(Protocol):
     def add(self, name: str, n: int, /) -> int: ...
     def set(self, name: str, value: str, /) -> None: ...
     def get(self, name: str, /) -> bytes: ...
-    def wait(self, names: list[str], /) -> None: ...
+    def check(self, names: list[str], /) -> bool: ...
 
 
 class _LocalStore:
@@ -36,8 +37,8 @@ class _LocalStore:
     def get(self, name: str, /) -> bytes:
         return self.values[name]
 
-    def wait(self, _names: list[str], /) -> None:
-        pass
+    def check(self, names: list[str], /) -> bool:
+        return all(name in self.values for name in names)
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,21 @@ class Ranks:
         """Set a value that the other processes can wait for."""
         self.store.set(name, os.fsencode(value).decode("latin-1"))  # a folder's name can be any bytes
 
+    def has(self, name: str) -> bool:
+        """Whether a value has been published."""
+        return self.store.check([name])
+
     def wait_for(self, name: str) -> str:
         """Return a published value, waiting until it exists."""
+        self._wait([name])
         return os.fsdecode(self.store.get(name).decode().encode("latin-1"))
 
     def wait_for_all(self, name: str) -> None:
         """Wait until every rank has made this call."""
         self.store.set(f"{name}/{self.rank}", "")
-        self.store.wait([f"{name}/{rank}" for rank in range(self.world)])
+        self._wait([f"{name}/{rank}" for rank in range(self.world)])
+
+    def _wait(self, names: list[str]) -> None:
+        """Wait until all values exist; not in the store, where no signal would be handled."""
+        while not self.store.check(names):
+            time.sleep(0.02)

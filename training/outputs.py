@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import stops
 from certainty import accuracy_by_coverage, calibration, set_scores
 from mapping import label_type
 from metrics import Scores, accuracy_by_distance, block_counts, confusion_matrix, score_intervals, scores
@@ -102,8 +103,9 @@ def write_outcome(
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
     yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
-    results.append_result(config.output / "results.csv", _row(job, folder, metrics))
-    results.write_json(folder / "metrics.json", metrics)  # at the end: with it the run is complete
+    with stops.deferred():
+        results.append_result(config.output / "results.csv", _row(job, folder, metrics))
+        results.write_json(folder / "metrics.json", metrics)  # at the end: with it the run is complete
     lines = [f"{config.model} on {job.scene.spec.name}, seed {job.config.seed}, {metrics['n_train']:,} training pixels"]
     lines += [results.table(result, split.class_names), results.interval_sentence(metrics["intervals"])]
     lines.append(results.certainty_sentence(metrics))

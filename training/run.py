@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 import engine
+import stops
 from certainty import conformal_threshold, fit_temperature, too_few_for_sets
 from mapping import map_scene, predict
 from metrics import Scores
@@ -21,14 +23,14 @@ from patches import labelled_pixels
 from reporting.live.monitor import Monitor
 from training.checkpoint import Checkpoint, model_facts
 from training.cuda_graph import GraphSteps
-from training.data_parallel import DataParallel, announce_run
+from training.data_parallel import CommonStop, DataParallel, announce_run
 from training.monitors import watch
 from training.outputs import PredictedMaps, explore, score, write_outcome
 from training.prepare import Job
 from training.scene_steps import SceneSteps
 from utils import start_command
 
-SAVE_EVERY = 2.0  # seconds between two checkpoints, where an epoch takes a fraction of one
+SAVE_SECONDS = 2.0  # seconds between two checkpoints, where an epoch takes a fraction of one
 log = logging.getLogger("mim")
 
 
@@ -44,44 +46,53 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
         Something after each training step, so that runs can be trained side by side.
     """
     config, split, model = job.config, job.split, job.model
-    if config.with_exploration and state is None:
-        explore(job, folder)
-    monitor = watch(job, folder, [] if state is None else state["history"]["records"])
-    try:
-        announce_run(job.ranks, folder)
-        began = time.perf_counter()
-        history = yield from train(job, monitor, state, _saver(job, folder))
-        fitted = time.perf_counter()
-        if config.eval_weights == "best":
-            model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
-            log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
-        certainty = _certainty(job, folder)
-        started = time.perf_counter()
-        labels, confidence, *sets = map_scene(
-            model,
-            job.cube,
-            stride=config.test_stride,
-            border=config.border,
-            also=split.test > 0,
-            valid=job.scene.valid,
-            precision=config.precision,
-            progress=monitor.mapping,
-            threshold=certainty.get("conformal", {}).get("threshold"),
-            surroundings=job.surroundings,
-        )
-        if not np.isfinite(confidence[labels > 0]).all():
-            raise FloatingPointError("the network's probabilities are not finite; lower the learning rate (lr)")
-        seconds = {"train": float(sum(record["seconds"] for record in history.records) or fitted - began)}
-        seconds["predict"] = time.perf_counter() - started
-        monitor.result(labels, score(job, labels)[1])
-    except KeyboardInterrupt as interrupt:
-        resume = f"{start_command(job.ranks.world)} --resume {shlex.quote(str(folder))}"
-        hint = f"`{resume}` resumes it after the last finished epoch"
-        raise KeyboardInterrupt(hint) from interrupt
-    finally:
-        monitor.close()
-    maps = PredictedMaps(labels, confidence, *sets)
-    return (yield from write_outcome(job, folder, maps, certainty, seconds, draw))
+    with stops.resumable(partial(_how_to_resume, job, folder)):
+        if config.with_exploration and state is None:
+            explore(job, folder)
+        monitor = watch(job, folder, [] if state is None else state["history"]["records"])
+        try:
+            announce_run(job.ranks, folder)
+            began = time.perf_counter()
+            history = yield from train(job, monitor, state, _saver(job, folder))
+            fitted = time.perf_counter()
+            if config.eval_weights == "best":
+                model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
+                log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
+            certainty = _certainty(job, folder)
+            started = time.perf_counter()
+            labels, confidence, *sets = map_scene(
+                model,
+                job.cube,
+                stride=config.test_stride,
+                border=config.border,
+                also=split.test > 0,
+                valid=job.scene.valid,
+                precision=config.precision,
+                progress=partial(_report, monitor),
+                threshold=certainty.get("conformal", {}).get("threshold"),
+                surroundings=job.surroundings,
+            )
+            if not np.isfinite(confidence[labels > 0]).all():
+                raise FloatingPointError("the network's probabilities are not finite; lower the learning rate (lr)")
+            seconds = {"train": float(sum(record["seconds"] for record in history.records) or fitted - began)}
+            seconds["predict"] = time.perf_counter() - started
+            monitor.result(labels, score(job, labels)[1])
+        finally:
+            monitor.close()
+        maps = PredictedMaps(labels, confidence, *sets)
+        return (yield from write_outcome(job, folder, maps, certainty, seconds, draw))
+
+
+def _how_to_resume(job: Job, folder: Path) -> str:
+    if (folder / "metrics.json").exists():
+        return f"{folder} is complete"
+    return f"`{start_command(job.ranks.world)} --resume {shlex.quote(str(folder))}` resumes this run"
+
+
+def _report(monitor: Monitor, n: int, total: int) -> None:
+    """Report predicted pixels; between two batches the run may stop."""
+    stops.check()
+    monitor.mapping(n, total)
 
 
 def train(
@@ -90,20 +101,25 @@ def train(
     """Train a run's network in one process, or together with the other processes, which must call this too."""
     split, model = job.split, job.model
     if isinstance(model, Classical):
-        return _fitting(job, model, state, save)
+        return (yield from _fitting(job, model, state, save))
     generator = torch.Generator().manual_seed(job.config.seed)
     loader = job.loader(split.train, generator=generator, augment=job.augmentation)
     val_loader = None if split.validation is None else job.loader(split.validation)
+    stop = stops.requested
     if job.uses_graphs:
         steps = GraphSteps(model, loader, job.recipe)
     elif isinstance(model, SceneClassifier):
         steps = SceneSteps(model, loader, job.recipe, job.cube, flip=job.augmentation.flip)
     else:
-        parallel = DataParallel(model, job.config.seed, job.ranks) if job.ranks.world > 1 else None
+        parallel = None
+        if job.ranks.world > 1:
+            parallel = DataParallel(model, job.config.seed, job.ranks)
+            stop = CommonStop(job.ranks, job.cube.device)
         steps = engine.Steps(model, loader, job.recipe, parallel)
-    every = SAVE_EVERY if job.uses_graphs else 0.0
-    options = {"state": state, "save": save, "save_every": every, "steps": steps}
-    return engine.training(model, loader, val_loader, job.recipe, monitor, **options)
+    options: dict[str, Any] = {"state": state, "save": save, "stop": stop, "steps": steps}
+    options |= {"save_every": job.config.save_every, "save_seconds": SAVE_SECONDS if job.uses_graphs else 0.0}
+    with stops.deferred():
+        return (yield from engine.training(model, loader, val_loader, job.recipe, monitor, **options))
 
 
 def _fitting(

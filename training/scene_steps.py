@@ -1,6 +1,6 @@
 """Training steps of the networks that look at a whole scene at once."""
 
-from collections.abc import Generator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -28,18 +28,21 @@ class SceneSteps(engine.Steps):
         super().__init__(model, loader, config)
         self.network, self.scene, self.flip = model, scene.permute(2, 0, 1).unsqueeze(0), flip
 
-    def epoch(self, number: int) -> Generator[None, None, dict]:
-        """Take the epoch's only step; yields after it, returns what `engine.epoch_record` does."""
-        self.model.train()
-        self.parallel.begin_epoch(number)
-        targets = self.loader.targets
-        assert targets is not None
-        image = int(torch.randint(8, (), generator=self.loader.generator)) if self.flip else 0
-        with engine.autocast(self.scene.device, self.config.precision):
-            logits = self._logits(self.loader.pixels, image)
-        losses, hits = self.descend(logits.float(), targets)
-        yield
-        return engine.epoch_record(losses * self.n, hits, self.n)
+    def epoch(self, number: int) -> Iterator[None]:
+        """Take the epoch's only step, unless it was taken before a stop; yields after it."""
+        self.begin(number)
+        if not self.n_done:
+            targets = self.loader.targets
+            assert targets is not None
+            image = int(torch.randint(8, (), generator=self.loader.generator)) if self.flip else 0
+            self.optimiser.zero_grad(set_to_none=True)
+            with engine.autocast(self.scene.device, self.config.precision):
+                logits = self._logits(self.loader.pixels, image)
+            losses, hits = self.descend(logits.float(), targets)
+            self.loss_sum, self.hits = losses * self.n, hits
+            self.n_done = 1
+            yield
+        self.order = None
 
     @torch.no_grad()
     def evaluate(self, loader: PatchLoader) -> np.ndarray:

@@ -271,6 +271,16 @@ class Settings:
     precision: str = field(
         default="float32", metadata=_about(RUNNING, "of the layers; the scan is float32", choices=PRECISIONS)
     )
+    save_every: int = field(
+        default=1,
+        metadata=_about(
+            RUNNING,
+            "save the state every N epochs, and where validation is best: a larger N writes less, but a process that "
+            "is killed without a warning loses up to N epochs; Ctrl+C, SIGTERM and SIGHUP lose nothing",
+            metavar="N",
+            repeated=False,
+        ),
+    )
     test_stride: int = field(default=1, metadata=_about(RUNNING, "map every N-th pixel and fill between", metavar="N"))
     with_exploration: bool = field(
         default=False,

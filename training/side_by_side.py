@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import stops
 from models import MODELS
 from reporting.run_folder import Run
 from reporting.run_report import write_pictures_and_page
@@ -45,20 +46,27 @@ def in_turn(works: Iterable[tuple[int, Work]], device: torch.device, most: int) 
         most: generators at a time.
     Yields:
         The number of each that has ended, and what it returned, or the InputError or FloatingPointError that ended it.
+    Raises:
+        KeyboardInterrupt: the process was asked to stop; each of several generators has come to a safe point.
     """
+    with stops.deferred() if most > 1 else contextlib.nullcontext():
+        yield from _in_turn(works, device, most)
+
+
+def _in_turn(works: Iterable[tuple[int, Work]], device: torch.device, most: int) -> Iterator[tuple[int, Any]]:
     waiting, active = iter(works), {}
     try:
         while True:
-            while len(active) < most and (not active or _has_memory(device, len(active))):
+            while len(active) < most and not (most > 1 and stops.requested()) and _has_room(device, len(active)):
                 entry = next(waiting, None)
                 if entry is None:
                     break
                 number, work = entry
                 active[number] = work, torch.cuda.Stream(device) if most > 1 else None
-                yield from _advance(active, [number])[1]
+                yield from _advance(active, [number], most)[1]
             if not active:
                 return
-            busy, ended = _advance(active, list(active))
+            busy, ended = _advance(active, list(active), most)
             yield from ended
             if not busy:
                 time.sleep(0.01)
@@ -67,7 +75,7 @@ def in_turn(works: Iterable[tuple[int, Work]], device: torch.device, most: int) 
             work.close()
 
 
-def _advance(active: dict, numbers: list[int]) -> tuple[bool, list[tuple[int, Any]]]:
+def _advance(active: dict, numbers: list[int], most: int) -> tuple[bool, list[tuple[int, Any]]]:
     """Take one step of some generators; says whether any did more than wait, and which have ended with what."""
     busy, ended = False, []
     for number in numbers:
@@ -80,9 +88,17 @@ def _advance(active: dict, numbers: list[int]) -> tuple[bool, list[tuple[int, An
             ended.append((number, end.value))
         except (InputError, FloatingPointError) as error:
             ended.append((number, error))
+        except KeyboardInterrupt:
+            if most == 1 or not stops.requested():
+                raise
+            ended.append((number, None))  # it has saved its state; now the others do
         del active[number]
         busy = True
     return busy, ended
+
+
+def _has_room(device: torch.device, n: int) -> bool:
+    return n == 0 or _has_memory(device, n)
 
 
 def _has_memory(device: torch.device, n: int) -> bool:
@@ -101,7 +117,7 @@ def drawing(at_a_time: int) -> Iterator[Callable[[Run, str], Work]]:
         yield _draw_here
         return
     workers = min(at_a_time, os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), stops.leave_to_parent) as pool:
         for _ in range(workers):  # they start while the runs are trained
             pool.submit(importlib.import_module, write_pictures_and_page.__module__)
 
@@ -109,6 +125,9 @@ def drawing(at_a_time: int) -> Iterator[Callable[[Run, str], Work]]:
             future = pool.submit(write_pictures_and_page, run, command)
             while not future.done():
                 yield WAITING
+                if stops.requested():
+                    future.cancel()
+                    raise KeyboardInterrupt
             future.result()
 
         yield draw

@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import engine
+import stops
 from datasets import Scene, load_scene
 from reporting import results
 from reporting.comparison.runs import compare
@@ -29,6 +30,7 @@ from utils import InputError, choose_device, start_command
 
 LOCK = ".in-use.lock"
 ROOM, ROOM_PER_PIXEL = 32 << 20, 64  # bytes of the pictures, the page and the checkpoints; of the maps
+VERSIONS, PLACE = ("code", "torch"), ("numpy", "cuda", "device", "threads", "execution")  # keys of the machine
 log = logging.getLogger("mim")
 
 
@@ -101,7 +103,8 @@ def train_runs(configs: list[RunConfig], ranks: Ranks, *, rerun: bool = False) -
 def _do_all(configs: list[RunConfig], cache: SceneCache, ranks: Ranks, *, rerun: bool) -> None:
     folders, failures, only = {}, [], len(configs) == 1
     most = most_at_a_time(configs, cache.device, shared=cache.team.world > 1)
-    with drawing(most) as draw:
+    others = contextlib.nullcontext() if only else stops.resumable(lambda: "the same command does all that is left")
+    with others, drawing(most) as draw:
 
         def runs():
             while (number := ranks.next_number("run")) < len(configs):
@@ -180,13 +183,22 @@ def _check_room(output: Path, n_pixels: int) -> None:
         )
 
 
-def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, scan_backend: str | None) -> None:
-    """Resume an interrupted run from its last finished epoch.
+def resume(
+    folder: Path,
+    ranks: Ranks,
+    *,
+    cuda: int | None,
+    visdom: str | None,
+    scan_backend: str | None,
+    other_versions: bool = False,
+) -> None:
+    """Resume an interrupted run from the batch or epoch that was saved last.
 
     Args:
         folder: of the run.
         ranks: this process and the others, as many as shared the run's batches before.
         cuda, visdom, scan_backend: replace the run's own if given.
+        other_versions: go on with another version of PyTorch or of the code.
     Raises:
         InputError: not the folder of an interrupted run, or the run cannot be done in the same way any more.
     """
@@ -207,7 +219,7 @@ def resume(folder: Path, ranks: Ranks, *, cuda: int | None, visdom: str | None, 
         announce(job := _job_of(folder, cache, replaced))
         try:
             with drawing(1) as draw:
-                engine.exhaust(_continue(job, folder, draw))
+                engine.exhaust(_continue(job, folder, draw, other_versions=other_versions))
         except Timeout as error:
             raise InputError(f"another process works in {folder}; wait for it or end it, and try again") from error
 
@@ -243,14 +255,40 @@ def _job_of(folder: Path, cache: SceneCache, replaced: dict) -> Job:
     return job
 
 
-def _continue(job: Job, folder: Path, draw: Callable) -> Work:
+def _compare_machines(job: Job, folder: Path, *, allowed: bool) -> None:
+    """Report what has changed since a run began; other versions must be allowed, and are noted in its protocol."""
+    then, now = _read_config(folder)[1].get("machine") or {}, job.protocol["machine"]
+    names = (*VERSIONS, *(name for name in PLACE if name in then))  # earlier versions noted less
+    changed = {name: (then.get(name), now[name]) for name in names if then.get(name) != now[name]}
+    if not changed:
+        return
+    said = f"{folder} began with " + ", ".join(
+        "other code" if name == "code" else f"{name} {old} instead of {new}" for name, (old, new) in changed.items()
+    )
+    if {*changed} & {*VERSIONS} and not allowed:
+        raise InputError(f"{said}; go back to that, or give --other_versions to resume it all the same")
+    log.info("note: %s; the result may differ in its last digits", said)
+    note = said.replace(f"{folder} began", "the run was interrupted, and began")
+    job.protocol["notes"] = (*job.protocol["notes"], note)
+
+
+def _continue(job: Job, folder: Path, draw: Callable, *, other_versions: bool = False) -> Work:
     """Do the rest of an interrupted run in its folder; Timeout if another process works in it."""
+    _compare_machines(job, folder, allowed=other_versions)
     with _locked(folder):
         state = _state_of(folder)
-        log.info("resuming %s after epoch %d", folder, len(state["history"]["records"]) if state else 0)
+        log.info("resuming %s after epoch %d%s", folder, *_how_far(state))
         for leftover in folder.glob(".*.tmp"):  # what a process was writing when it was killed
             leftover.unlink()
         yield from run(job, folder, draw, state)
+
+
+def _how_far(state: dict | None) -> tuple[int, str]:
+    """Give the finished epochs, and what is done of the next one in words."""
+    if state is None:
+        return 0, ""
+    done = state.get("unfinished", {}).get("n_done", 0)
+    return len(state["history"]["records"]), f" and {done} batch{'es' * (done > 1)} of the next" if done else ""
 
 
 def _state_of(folder: Path) -> dict | None:
@@ -274,13 +312,20 @@ def _locked(folder: Path):
 def _earlier(home: Path, job: Job) -> list[Path]:
     """Find the folders of the very same run, the newest first."""
     wanted, found = results.as_json(_identity(job.protocol) or {}), []
+    but_for_versions = {name: value for name, value in wanted.items() if name not in VERSIONS}
     for path in sorted(home.glob(f"*-seed{job.config.seed}*/config.json"), reverse=True):
         try:
             config = results.read_json(path)
         except InputError:  # interrupted before it was written, or damaged
             continue
-        if isinstance(config, dict) and _identity(config.get("protocol")) == wanted:
+        theirs = _identity(config.get("protocol")) if isinstance(config, dict) else None
+        if theirs == wanted:
             found.append(path.parent)
+        elif theirs and not (path.parent / "metrics.json").exists():
+            changed = [name for name in VERSIONS if theirs.pop(name) != wanted[name]]
+            if theirs == but_for_versions:
+                why = "other code" if "code" in changed else "another PyTorch"
+                log.info("%s is this run with %s, interrupted; it is left as it is", path.parent, why)
     return found
 
 
@@ -288,5 +333,5 @@ def _identity(protocol: dict | None) -> dict | None:
     """Give what makes two runs the same, to the bit on the same machine: all but where they ran."""
     if not isinstance(protocol, dict) or not isinstance(protocol.get("machine"), dict):
         return None
-    code = {name: protocol["machine"].get(name) for name in ("code", "torch")}
+    code = {name: protocol["machine"].get(name) for name in VERSIONS}
     return {name: value for name, value in protocol.items() if name != "machine"} | code

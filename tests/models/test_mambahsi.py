@@ -96,7 +96,8 @@ def test_the_loss_is_that_of_the_training_pixels_on_an_image_of_the_scene(task):
         image = int(torch.randint(8, (), generator=loader.generator.manual_seed(seed)))
         loader.generator.manual_seed(seed)
         steps = SceneSteps(model, loader, config, scene, flip=True)
-        found[image] = engine.exhaust(steps.epoch(1))["loss"]
+        list(steps.epoch(1))
+        found[image] = steps.epoch_record()["loss"]
         assert not torch.equal(before["head.weight"], model.head.weight)
         model.load_state_dict(before)
     rows, columns = torch.meshgrid(torch.arange(6), torch.arange(5), indexing="ij")
@@ -179,3 +180,16 @@ def test_a_scene_that_needs_more_memory_than_there_is_is_refused(monkeypatch):
         checkpoint.check_memory(model, 600, 300, cpu, training=False)
     monkeypatch.setattr(checkpoint, "granted_memory", lambda device: None)
     checkpoint.check_memory(model, 9999, 9999, cpu, training=True)
+
+
+def test_a_step_has_the_gradients_of_its_own_epoch_alone(task):
+    model, scene, loader = task
+    steps = SceneSteps(model, loader, TrainConfig(3, max_norm=1e9), scene, flip=False)
+    list(steps.epoch(1))
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    list(steps.epoch(2))
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+    model.load_state_dict(weights)
+    list(SceneSteps(model, loader, TrainConfig(3, max_norm=1e9), scene, flip=False).epoch(1))
+    for one, parameter in zip(found, model.parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad)

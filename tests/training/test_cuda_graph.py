@@ -1,7 +1,7 @@
 """Training steps as CUDA graphs: those of `engine.Steps`, and on a GPU the same bits whether captured or not."""
 
 import io
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 import torch
@@ -113,6 +113,21 @@ def test_a_resumed_training_has_the_same_bits(device):
     same_bits(fit("MiM-v1", config, make_steps, device, state=state), whole)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n_steps", [4, 5, 6, 7])
+def test_a_training_stopped_within_an_epoch_resumes_to_the_same_bits(device, n_steps):
+    make_steps, config, saved = one_by_one if device == "cpu" else GraphSteps, engine.TrainConfig(4), []
+    whole, calls = fit("MiM-v1", config, make_steps, device), count(1)
+    options = {"save": lambda _, state: saved.append(through_file(state)), "stop": lambda: next(calls) == n_steps}
+    with pytest.raises(KeyboardInterrupt):
+        fit("MiM-v1", config, make_steps, device, **options)
+    assert saved[-1]["unfinished"]["n_done"] == (n_steps - 1) % 3 + 1
+    resumed = fit("MiM-v1", config, make_steps, device, state=saved[-1])
+    same_bits(resumed, whole)
+    plain = [[{name: value for name, value in r.items() if name != "seconds"} for r in f[0]] for f in (resumed, whole)]
+    assert plain[0] == plain[1]
+
+
 def test_a_plan_holds_the_batches_of_an_iteration():
     loader, planned = make_loader(), make_loader()
     for _ in range(2):
@@ -127,7 +142,9 @@ def test_a_plan_holds_the_batches_of_an_iteration():
 def test_the_last_epoch_is_saved_however_short_the_epochs_are():
     saved = []
     config = engine.TrainConfig(3)
-    fit("CNN", config, one_by_one, save=lambda _, state: saved.append(len(state["history"]["records"])), save_every=99)
+    fit(
+        "CNN", config, one_by_one, save=lambda _, state: saved.append(len(state["history"]["records"])), save_seconds=99
+    )
     assert saved == [3]
 
 

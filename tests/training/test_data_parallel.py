@@ -5,6 +5,7 @@ Started by torchrun this file is the processes' program: what each has found goe
 
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from torch import nn
 
 import engine
 import main
+import stops
 from cli.arguments import parse
 from datasets import load_scene
 from models import create_model
 from patches import Augmentation, PatchLoader, labelled_pixels
 from reporting.live.monitor import Monitor
-from training.data_parallel import BatchNorm, DataParallel, process_group
+from training.data_parallel import BatchNorm, CommonStop, DataParallel, process_group
 from training.distributed import Ranks
 from training.prepare import prepare
 from utils import InputError, seed_everything
@@ -97,6 +99,37 @@ def json_of(state):
     return torch.load(file, weights_only=True)
 
 
+def stopped_and_whole(make_parallel, ranks, folder):
+    """A network with dropout, trained in one go, and stopped within the second epoch because the last rank is asked."""
+    config, results, saved = engine.TrainConfig(EPOCHS, lr=3e-3), {}, []
+    for turn in ("whole", "stopped", "resumed"):
+        torch.manual_seed(77)
+        model = make_model("CNN", {"dim": 8, "dropout": 0.4})
+        parallel, more = make_parallel(model), {}
+        torch.manual_seed(len(turn))
+        if turn == "stopped":
+            common, calls = CommonStop(ranks, torch.device("cpu")), iter(range(1, 99))
+
+            def stop(common=common, calls=calls):
+                if next(calls) == 4 and ranks.rank == WORLD - 1:
+                    stops._stop.signal = signal.SIGTERM
+                return common()
+
+            more = {"stop": stop, "save": lambda _, state: saved.append(state)}
+        elif turn == "resumed":
+            more = {"state": torch.load(folder / "stopped.state", weights_only=True)}
+        try:
+            history = fit(model, config, parallel, **more)
+            records = [{name: value for name, value in r.items() if name != "seconds"} for r in history.records]
+            results[turn] = records, model.state_dict()
+        except KeyboardInterrupt:
+            if ranks.first:
+                torch.save(saved[-1], folder / "stopped.state")
+            ranks.wait_for_all("stopped")
+            stops.reset()
+    return results | {"n_done": torch.load(folder / "stopped.state", weights_only=True)["unfinished"]["n_done"]}
+
+
 def norm_inputs():
     """What goes into a BatchNorm, far from 0, and the gradient of what comes out."""
     random = torch.Generator().manual_seed(3)
@@ -130,6 +163,7 @@ def work(folder):
 
         found: dict[str, Any] = {case: train_case(case, make_parallel) for case in CASES}
         found["whole"], found["cut"] = cut_and_whole(make_parallel)
+        found["stop"] = stopped_and_whole(make_parallel, ranks, folder)
         x, gradient = norm_inputs()
         x, gradient = (each.tensor_split(WORLD)[ranks.rank] for each in (x, gradient))
         found["norm"] = norm(x, gradient, BatchNorm)
@@ -146,7 +180,7 @@ def found(tmp_path_factory):
     """What each of three processes found, by its rank."""
     folder = tmp_path_factory.mktemp("ranks")
     said = torchrun(WORLD, folder, program=Path(__file__))
-    assert len(list(folder.iterdir())) == WORLD, said
+    assert len(list(folder.glob("*.pt"))) == WORLD, said
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
@@ -196,6 +230,13 @@ def test_a_run_that_goes_on_repeats_to_the_bit_with_dropout(found):
     for each in found:
         assert each["whole"][0] == each["cut"][0]
         assert_same_bits(each["whole"][1], each["cut"][1])
+
+
+def test_all_ranks_stop_after_the_same_step_and_resume_within_the_epoch_to_the_bit(found):
+    for each in found:
+        assert each["stop"]["n_done"] in (2, 3)  # asked after the first step, of three
+        assert each["stop"]["resumed"][0] == each["stop"]["whole"][0]
+        assert_same_bits(each["stop"]["resumed"][1], each["stop"]["whole"][1])
 
 
 def test_a_loss_that_is_not_finite_is_an_error_on_every_rank(found):

@@ -26,7 +26,7 @@ def old(tmp_path):
 def test_an_interrupted_run_resumes_as_if_it_had_not_been_interrupted(old, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # its --output is "runs"
     folder = old / "interrupted"
-    assert main.main(["--resume", str(folder)]) == 0, capsys.readouterr().err
+    assert main.main(["--resume", str(folder), "--other_versions"]) == 0, capsys.readouterr().err
     words = RunConfig.read(folder).command().replace("\\\n", " ").split()[2:]
     assert main.main([*words, "--output", "whole", "--visdom", "off"]) == 0
     (whole,) = Path("whole").glob("*/*/*seed0")

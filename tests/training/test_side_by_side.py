@@ -6,6 +6,7 @@ import pytest
 import torch
 from finished_run import COMMAND, write_run
 
+import stops
 from training import side_by_side
 from training.config import RunConfig
 from training.side_by_side import WAITING, drawing, in_turn, most_at_a_time
@@ -64,6 +65,36 @@ def test_an_interrupt_ends_all_of_them(seen):
     with pytest.raises(KeyboardInterrupt):
         list(in_turn(works, CPU, 2))
     assert (0, "closed") in seen
+
+
+def test_a_stop_lets_each_of_several_come_to_a_safe_point_and_starts_no_other(seen, monkeypatch):
+    asked = []
+    monkeypatch.setattr(stops, "requested", lambda: bool(asked))
+
+    def until_asked(number):
+        for step in range(9):
+            if asked:
+                seen.append((number, "saved"))
+                raise KeyboardInterrupt
+            if (number, step) == (0, 2):
+                asked.append(True)
+            seen.append((number, step))
+            yield
+
+    ended = []
+    with pytest.raises(KeyboardInterrupt):
+        ended.extend(in_turn([(number, until_asked(number)) for number in range(4)], CPU, 3))
+    assert {number for number, step in seen if step == "saved"} == {0, 1, 2} == {number for number, _ in seen}
+
+
+def test_pictures_that_are_waited_for_do_not_hold_up_a_stop(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run")
+    with drawing(2) as draw:
+        work = draw(run, COMMAND)
+        assert next(work) == WAITING
+        monkeypatch.setattr(stops, "requested", lambda: True)
+        with pytest.raises(KeyboardInterrupt):
+            next(work)
 
 
 def test_only_runs_that_are_independent_on_one_gpu_are_trained_at_a_time():

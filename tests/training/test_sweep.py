@@ -182,6 +182,64 @@ def test_other_code_or_another_scene_means_training_anew(call, tmp_path, scene, 
     assert len(rows(tmp_path / "runs")) == 6
 
 
+def cut_off(call, tmp_path, monkeypatch, *command):
+    """The folder of the first run of a command, interrupted after its first epoch."""
+    original, calls = engine.Steps.epoch, iter(range(100))
+
+    def interrupted(*arguments):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Steps, "epoch", interrupted)
+        assert call(*command)[0] == 130
+    (folder,) = (tmp_path / "runs").glob("*/*/2*")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["code", "torch"])
+def test_other_versions_resume_a_run_only_if_they_are_allowed_and_are_noted(call, tmp_path, monkeypatch, capfd, name):
+    folder = cut_off(call, tmp_path, monkeypatch, "--model", "CNN")
+    config = json.loads((folder / "config.json").read_text())
+    then = config["protocol"]["machine"][name]
+    config["protocol"]["machine"][name] = "9.9"
+    (folder / "config.json").write_text(json.dumps(config))
+    before = (folder / "last.pt").read_bytes()
+    assert main.main(["--resume", str(folder)]) == 2
+    what = "other code" if name == "code" else f"torch 9.9 instead of {then}"
+    said = capfd.readouterr().err
+    assert f"{folder} began with {what}; go back to that, or give --other_versions to resume it all the same" in said
+    assert (folder / "last.pt").read_bytes() == before and not (folder / "metrics.json").exists()
+    assert main.main(["--resume", str(folder), "--other_versions"]) == 0
+    assert f"note: {folder} began with {what}; the result may differ in its last digits" in capfd.readouterr().err
+    notes = json.loads((folder / "metrics.json").read_text())["protocol"]["notes"]
+    assert notes[-1] == f"the run was interrupted, and began with {what}"
+
+
+def test_another_number_of_threads_is_noted_and_the_same_machine_is_not(call, tmp_path, monkeypatch, capfd):
+    folder = cut_off(call, tmp_path, monkeypatch, "--model", "CNN")
+    config = json.loads((folder / "config.json").read_text())
+    assert main.main(["--resume", str(folder)]) == 0
+    assert "began with" not in capfd.readouterr().err
+    (folder / "metrics.json").unlink()
+    now, config["protocol"]["machine"]["threads"] = config["protocol"]["machine"]["threads"], "77"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main.main(["--resume", str(folder)]) == 0
+    assert f"note: {folder} began with threads 77 instead of {now}; the result may" in capfd.readouterr().err
+
+
+def test_a_command_of_several_runs_names_the_interrupted_run_of_other_code(call, tmp_path, monkeypatch):
+    command = ["--model", "CNN", "--runs", 2]
+    folder = cut_off(call, tmp_path, monkeypatch, *command)
+    config = json.loads((folder / "config.json").read_text())
+    config["protocol"]["machine"]["code"] = "other"
+    (folder / "config.json").write_text(json.dumps(config))
+    code, said = call(*command)
+    assert code == 0 and said.count(f"{folder} is this run with other code, interrupted; it is left as it is") == 1
+    assert not (folder / "metrics.json").exists() and len(rows(tmp_path / "runs")) == 2
+
+
 def test_a_single_run_is_always_trained(call, tmp_path):
     for _ in range(2):
         assert call("--model", "CNN")[0] == 0
