@@ -17,7 +17,7 @@ from reporting.comparison.runs import compare
 from reporting.comparison.tables import render_comparisons
 from reporting.live.monitor import Monitor
 from splits.choose import draws_split
-from training.checkpoint import Checkpoint
+from training.checkpoint import resumable_state
 from training.config import RunConfig
 from training.data_parallel import announced_runs, process_group
 from training.distributed import Ranks
@@ -194,7 +194,7 @@ def _train_announced_runs(cache: SceneCache, replaced: dict | None = None) -> No
     for folder in announced_runs(cache.team):
         job = _job_of(folder, cache, replaced or {})
         with contextlib.suppress(FloatingPointError):  # the first process has it too, and reports it
-            engine.exhaust(train(job, Monitor(), _state_of(folder)))
+            engine.exhaust(train(job, Monitor(), _state_of(folder, job)))
 
 
 def _read_config(folder: Path) -> tuple[RunConfig, dict]:
@@ -223,18 +223,18 @@ def _job_of(folder: Path, cache: SceneCache, replaced: dict) -> Job:
 def _continue(job: Job, folder: Path, draw: Callable) -> Work:
     """Do the rest of an interrupted run in its folder; Timeout if another process works in it."""
     with _locked(folder):
-        state = _state_of(folder)
+        state = _state_of(folder, job)
         log.info("resuming %s after epoch %d", folder, len(state["history"]["records"]) if state else 0)
         for leftover in folder.glob(".*.tmp"):  # what a process was writing when it was killed
             leftover.unlink()
         yield from run(job, folder, draw, state)
 
 
-def _state_of(folder: Path) -> dict | None:
+def _state_of(folder: Path, job: Job) -> dict | None:
     """Read the state that `engine.train` resumes from; None before the first epoch has ended."""
     last = folder / "last.pt"
     try:
-        return Checkpoint.load(last).state if last.exists() else None
+        return resumable_state(last, job.config.model, job.model) if last.exists() else None
     except InputError as error:
         raise InputError(f"{last} is damaged; delete it, and the run starts from its first epoch again") from error
 
