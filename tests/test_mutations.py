@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 from functools import partial
 
 import matplotlib.figure
@@ -208,12 +209,25 @@ COMMANDS = {
     "compare": (*RUN[1:], "metrics.json", "metrics.json"),
     "interpret": (*RUN, "last.pt", "last.pt"),
     "predict": ("last.pt",),
+    "resume": ("last.pt", "last.pt", "config.json"),
 }
+
+
+def change_rows(path, rng):
+    words = path.read_text().replace("\n", ",\n").split(",")
+    at = rng.randrange(len(words))
+    other = ["", '"', "\0", "x" * 5000, "\n", "folder", "../..", "a,b,c", "é", words[at] * 2, "/dev/null"]
+    words[at] = rng.choice(other)
+    path.write_text(",".join(words).replace(",\n", "\n"), encoding=rng.choice(["utf-8", "latin-1"]))
+    return f"{path.name} {at}"
 
 
 def argv(command, folder, run):
     if command == "compare":
         return ["--compare", str(folder), str(run), "--mixed_protocols"]
+    if command == "resume":
+        (folder / "metrics.json").unlink(missing_ok=True)
+        return ["--resume", str(folder), "--cuda", "-1", "--visdom", "off"]
     if command == "predict":
         cube = run.parents[3] / "Fields" / "cube.npy"
         where = ["--output", str(folder.parent / "out"), "--restore", str(folder / "last.pt")]
@@ -225,7 +239,7 @@ def argv(command, folder, run):
 @pytest.mark.filterwarnings("ignore")
 def test_a_changed_run_is_used_or_refused_in_one_sentence(home, tmp_path, capsys, command):
     codes = []
-    for seed in range(N_EACH):
+    for seed in range(N_EACH if command != "resume" else N_EACH // 4):
         rng = random.Random(f"{command} {seed}")
         folder = tmp_path / f"{seed}" / "run"
         shutil.copytree(home, folder)
@@ -252,3 +266,37 @@ def test_the_unchanged_run_is_used(home, tmp_path):
     shutil.copytree(home, tmp_path / "run")
     for command in COMMANDS:
         assert main.main(argv(command, tmp_path / "run", home)) == 0
+
+
+def test_a_changed_results_csv_is_used_or_refused(home, tmp_path):
+    codes = set()
+    for seed in range(N_EACH):
+        path = tmp_path / "results.csv"
+        shutil.copy(home.parents[2] / "results.csv", path)
+        rng = random.Random(seed)
+        what = (change_bytes if seed % 4 == 0 else change_rows)(path, rng)
+        try:
+            codes.add(main.main(["--compare", str(path)]))
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}, {what}: {type(error).__name__} {error}") from error
+    assert codes == {0, 2}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", [*RUN, "last.pt"])
+def test_a_pipe_in_place_of_a_file_is_refused(home, tmp_path, name, capsys):
+    shutil.copytree(home, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+
+    def waits(*_):
+        raise AssertionError("it waits for the pipe")
+
+    before = signal.signal(signal.SIGALRM, waits)
+    signal.alarm(60)
+    try:
+        assert main.main(argv("predict" if name == "last.pt" else "report", tmp_path / "run", home)) == 2
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert name in capsys.readouterr().err
