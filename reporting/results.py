@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from limits import read_text, regular_file
 from metrics import Scores
 from utils import InputError, write_atomically
 
@@ -44,9 +45,13 @@ def make_folder(parent: Path, suffix: str = "") -> Path:
 
 def read_json(path: Path) -> dict:
     """Read a run's JSON file; InputError if it is missing or damaged."""
+    if path.exists():
+        regular_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError) and path.exists():
+            raise
         if path.exists():
             raise InputError(f"{path} is damaged or cannot be read; leave that run out, or train it again") from error
         raise InputError(f"{path} does not exist; give the folder of a run") from error

@@ -5,13 +5,17 @@ import json
 import shlex
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from limits import open_npz, read_text, regular_file
 from reporting.results import read_json, scale_names
+from reporting.run_schema import AUDIT, COMPARED, fault_in_array, fault_in_maps, fault_in_metrics, fault_in_records
+from reporting.schema import fault_in
 from utils import InputError, write_atomically
 
 OLD_SPLIT = "buffered, fold"
@@ -38,12 +42,18 @@ class Run:
             raise InputError(
                 f"{folder} is not complete; `python main.py --resume {shlex.quote(str(folder))}` resumes it"
             )
-        metrics = read_json(folder / "metrics.json")
-        if not isinstance(metrics, dict) or not {"confusion", "class_names", "protocol", "seconds"} <= set(metrics):
-            raise InputError(f"{folder / 'metrics.json'} does not belong to a run; give the folder of a run")
-        if "palette" not in metrics or not (folder / "maps.npz").is_file():
+        run = cls.read_metrics(folder / "metrics.json")
+        if not {"palette", "accuracy_by_distance"} <= {*run.metrics} or not (folder / "maps.npz").exists():
             raise InputError(f"{folder} was written by an earlier version (no maps.npz); train it again")
-        return cls(folder, metrics)
+        return run
+
+    @classmethod
+    def read_metrics(cls, path: Path, *, compared: bool = False) -> "Run":
+        """Read a run from metrics.json alone, perhaps to be compared with others; InputError if it is not a run's."""
+        metrics = read_json(path)
+        if fault := fault_in_metrics(metrics) or (fault_in(metrics, COMPARED) if compared else ""):
+            raise InputError(f"{path} does not belong to a run, or is damaged: {fault}; give the folder of a run")
+        return cls(path.parent, metrics)
 
     @property
     def protocol(self) -> dict:
@@ -82,35 +92,65 @@ class Run:
     @cached_property
     def records(self) -> list[dict]:
         """A record per epoch, see `engine.History`."""
+        path = self.folder / "log.jsonl"
         try:
-            return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder / 'log.jsonl'} is missing or damaged; give the folder of a run") from error
+            records = [json.loads(line) for line in read_text(path).splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} is missing or damaged; give the folder of a run") from error
+        if fault := fault_in_records(records):
+            raise InputError(f"{path} is damaged: {fault}; train the run again")
+        return records
 
     @cached_property
     def audit(self) -> dict:
         """The content of audit.json, see `leakage.examine`, with its "sentences"."""
-        return read_json(self.folder / "audit.json")
+        audit = read_json(self.folder / "audit.json")
+        if fault := fault_in(audit, AUDIT):
+            raise InputError(f"{self.folder / 'audit.json'} is damaged: {fault}; train the run again")
+        return audit
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the audit says."""
+        if "sentences" not in self.audit:
+            raise InputError(f"{self.folder / 'audit.json'} is damaged: sentences is missing; train the run again")
+        return self.audit["sentences"]
 
     @cached_property
     def prediction(self) -> np.ndarray:
         """Labels 1..K, (H, W); 0 if a pixel was not predicted."""
-        return self._load("prediction.npy")
+        path = self.folder / "prediction.npy"
+        labels = self._read(path, lambda: np.load(regular_file(path), mmap_mode="r", allow_pickle=False))
+        if fault := fault_in_array(labels, "label", 0):
+            raise InputError(f"{path} is damaged: it {fault}; train the run again")
+        labels = np.array(labels)
+        if labels.max() > len(self.class_names):
+            raise InputError(f"{path} is damaged: it holds the label {labels.max()}; train the run again")
+        if labels.shape != self.maps["test"].shape:
+            raise InputError(f"{self.folder}: prediction.npy does not fit maps.npz; train the run again")
+        return labels
 
     @cached_property
     def maps(self) -> dict[str, np.ndarray]:
         """The arrays of MAPS, and of FURTHER_MAPS if the run has them; see `write_maps`."""
-        with self._load("maps.npz") as archive:
-            try:
-                return {name: archive[name] for name in (*MAPS, *set(FURTHER_MAPS).intersection(archive))}
-            except (KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-                raise InputError(f"{self.folder / 'maps.npz'} is damaged; train the run again") from error
+        path = self.folder / "maps.npz"
+        found = self._read(path, lambda: open_npz(path))
+        if missing := [name for name in MAPS if name not in found]:
+            raise InputError(f"{path} is damaged: {missing[0]} is missing; train the run again")
+        names = (*MAPS, *(name for name in FURTHER_MAPS if name in found))
+        maps = self._read(path, lambda: {name: found[name].read() for name in names})
+        if fault := fault_in_maps(maps, len(self.class_names)):
+            raise InputError(f"{path} is damaged: {fault}; train the run again")
+        return maps
 
-    def _load(self, name: str):
+    def _read(self, path: Path, read: Callable):
+        """Read a file; InputError if that fails."""
         try:
-            return np.load(self.folder / name, allow_pickle=False)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{self.folder / name} is missing or damaged; train the run again") from error
+            return read()
+        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            if isinstance(error, InputError) and path.exists():
+                raise
+            raise InputError(f"{path} is missing or damaged; train the run again") from error
 
 
 def write_maps(folder: Path, **maps: np.ndarray) -> None:

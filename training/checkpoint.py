@@ -1,7 +1,6 @@
 """The .pt file of a run: the network with all that is needed to map another scene, or to resume training."""
 
 import io
-import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from models import create_model
 from models.base import PatchClassifier, SceneClassifier
 from preprocessing import Preprocessing
 from selective_scan import choose
+from training.checkpoint_schema import check_archive, check_entries, check_network, check_state
 from utils import InputError, granted_memory, write_atomically
 
 KIND = "mim-checkpoint"
@@ -71,9 +71,11 @@ class Checkpoint:
         """
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint; give a last.pt or best.pt of a run's folder")
-        _check_bytes(path)
         try:
+            check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+        except InputError:
+            raise
         except Exception as error:  # a damaged or foreign file can fail in any way
             raise InputError(
                 f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
@@ -90,9 +92,7 @@ class Checkpoint:
         entries |= content if isinstance(content, dict) else {}
         if entries.get("kind") != KIND or not {*names} <= {*entries}:
             raise InputError(f"{path} is not a MiM checkpoint; give a last.pt or best.pt of a run's folder")
-        values = entries["state"]["weights"].values()
-        if not all(value.isfinite().all() for value in values if isinstance(value, torch.Tensor)):
-            raise InputError(f"{path} has weights that are not finite; train again, with a lower learning rate")
+        check_entries(path, entries)
         return cls(**{name: entries[name] for name in names})
 
     def network(self, device: torch.device) -> tuple[PatchClassifier, Preprocessing]:
@@ -100,7 +100,10 @@ class Checkpoint:
 
         Returns:
             The network, and the normalisation that it was trained on.
+        Raises:
+            InputError: the weights do not fit the network.
         """
+        check_network(self.model, self.state["weights"])
         options: dict[str, Any] = {
             k: "auto" if k == "scan_backend" else value for k, value in self.model["options"].items()
         }
@@ -109,24 +112,6 @@ class Checkpoint:
         model.load_state_dict(self.state["weights"])
         model.temperature = self.temperature
         return model, Preprocessing.from_state(self.preprocessing)
-
-
-def _check_bytes(path: Path) -> None:
-    """Check the checksum that a .pt file, a ZIP archive, has of each of its parts; they are stored, not compressed.
-
-    Raises:
-        InputError: a part is damaged, or is compressed, which PyTorch never does and a small file could be huge by.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            compressed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
-            damaged = None if compressed else archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path} is not a readable checkpoint ({error}); give one that MiM wrote") from error
-    if compressed:
-        raise InputError(f"{path} is compressed, as no checkpoint of MiM is; give one that MiM wrote")
-    if damaged is not None:
-        raise InputError(f"{path} is damaged: the checksum of {damaged} differs; copy it again, or train again")
 
 
 def model_facts(name: str, model: PatchClassifier) -> dict[str, Any]:
@@ -164,13 +149,25 @@ def check_backend(model: PatchClassifier, device: torch.device) -> None:
 
 def restore_weights(model: PatchClassifier, name: str, path: Path) -> None:
     """Start from a checkpoint's weights, which must be of the same network; InputError otherwise."""
+    model.load_state_dict(_of_same_network(model, name, path).state["weights"])
+
+
+def resumable_state(path: Path, name: str, model: PatchClassifier) -> dict[str, Any]:
+    """Read the state from which the training of a network is resumed; InputError if it is not that of the network."""
+    state = _of_same_network(model, name, path).state
+    check_state(state, [tuple(each.shape) for each in model.parameters()])
+    return state
+
+
+def _of_same_network(model: PatchClassifier, name: str, path: Path) -> Checkpoint:
     checkpoint = Checkpoint.load(path)
     theirs, ours = (_network(facts) for facts in (checkpoint.model, model_facts(name, model)))
     differing = [fact for fact in ours if theirs.get(fact) != ours[fact]]
     if differing:
         theirs, ours = ({fact: facts.get(fact) for fact in differing} for facts in (theirs, ours))
         raise InputError(f"{path} holds another network than this run's: {theirs} there, {ours} here")
-    model.load_state_dict(checkpoint.state["weights"])
+    check_network(checkpoint.model, checkpoint.state["weights"])
+    return checkpoint
 
 
 def _network(facts: dict) -> dict:

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 from reporting.results import read_json
+from reporting.run_schema import FACT
+from reporting.schema import FLAG, TEXT, Rule, choice, fault_in, mapping, number, optional, whole
 from splits.split import WITH_FOLDS
 from training.settings import Settings
 from utils import InputError, start_command
 
 RENAMED = {"weights": "eval_weights"}  # names in the config.json of version 0.1
 DROPPED = {"runs"}  # of version 0.1: how many runs the command had
+RULES = {  # of the values of a setting, by its type
+    bool: FLAG,
+    int: whole(-1, 2**32),
+    float: number(),
+    str: TEXT,
+    Path: Rule("a path", lambda value, where: "" if isinstance(value, Path) else f"{where} must be a path"),
+}
 BEFORE = {"spectral": "none"}  # what runs did before there was a setting, if that is not its default
 
 
@@ -44,7 +53,11 @@ class RunConfig(Settings):
             raise refusal
         if unknown := sorted(set(entries) - set(known)):
             raise InputError(f"{source} has settings that this version does not know: {', '.join(unknown)}")
-        return cls(**{name: _restored(known[name], value) for name, value in (BEFORE | entries).items()})
+        restored = {name: _restored(known[name], value) for name, value in (BEFORE | entries).items()}
+        for name, value in restored.items():
+            if fault := fault_in(value, _rule(known[name]), name):
+                raise InputError(f"{source} is damaged: {fault}; give the folder of a run")
+        return cls(**restored)
 
     @classmethod
     def read(cls, folder: Path) -> "RunConfig":
@@ -75,10 +88,22 @@ class RunConfig(Settings):
 def _restored(setting: Field, value: Any) -> Any:
     """A value of a field as JSON has it, as the field has it."""
     if setting.name == "model_options":
+        if not isinstance(value, dict):
+            return value
         return {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
-    if value is not None and (setting.type is Path or Path in get_args(setting.type)):
+    if isinstance(value, str) and (setting.type is Path or Path in get_args(setting.type)):
         return Path(value)
-    return setting.metadata.get("renamed_values", {}).get(value, value)
+    return setting.metadata.get("renamed_values", {}).get(value, value) if isinstance(value, str) else value
+
+
+def _rule(setting: Field) -> Rule:
+    """Make the rule for the values of a setting, from its type and its choices."""
+    if setting.name == "model_options":
+        return mapping(FACT)
+    kinds = get_args(setting.type) or (setting.type,)
+    choices = setting.metadata.get("choices")
+    rule = choice(choices) if choices else next(RULES[kind] for kind in kinds if kind in RULES)
+    return optional(rule) if type(None) in kinds else rule
 
 
 def _flag(name: str, value, default) -> str:

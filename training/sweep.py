@@ -19,10 +19,10 @@ from reporting.comparison.runs import compare
 from reporting.comparison.tables import render_comparisons
 from reporting.live.monitor import Monitor
 from splits.choose import draws_split
-from training.checkpoint import Checkpoint
 from training.config import RunConfig
 from training.data_parallel import announced_runs, process_group
 from training.distributed import Ranks
+from training.interrupted import compare_machines, how_far, identity, state_of
 from training.prepare import Job, announce, prepare, write_config
 from training.run import run, train
 from training.side_by_side import Work, drawing, in_turn, most_at_a_time
@@ -30,7 +30,6 @@ from utils import InputError, choose_device, start_command
 
 LOCK = ".in-use.lock"
 ROOM, ROOM_PER_PIXEL = 32 << 20, 64  # bytes of the pictures, the page and the checkpoints; of the maps
-VERSIONS, PLACE = ("code", "torch"), ("numpy", "cuda", "device", "threads", "execution")  # keys of the machine
 log = logging.getLogger("mim")
 
 
@@ -229,7 +228,7 @@ def _train_announced_runs(cache: SceneCache, replaced: dict | None = None) -> No
     for folder in announced_runs(cache.team):
         job = _job_of(folder, cache, replaced or {})
         with contextlib.suppress(FloatingPointError):  # the first process has it too, and reports it
-            engine.exhaust(train(job, Monitor(), _state_of(folder)))
+            engine.exhaust(train(job, Monitor(), state_of(folder, job)))
 
 
 def _read_config(folder: Path) -> tuple[RunConfig, dict]:
@@ -255,49 +254,15 @@ def _job_of(folder: Path, cache: SceneCache, replaced: dict) -> Job:
     return job
 
 
-def _compare_machines(job: Job, folder: Path, *, allowed: bool) -> None:
-    """Report what has changed since a run began; other versions must be allowed, and are noted in its protocol."""
-    then, now = _read_config(folder)[1].get("machine") or {}, job.protocol["machine"]
-    names = (*VERSIONS, *(name for name in PLACE if name in then))  # earlier versions noted less
-    changed = {name: (then.get(name), now[name]) for name in names if then.get(name) != now[name]}
-    if not changed:
-        return
-    said = f"{folder} began with " + ", ".join(
-        "other code" if name == "code" else f"{name} {old} instead of {new}" for name, (old, new) in changed.items()
-    )
-    if {*changed} & {*VERSIONS} and not allowed:
-        raise InputError(f"{said}; go back to that, or give --other_versions to resume it all the same")
-    log.info("note: %s; the result may differ in its last digits", said)
-    note = said.replace(f"{folder} began", "the run was interrupted, and began")
-    job.protocol["notes"] = (*job.protocol["notes"], note)
-
-
 def _continue(job: Job, folder: Path, draw: Callable, *, other_versions: bool = False) -> Work:
     """Do the rest of an interrupted run in its folder; Timeout if another process works in it."""
-    _compare_machines(job, folder, allowed=other_versions)
+    compare_machines(job, folder, _read_config(folder)[1].get("machine") or {}, allowed=other_versions)
     with _locked(folder):
-        state = _state_of(folder)
-        log.info("resuming %s after epoch %d%s", folder, *_how_far(state))
+        state = state_of(folder, job)
+        log.info("resuming %s after epoch %d%s", folder, *how_far(state))
         for leftover in folder.glob(".*.tmp"):  # what a process was writing when it was killed
             leftover.unlink()
         yield from run(job, folder, draw, state)
-
-
-def _how_far(state: dict | None) -> tuple[int, str]:
-    """Give the finished epochs, and what is done of the next one in words."""
-    if state is None:
-        return 0, ""
-    done = state.get("unfinished", {}).get("n_done", 0)
-    return len(state["history"]["records"]), f" and {done} batch{'es' * (done > 1)} of the next" if done else ""
-
-
-def _state_of(folder: Path) -> dict | None:
-    """Read the state that `engine.train` resumes from; None before the first epoch has ended."""
-    last = folder / "last.pt"
-    try:
-        return Checkpoint.load(last).state if last.exists() else None
-    except InputError as error:
-        raise InputError(f"{last} is damaged; delete it, and the run starts from its first epoch again") from error
 
 
 @contextlib.contextmanager
@@ -311,14 +276,14 @@ def _locked(folder: Path):
 
 def _earlier(home: Path, job: Job) -> list[Path]:
     """Find the folders of the very same run, the newest first."""
-    wanted, found = results.as_json(_identity(job.protocol) or {}), []
+    wanted, found = results.as_json(identity(job.protocol) or {}), []
     but_for_versions = {name: value for name, value in wanted.items() if name not in VERSIONS}
     for path in sorted(home.glob(f"*-seed{job.config.seed}*/config.json"), reverse=True):
         try:
             config = results.read_json(path)
         except InputError:  # interrupted before it was written, or damaged
             continue
-        theirs = _identity(config.get("protocol")) if isinstance(config, dict) else None
+        theirs = identity(config.get("protocol")) if isinstance(config, dict) else None
         if theirs == wanted:
             found.append(path.parent)
         elif theirs and not (path.parent / "metrics.json").exists():
@@ -327,11 +292,3 @@ def _earlier(home: Path, job: Job) -> list[Path]:
                 why = "other code" if "code" in changed else "another PyTorch"
                 log.info("%s is this run with %s, interrupted; it is left as it is", path.parent, why)
     return found
-
-
-def _identity(protocol: dict | None) -> dict | None:
-    """Give what makes two runs the same, to the bit on the same machine: all but where they ran."""
-    if not isinstance(protocol, dict) or not isinstance(protocol.get("machine"), dict):
-        return None
-    code = {name: protocol["machine"].get(name) for name in VERSIONS}
-    return {name: value for name, value in protocol.items() if name != "machine"} | code

@@ -154,7 +154,7 @@ def rules(run: Run) -> dict[str, str]:
     held_out = protocol["n_validation"]
     fraction = protocol.get("val_fraction")
     if fraction is None:
-        fraction = round(held_out / (held_out + run.metrics["n_train"]), 2)
+        fraction = round(held_out / max(held_out + run.metrics["n_train"], 1), 2)
     words = {
         "split": split,
         "masks": prints.get("masks", prints["split"]) if split.startswith("fixed masks") else "drawn",

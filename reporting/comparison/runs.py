@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import math
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,9 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from reporting.comparison.methods import (
-    CERTAINTY,
-    COSTS,
-    SCORES,
     Method,
     abbreviated,
     differences,
@@ -23,9 +19,8 @@ from reporting.comparison.methods import (
     seed_and_pixels,
     settings,
     span,
-    value_of,
 )
-from reporting.results import of_cell, read_json
+from reporting.results import of_cell
 from reporting.run_folder import Run
 from utils import InputError
 
@@ -159,21 +154,7 @@ def _read(path: Path) -> Run:
         raise InputError(
             f"{path.parent} is not complete; `python main.py --resume {shlex.quote(str(path.parent))}` resumes it"
         )
-    run = Run(path.parent, read_json(path))
-    try:
-        _ = settings(run), rules(run), seed_and_pixels(run), run.protocol["machine"].get("device")
-        for name in (*SCORES, *CERTAINTY, *COSTS, "n_train", "n_test"):
-            value_of(run, name)
-        per_class = [run.metrics[name] for name in PER_CLASS if name in run.metrics]
-        for values in per_class:
-            [math.nan if value is None else float(value) for value in values]
-        if not all(isinstance(name, str) for name in (*run.class_names, run.scene, run.model)):
-            raise TypeError("a name is not text")
-        if any(len(values) != len(run.class_names) for values in per_class):
-            raise ValueError("not an entry per class")
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise InputError(f"{path} does not belong to a run; give the folder of a run") from error
-    return run
+    return Run.read_metrics(path, compared=True)
 
 
 def _comparison(scene: str, runs: list[Run], mixed_protocols: bool) -> Comparison:

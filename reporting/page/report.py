@@ -67,7 +67,7 @@ def page(run: Run, command: str) -> bytes:
     metrics, layers = run.metrics, layers_of(run)
     style = "\n".join([*(_asset(name) for name in STYLES), _colour_rules(run)])
     script = "\n".join(["'use strict';", *(_asset(name) for name in SCRIPTS)])
-    sentences = run.audit["sentences"]
+    sentences = run.sentences
     height, width = run.prediction.shape
     slots = {
         "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "

@@ -317,7 +317,7 @@ def test_mcnemar_stands_below_two_runs_and_below_two_methods_seed_by_seed(tmp_pa
     assert "A is CNN, B is MiM-v1" in text
     assert "two trained networks, not two methods" in text
     a, b = (np.load(run / "prediction.npy") for run in (runs[0], runs[2]))
-    test = Run(runs[0], {}).maps["test"]
+    test = Run.read_metrics(runs[0] / "metrics.json").maps["test"]
     only_a = ((a == test) & (b != test) & (test > 0)).sum()
     only_b = ((b == test) & (a != test) & (test > 0)).sum()
     statistic = (abs(only_a - only_b) - 1) ** 2 / (only_a + only_b)

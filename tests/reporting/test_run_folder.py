@@ -1,5 +1,7 @@
 """A run read from its folder, and the names that pictures, page and live view share."""
 
+import json
+
 import numpy as np
 import pytest
 from finished_run import COMMAND, write_run
@@ -21,7 +23,8 @@ from reporting.run_folder import Run
     ids=["v1", "v2", "the last alone", "CNN"],
 )
 def test_the_losses_have_the_names_of_their_heads(tmp_path, options, n_rows, names):
-    (tmp_path / "log.jsonl").write_text(f'{{"epoch": 1, "scale_losses": {[0.5] * n_rows}}}\n')
+    record = {"epoch": 1, "lr": 1.0, "loss": 1.0, "scale_losses": [0.5] * n_rows, "seconds": 1.0}
+    (tmp_path / "log.jsonl").write_text(json.dumps(record | {"train_accuracy": 1.0, "val_accuracy": None}))
     assert Run(tmp_path, {"protocol": {"model": {"options": options}}}).scale_names == names
 
 

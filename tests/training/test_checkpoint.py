@@ -1,17 +1,28 @@
 """The .pt file: it comes back as it was, and nothing else is taken for one or can run code."""
 
+import tracemalloc
+import zipfile
 from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from training.checkpoint import KIND, Checkpoint
+from models import MODELS, create_model
+from training.checkpoint import KIND, Checkpoint, model_facts
+from training.checkpoint_schema import check_network
 from utils import InputError
 
 WEIGHTS = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 CHECKPOINT = Checkpoint(
-    model={"name": "CNN", "n_bands": 4, "options": {"dim": 8, "scales": (3, 1)}},
-    preprocessing={"normalize": "zscore", "offset": torch.zeros(4), "mean": None},
+    model={"name": "CNN", "n_bands": 4, "n_classes": 2, "patch_size": 3, "options": {"dim": 8, "scales": (3, 1)}},
+    preprocessing={
+        "normalize": "zscore",
+        "fit_on": "scene",
+        "offset": torch.zeros(4),
+        "scale": torch.ones(4),
+        "mean": None,
+        "components": None,
+    },
     class_names=("Corn", "Woods"),
     palette=("#1f77b4", "#e13c2d"),
     scene="Tiny",
@@ -73,7 +84,7 @@ def test_garbage_is_no_checkpoint(tmp_path, content):
 
 def test_a_truncated_checkpoint_is_refused(tmp_path):
     path = tmp_path / "last.pt"
-    replace(CHECKPOINT, state={"weights": torch.zeros(1000)}).save(path)
+    replace(CHECKPOINT, state={"weights": {"a": torch.zeros(1000)}}).save(path)
     whole = path.read_bytes()
     for fraction in (0.1, 0.5, 0.99):
         path.write_bytes(whole[: int(fraction * len(whole))])
@@ -95,3 +106,83 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     with pytest.raises(InputError, match="is not a readable checkpoint"):
         Checkpoint.load(path)
     assert not Intruder.ran
+
+
+# Files of strangers
+
+
+def small(name):
+    entry = MODELS[name]
+    sizes = {"n_bands": max(entry.fewest_bands, 20), "n_classes": 3, "patch_size": max(entry.smallest_patch, 3)}
+    return create_model(name, **sizes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_weights_of_every_network_fit_it_and_those_of_another_size_do_not(name):
+    model = small(name)
+    facts, weights = model_facts(name, model), model.state_dict()
+    if "spectra" in weights:
+        weights = {"spectra": torch.ones(4, 20), "labels": torch.tensor([0, 1, 2, 1]), "seed": torch.tensor(0)}
+    check_network(facts, weights)
+    with pytest.raises(InputError, match=f"the checkpoint does not hold the weights of {name}"):
+        check_network(facts | {(size := "n_bands" if "spectra" in weights else "n_classes"): facts[size] + 1}, weights)
+    with pytest.raises(InputError, match="does not hold the weights"):
+        check_network(facts, {part: weights[part] for part in [*weights][:-1]})
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"depth": 10**7}, {}),
+        ({"dim": 10**9}, {}),
+        ({"d_inner": 10**15}, {}),
+        ({"d_state": 10**12}, {}),
+        ({}, {"n_classes": 60_000}),
+        ({}, {"n_bands": 100_000}),
+        ({"scales": (999,) * 500}, {"patch_size": 999}),
+    ],
+)
+def test_a_network_of_absurd_size_is_refused_before_memory_is_asked_for(options, sizes):
+    model = small("MiM-v1")
+    facts = model_facts("MiM-v1", model) | sizes
+    tracemalloc.start()
+    with pytest.raises(InputError, match="does not hold the weights of MiM-v1"):
+        check_network(facts | {"options": facts["options"] | options}, model.state_dict())
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
+    replace(CHECKPOINT, state={"weights": {"a": torch.zeros(1_000_000)}}).save(tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "a.pt", "w", 8) as packed:
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "a.pt").stat().st_size < 20_000
+    with pytest.raises(InputError, match=r"a\.pt is not a readable checkpoint: it is compressed"):
+        Checkpoint.load(tmp_path / "a.pt")
+
+
+def test_a_tensor_that_claims_more_values_than_are_stored_is_refused(tmp_path):
+    huge = torch.zeros(1).expand(10**12)
+    preprocessing = CHECKPOINT.preprocessing | {"offset": huge, "scale": huge}
+    replace(CHECKPOINT, preprocessing=preprocessing).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"preprocessing.offset is said to have 1,000,000,000,000 values"):
+        Checkpoint.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"class_names": ("Corn",)}, "class_names is of size 1, and the other entries require 2"),
+        ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"palette": ("red", "#000000")}, r"palette\[0\] must be a colour"),
+        ({"border": "none"}, "border must be one of mirror, skip, not 'none'"),
+        ({"bands": (0, 1, 1, 2), "n_in_file": 4}, "bands must be different"),
+        ({"wavelengths": (1.0, 2.0)}, "wavelengths is of size 2"),
+        ({"p_right": (0.5, 2.0)}, r"p_right\[1\] must be a number"),
+    ],
+)
+def test_an_entry_that_is_wrong_is_named(tmp_path, changes, said):
+    replace(CHECKPOINT, **changes).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match=rf"a\.pt is a damaged checkpoint: {said}"):
+        Checkpoint.load(tmp_path / "a.pt")
