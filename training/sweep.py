@@ -22,7 +22,7 @@ from splits.choose import draws_split
 from training.config import RunConfig
 from training.data_parallel import announced_runs, process_group
 from training.distributed import Ranks
-from training.interrupted import compare_machines, how_far, identity, state_of
+from training.interrupted import VERSIONS, compare_machines, how_far, identity, state_of
 from training.prepare import Job, announce, prepare, write_config
 from training.run import run, train
 from training.side_by_side import Work, drawing, in_turn, most_at_a_time
