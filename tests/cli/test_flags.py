@@ -9,7 +9,7 @@ import pytest
 
 import main
 from cli.arguments import parse
-from cli.flags import MANY_RUNS, MODES, build_parser, defaults
+from cli.flags import EVERY_MODE, MANY_RUNS, MODES, build_parser, defaults
 from models.options import MiMOptions
 from training.config import RunConfig
 from training.settings import GROUPS
@@ -26,7 +26,7 @@ def test_every_setting_and_every_part_is_a_flag_with_help():
     settings = {each.name for each in fields(RunConfig)} - {"model_options"}
     parts = {each.name for each in fields(MiMOptions)}
     more = {name for mode in MODES.values() for name in mode.more}
-    assert set(flags()) == settings | parts | set(MODES) | more | set(MANY_RUNS)
+    assert set(flags()) == settings | parts | set(MODES) | more | {*MANY_RUNS, *EVERY_MODE}
     assert all(action.help for action in flags().values())
     assert all(each.metadata["group"] in GROUPS for each in fields(RunConfig) if each.name != "model_options")
 
