@@ -94,15 +94,25 @@ def test_of_a_large_map_some_500_pixels_are_predicted_again(home, tmp_path, caps
 @pytest.mark.parametrize("key", ["overall_accuracy", "kappa", "n_test"])
 def test_a_score_that_does_not_follow_from_the_map_is_named(run, capsys, key):
     noted = json.loads((run / "metrics.json").read_text())[key]
-    change(run / "metrics.json", **{key: noted + 1})
+    other = noted + 1 if isinstance(noted, int) else noted - 0.25
+    change(run / "metrics.json", **{key: other})
     code, said = verify(run, capsys)
-    assert code == 2 and f"{key} of metrics.json is {noted + 1}, and {noted} from prediction.npy" in said
+    assert code == 2 and f"{key} of metrics.json is {other}, and {noted} from prediction.npy" in said
     assert said.count("of metrics.json") == 1
 
 
-@pytest.mark.parametrize("key", ["confusion", "class_recall", "intervals", "accuracy_by_distance"])
+OTHERWISE = {
+    "confusion": lambda rows: [row[::-1] for row in rows],
+    "class_recall": lambda values: [1 - value if value is not None else 0.5 for value in values],
+    "intervals": lambda entries: entries | {"n_blocks": entries["n_blocks"] + 1},
+    "accuracy_by_distance": lambda entries: entries[:-1],
+}
+
+
+@pytest.mark.parametrize("key", OTHERWISE)
 def test_a_table_that_does_not_follow_from_the_map_is_named(run, capsys, key):
-    change(run / "metrics.json", **{key: []})
+    noted = json.loads((run / "metrics.json").read_text())[key]
+    change(run / "metrics.json", **{key: OTHERWISE[key](noted)})
     code, said = verify(run, capsys)
     assert code == 2 and f"{key} of metrics.json is another from prediction.npy" in said
 
@@ -118,7 +128,7 @@ def test_another_map_is_named_with_its_scores(run, capsys):
 def test_a_map_of_another_size_is_named(run, capsys):
     np.save(run / "prediction.npy", np.load(run / "prediction.npy")[:-1])
     code, said = verify(run, capsys)
-    assert code == 2 and "prediction.npy has 13 x 17 pixels, and maps.npz 14 x 17" in said
+    assert code == 2 and "prediction.npy does not fit maps.npz" in said
 
 
 def test_other_masks_are_named(run, capsys):

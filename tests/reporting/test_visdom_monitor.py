@@ -85,7 +85,11 @@ def _environment(folder, patch=5):
 def _result(folder):
     """What must not depend on a server: figures, map and weights."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    del metrics["seconds"], metrics["checkpoint"], metrics["protocol"]["machine"]  # the commit may change while the test runs
+    del (
+        metrics["seconds"],
+        metrics["checkpoint"],
+        metrics["protocol"]["machine"],
+    )  # the commit may change while the test runs
     weights = torch.load(folder / "last.pt", weights_only=True)["state"]["weights"]
     bits = {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
     return metrics, (folder / "prediction.npy").read_bytes(), bits
