@@ -51,7 +51,8 @@ def close(found, expected, device):
             assert one["train_accuracy"] == two["train_accuracy"]
     for name, value in found[1].items():
         if device == "cpu":
-            torch.testing.assert_close(value, expected[1][name], rtol=1e-4, atol=2e-6)
+            # AdamW's steps have the size of the rate, 1e-3, however small a gradient: rounding has made 9e-6 of it
+            torch.testing.assert_close(value, expected[1][name], rtol=1e-4, atol=3e-5)
 
 
 def same_bits(found, expected):
