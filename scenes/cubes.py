@@ -8,11 +8,10 @@ import numpy as np
 
 from scenes.bands import choose_bands
 from scenes.georeference import pixel_size_of
-from scenes.labels import note
 from scenes.matfiles import choose_array
 from scenes.raster import Raster, as_stored
 from scenes.rasters import read_file
-from scenes.spec import SceneSpec, choose_rgb
+from scenes.spec import SceneSpec, choose_rgb, note
 from scenes.survey import survey
 from utils import InputError
 

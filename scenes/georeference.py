@@ -2,6 +2,11 @@
 
 import logging
 import math
+from pathlib import Path
+
+import numpy as np
+
+from utils import InputError
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +127,38 @@ def same_system(one: dict | None, other: dict | None) -> bool:
     except CRSError:
         return False
     return first == second or first.to_dict() == second.to_dict() != {}
+
+
+def in_system(east: np.ndarray, north: np.ndarray, one: dict | None, other: dict | None, path: Path) -> tuple:
+    """Convert map coordinates from the system of one raster to that of another; NaN where it has none.
+
+    Args:
+        east, north: coordinates, of any shape.
+        one, other: georeferences with different systems.
+        path: the other raster, for a message.
+    Raises:
+        InputError: a system is unknown, or the package for it is not installed.
+    """
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import RasterioError
+        from rasterio.warp import transform
+    except ImportError as error:
+        raise InputError(
+            f"{path} and the cube name different coordinate systems, and comparing them needs the package rasterio; "
+            "`pip install rasterio` adds it"
+        ) from error
+    try:
+        systems = [CRS.from_user_input(crs_of(each)) for each in (one, other)]
+        found = [np.array(values).reshape(east.shape) for values in transform(*systems, east.ravel(), north.ravel())]
+    except (RasterioError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise InputError(
+            f"{path}: its coordinate system and the cube's cannot be compared ({reason}); bring it to the cube's grid, "
+            "for example by gdalwarp"
+        ) from error
+    known = np.isfinite(found[0]) & np.isfinite(found[1])
+    return np.where(known, found[0], np.nan), np.where(known, found[1], np.nan)
 
 
 def _rotation(info):

@@ -1,19 +1,17 @@
 """Read label maps, number their classes, and bring them to the grid of the cube."""
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from scenes.georeference import same_system, transform_of
 from scenes.matfiles import choose_array
+from scenes.on_grid import UNLABELLED, to_grid
 from scenes.raster import Raster
-from scenes.rasters import PICTURES, read_file
-from scenes.spec import SceneSpec
+from scenes.rasters import GEOTIFF, PICTURES, read_file
+from scenes.spec import SceneSpec, note
 from utils import InputError, did_you_mean
 
-log = logging.getLogger(__name__)
 USUAL_UNLABELLED = (-9999, -999, -99, -2, -1, 99, 127, 128, 254, 255, 999, 9999, 32767, 65534, 65535)  # beside 0
 
 
@@ -32,7 +30,7 @@ class Numbering:
     def __call__(self, array: np.ndarray, path: Path) -> np.ndarray:
         """Give the classes, 0 where unlabelled, as int64; InputError for a value that stands for nothing."""
         found = _whole(array, path)
-        if unknown := sorted({*np.unique(found).tolist()} - {*self.values, *self.others}):
+        if unknown := sorted({*np.unique(found).tolist()} - {*self.values, *self.others, UNLABELLED}):
             raise InputError(f"{path} has the label {unknown[0]}, which is none of the ground truth's; correct it")
         labels = np.zeros(array.shape, np.int64)
         for i, value in enumerate(self.values):
@@ -54,8 +52,16 @@ def number_classes(values: np.ndarray, spec: SceneSpec, path: Path, notes: list[
     Raises:
         InputError: the values do not fit the names, or `exclude_classes` names none of the classes.
     """
-    found, unlabelled = np.unique(_whole(values, path)).tolist(), spec.unlabelled or (0,)
-    used, names = [value for value in found if value not in unlabelled], spec.class_names
+    found, names = np.unique(_whole(values, path)).tolist(), spec.class_names
+    marked = UNLABELLED in found  # the file itself says which pixels have no label
+    found = [value for value in found if value != UNLABELLED]
+    unlabelled = spec.unlabelled or (() if marked and 0 in found and len(found) == len(names) else (0,))
+    used = [value for value in found if value not in unlabelled]
+    if not (spec.unlabelled or marked) and len(names) > 1 and found == [*range(len(names))]:
+        raise InputError(
+            f"{path}: the labels are 0 to {len(names) - 1}, and `class_names` has {len(names)} names; is 0 the class "
+            f"{names[0]!r}, or unlabelled pixels? Say `unlabelled = -1`, or `unlabelled = 0`, in {spec.described}"
+        )
     if not spec.unlabelled and 0 in found and (doubtful := {*used} & {*USUAL_UNLABELLED} - {*range(len(names) + 1)}):
         raise InputError(
             f"{path}: the label {max(doubtful)} may stand for unlabelled pixels; say `unlabelled = {max(doubtful)}` or "
@@ -73,7 +79,8 @@ def number_classes(values: np.ndarray, spec: SceneSpec, path: Path, notes: list[
     else:
         raise InputError(
             f"{path}: labels run from {min(found)} to {max(found)}, but {spec.name} has the classes 1 to {len(names)} "
-            f"and {' and '.join(map(str, unlabelled))} for unlabelled; correct `class_names`, or `unlabelled`"
+            f"and {' and '.join(map(str, unlabelled)) or 'no value'} for unlabelled; correct `class_names` or "
+            "`unlabelled`"
         )
     excluded = _excluded(spec, of_class, path)
     kept = {value: name for value, name in of_class.items() if value not in excluded}
@@ -119,35 +126,37 @@ def shortened(values: list[int]) -> str:
 
 
 def _whole(array: np.ndarray, path: Path) -> np.ndarray:
-    """Give whole numbers as int64; InputError if they are not."""
+    """Give whole numbers as int64, and `UNLABELLED` for NaN; InputError if they are not."""
+    array = np.where(np.isnan(array), np.float64(UNLABELLED), array) if array.dtype.kind == "f" else array
     if not np.isfinite(array).all() or (array != np.round(array)).any():
         raise InputError(f"{path}: labels must be whole numbers; is this the cube, not a label map?")
     return array.astype(np.int64)
 
 
-def note(notes: list[str] | None, sentence: str) -> None:
-    """Log a sentence on what was corrected, and append it to the notes."""
-    log.info("%s", sentence)
-    if notes is not None:
-        notes.append(sentence)
+def without_nodata(labels: np.ndarray, raster: Raster | None, spec: SceneSpec) -> np.ndarray:
+    """Put `UNLABELLED` where the file of a label map says that it has no data.
+
+    If the file says so of 0, and `unlabelled` of the scene does not name 0, it may be a class, and stays.
+    """
+    if raster is None or raster.nodata is None or np.isnan(raster.nodata):
+        return labels
+    if raster.nodata == 0 and spec.described is not None and spec.unlabelled and 0 not in spec.unlabelled:
+        return labels
+    wide = labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
+    return np.where(labels == raster.nodata, UNLABELLED, wide)
 
 
 def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
     arrays, raster = read_file(path, spec.gt_key)
     gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
-    if path.suffix.lower() in PICTURES and gt.ndim == 3:
-        gt = _by_colour(gt, path, spec)
+    coloured = path.suffix.lower() in PICTURES or (path.suffix.lower() in GEOTIFF and gt.dtype == np.uint8)
+    if coloured and gt.ndim == 3 and gt.shape[2] == 3:
+        return _by_colour(gt, path, spec), raster
     gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
-    gt = np.where(gt < 1, 0, gt) if "." in (spec.gt_key or "") else gt  # Gulfport marks unlabelled by -1
-    if raster is not None and raster.nodata is not None:
-        gt = np.where(gt == raster.nodata, unlabelled_value(spec), gt)
-    return gt, raster
-
-
-def unlabelled_value(spec: SceneSpec) -> int:
-    """Give a value that a label map of the scene has where there is no label."""
-    return spec.unlabelled[0] if spec.unlabelled else 0
+    if spec.described is None and "." in (spec.gt_key or ""):
+        gt = np.where(gt < 1, 0, gt)  # Gulfport marks unlabelled by -1
+    return without_nodata(gt, raster, spec), raster
 
 
 def _by_colour(picture: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
@@ -188,8 +197,8 @@ def fit_labels(
         InputError: the grid does not fit, or the scene does not have such labels.
     """
     assert spec.shape is not None
-    if gt.ndim == 2 and gt.shape != spec.shape[:2]:
-        gt = _to_grid(gt, raster, like, spec, path, notes)
+    if gt.ndim == 2:
+        gt = to_grid(gt, raster, like, spec.shape[:2], path, notes)
     if gt.shape != spec.shape[:2]:
         raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
     if spec.described is not None:
@@ -197,41 +206,12 @@ def fit_labels(
     return check_labels(gt, path, spec), spec
 
 
-def _to_grid(gt, raster: Raster | None, like: Raster | None, spec: SceneSpec, path: Path, notes) -> np.ndarray:
-    """Take the label under each cube pixel's centre, by map coordinates if both files have them, else by factors."""
-    assert spec.shape is not None
-    shape, places = spec.shape[:2], [each.georeference if each else None for each in (raster, like)]
-    from_, to = map(transform_of, places)
-    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
-    if from_ is not None and to is not None and same_system(*places):
-        (a, b, c, d, e, f), (x, y) = to, np.meshgrid(columns, rows)
-        east, north = a * x + b * y + c, d * x + e * y + f
-        a, b, c, d, e, f = from_
-        east, north, area = east - c, north - f, a * e - b * d
-        # A centre on the edge between two pixels goes to the one right of it or below, whatever the rounding.
-        j, i = ((e * east - b * north) / area + 1e-6, (a * north - d * east) / area + 1e-6)
-        i, j = np.floor(i).astype(np.int64), np.floor(j).astype(np.int64)
-        inside = (i >= 0) & (i < gt.shape[0]) & (j >= 0) & (j < gt.shape[1])
-        if inside.any():
-            found = np.full(shape, unlabelled_value(spec), np.result_type(gt.dtype, np.int32))
-            found[inside] = gt[i[inside], j[inside]]
-            how = f"by map coordinates; it covers {inside.mean():.1%} of the cube"
-            note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {how}")
-            return found
-        raise InputError(f"{path} and the cube of {spec.name} do not overlap on the map; is it of the same place?")
-    factors = [gt.shape[axis] // shape[axis] for axis in (0, 1)]
-    if min(factors) < 1 or any(gt.shape[axis] != factors[axis] * shape[axis] for axis in (0, 1)):
-        return gt
-    finer = f"the nearest of {factors[0]} x {factors[1]}"
-    note(notes, f"{path.name}: {gt.shape} brought to the cube's grid {shape}, {finer}")
-    return gt[np.ix_((rows * factors[0]).astype(int), (columns * factors[1]).astype(int))]
-
-
 def check_labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
     """Give a label map's classes 0..K as (H, W) int64; InputError if it holds anything else."""
     if spec.numbering is not None:
         return spec.numbering(array, path)
     labels = _whole(array, path)
+    labels[labels == UNLABELLED] = 0
     if labels.min() < 0 or labels.max() > spec.n_classes:
         raise InputError(
             f"{path}: labels run from {labels.min()} to {labels.max()}, but {spec.name} has the classes 1 to "

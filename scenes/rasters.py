@@ -111,11 +111,18 @@ def _open_picture(path: Path) -> Raster:
         with Image.open(path) as picture:
             budget.take(4 * picture.width * picture.height)
             mode, table = picture.mode, picture.getpalette()
-            array = np.asarray(picture if mode in ("L", "P", "I", "I;16", "1") else picture.convert("RGB"))
+            numbers = mode in ("L", "P", "I", "I;16", "1", "LA")
+            array = np.asarray(picture.getchannel(0) if numbers else picture.convert("RGB"))
+            clear = picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3] == 0
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable PNG ({error}); fetch or copy it again") from error
     array = array.astype(np.uint8) if array.dtype == bool else array
-    raster = Raster.of(array, path)
+    nodata = None
+    if np.any(clear) and numbers:
+        array, nodata = np.where(clear, -1, array.astype(np.int64)), -1
+    elif np.any(clear):
+        array = np.where(clear[..., None], np.uint8(0), array)  # black, which is unlabelled
+    raster = replace(Raster.of(array, path), nodata=nodata)
     if mode != "P" or table is None or array.max() == 0:
         return raster
     colours = [table[3 * value : 3 * value + 3] for value in range(1, int(array.max()) + 1)]

@@ -1,12 +1,14 @@
 """What is known of a scene before its files are opened: the facts of the catalogue or of a scene.toml."""
 
 import colorsys
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scenes.labels import Numbering
 
+log = logging.getLogger(__name__)
 # Far from each other, from white (the page) and from black (unlabelled); the first few are the farthest apart.
 # fmt: off
 PALETTE = (
@@ -124,3 +126,10 @@ def colours(n_classes: int) -> tuple[str, ...]:
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.45 + 0.15 * (i % 4), 0.9 - 0.17 * (i % 3))
         more.append(f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}")
     return (*PALETTE[:n_classes], *more)
+
+
+def note(notes: list[str] | None, sentence: str) -> None:
+    """Log a sentence on what was corrected in reading a scene, and append it to the notes."""
+    log.info("%s", sentence)
+    if notes is not None:
+        notes.append(sentence)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from scenes.georeference import crs_of, transform_of
-from scenes.labels import note, unlabelled_value
+from scenes.on_grid import UNLABELLED
 from scenes.raster import Raster
-from scenes.spec import SceneSpec
+from scenes.spec import SceneSpec, note
 from utils import InputError, did_you_mean, no_such_file
 
 VECTORS = (".gpkg", ".shp", ".geojson", ".json")
@@ -121,8 +121,8 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         like: the cube's raster, with its place on the map.
         notes: as for `cubes.read_cube`.
     Returns:
-        (H, W) int64: the attribute's whole numbers, or for texts the number of the class name from 1 on; the
-        scene's value of unlabelled pixels outside all polygons. Where polygons overlap the later one counts.
+        (H, W) int64: the attribute's whole numbers, or for texts the number of the class name from 1 on;
+        `UNLABELLED` outside all polygons. Where polygons overlap the later one counts.
     Raises:
         InputError: the cube has no place on the map, the coordinate systems cannot be brought together, the values are
             neither whole numbers nor class names, or no polygon lies on the cube.
@@ -134,7 +134,6 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
     try:
         from rasterio import Affine, features
         from rasterio.crs import CRS
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform_geom
         from shapely import from_wkb
         from shapely.geometry import mapping
@@ -144,30 +143,36 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
     pairs = [(from_wkb(shape), number) for shape, number in zip(layer.shapes, numbers, strict=True)]
     used = [(mapping(shape), number) for shape, number in pairs if shape and not shape.is_empty and number is not None]
     if crs is not None and layer.crs is not None:
+        theirs = None
         try:
-            ours, theirs = CRS.from_user_input(crs), CRS.from_user_input(layer.crs)
+            theirs = CRS.from_user_input(layer.crs)
+            ours = CRS.from_user_input(crs)
             if ours != theirs:
                 used = [(transform_geom(theirs, ours, shape), number) for shape, number in used]
                 note(
                     notes, f"{path.name}: its polygons were brought from {_short(theirs)} to the cube's {_short(ours)}"
                 )
-        except RasterioError as error:
-            raise InputError(f"{path}: its coordinate system cannot be brought to the cube's ({error})") from error
+        except Exception as error:  # those of PROJ have no public class
+            reason = str(error).splitlines()[0][:160]
+            raise InputError(
+                f"{path}: its coordinates, read as {_short(theirs)}, cannot be brought to the cube's ({reason}); does "
+                "the file name the wrong coordinate system, or none? A GeoJSON file without one is in degrees"
+            ) from error
     elif crs is not None or layer.crs is not None:
         which = path.name if layer.crs is None else "the cube"
         note(notes, f"{which} does not name its coordinate system, which is taken to be the other's")
-    outside = unlabelled_value(spec)
-    burnt = np.full(like.shape[:2], outside, np.int32)
+    burnt = np.full(like.shape[:2], UNLABELLED, np.int32)
     if used:
         features.rasterize(used, out=burnt, transform=Affine(*transform))
-    if (burnt == outside).all():
+    labelled = burnt != UNLABELLED
+    if not labelled.any():
         raise InputError(f"{path}: no polygon with a class lies on the cube of {spec.name}; is it of the same place?")
-    note(notes, f"{path.name}: {len(used)} polygons by {name} label {int((burnt != outside).sum()):,} pixels")
+    note(notes, f"{path.name}: {len(used)} polygons by {name} label {int(labelled.sum()):,} pixels")
     return burnt.astype(np.int64)
 
 
 def _short(crs) -> str:
-    code = crs.to_epsg()
+    code = None if crs is None else crs.to_epsg()
     return f"EPSG:{code}" if code else "another coordinate system"
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from datasets import Scene, where_from
 from scenes.catalogue import find_spec
-from scenes.labels import check_labels, number_classes, unlabelled_value
+from scenes.labels import check_labels, number_classes, without_nodata
 from scenes.matfiles import choose_array
+from scenes.on_grid import to_grid
 from scenes.rasters import read_file
 from scenes.spec import MASK_KEYS, SceneSpec
 from splits.split import Split, check_classes, count_classes
@@ -64,11 +65,11 @@ def load_split(
         return _rest_tests(Path(train_file), scene, faults, keys[0])
     pairs = [(Path(file), key) for file, key in zip((train_file, test_file), keys, strict=True)]
     if scene.gt is None and scene.spec.described is not None:  # the masks themselves tell the classes' numbers
-        masks = [_mask_array(*pair, key, scene.spec) for pair, key in zip(pairs, ("TR", "TE"), strict=True)]
+        masks = [_mask_array(*pair, key, scene)[0] for pair, key in zip(pairs, ("TR", "TE"), strict=True)]
         values = np.concatenate([mask.ravel() for mask in masks])
         scene = replace(scene, spec=number_classes(values, scene.spec, pairs[0][0]))
-    train, train_note = _read_mask(*pairs[0], "TR", scene.spec, faults)
-    test, test_note = _read_mask(*pairs[1], "TE", scene.spec, faults)
+    train, train_note = _read_mask(*pairs[0], "TR", scene, faults)
+    test, test_note = _read_mask(*pairs[1], "TE", scene, faults)
     empty_note = ""
     if scene.valid is not None and (n_empty := int((((train > 0) | (test > 0)) & ~scene.valid).sum())):
         train, test = np.where(scene.valid, train, 0), np.where(scene.valid, test, 0)
@@ -115,7 +116,7 @@ def _rest_tests(path: Path, scene: Scene, faults: list[str] | None, key: str | N
         raise InputError(
             f"train_set alone tests on the rest of the ground truth, and {spec.name} has none; give test_set"
         )
-    train, note = _read_mask(path, key, "TR", spec, faults)
+    train, note = _read_mask(path, key, "TR", scene, faults)
     train = train if scene.valid is None else np.where(scene.valid, train, 0)
     names, renumbered = _class_names(train, np.zeros_like(train), scene)
     numbers = np.array([0, *(names.index(name) + 1 for name in spec.class_names)])
@@ -131,8 +132,12 @@ def _rest_tests(path: Path, scene: Scene, faults: list[str] | None, key: str | N
     return replace(split, notes=tuple(each for each in notes if each))
 
 
-def _mask_array(path: Path, own: str | None, key: str, spec: SceneSpec) -> np.ndarray:
-    """Read the array of a mask: the variable `own` if that is given, else TR or TE, else the only one that fits."""
+def _mask_array(path: Path, own: str | None, key: str, scene: Scene) -> tuple[np.ndarray, str]:
+    """Read the array of a mask: the variable `own` if that is given, else TR or TE, else the only one that fits.
+
+    A mask with a place on the map is brought to the cube's grid; a note says so, which is "" if that changes nothing.
+    """
+    spec = scene.spec
     assert spec.shape is not None
     arrays, raster = read_file(path, own)
     shape, kinds = spec.shape[:2], {"TR": "training", "TE": "test"}
@@ -144,19 +149,19 @@ def _mask_array(path: Path, own: str | None, key: str, spec: SceneSpec) -> np.nd
         )
     name = None if raster is not None else own or (key if key in arrays else None)
     wanted = f"{own or key}, the {kinds[key]} mask of {spec.name} {shape}"
-    mask = choose_array(arrays, name, path, wanted, (2,), (shape, shape[::-1]))
-    if raster is not None and raster.nodata is not None:
-        mask = np.where(mask == raster.nodata, unlabelled_value(spec), mask)
-    return mask
+    mask = choose_array(arrays, name, path, wanted, (2,), None if raster is not None else (shape, shape[::-1]))
+    notes: list[str] = []
+    if raster is not None and mask.ndim == 2:
+        mask = to_grid(without_nodata(mask, raster, spec), raster, scene.raster, shape, path, notes)
+    return mask, "".join(notes)
 
 
-def _read_mask(
-    path: Path, own: str | None, key: str, spec: SceneSpec, faults: list[str] | None
-) -> tuple[np.ndarray, str]:
+def _read_mask(path: Path, own: str | None, key: str, scene: Scene, faults: list[str] | None) -> tuple[np.ndarray, str]:
     """Read a fixed mask, see `_mask_array`; (H, W), and a note on what was corrected or ""."""
+    spec = scene.spec
     assert spec.shape is not None
-    shape, mask = spec.shape[:2], _mask_array(path, own, key, spec)
-    note = ""
+    mask, note = _mask_array(path, own, key, scene)
+    shape = spec.shape[:2]
     if mask.shape != shape:
         if mask.shape != shape[::-1]:
             raise InputError(f"{path}: the mask is {mask.shape}, but {spec.name} is {shape} (rows, columns)")

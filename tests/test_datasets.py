@@ -314,7 +314,18 @@ def test_a_numbering_that_fits_the_training_mask_alone_is_refused(tiny_scene):
     refuse_masks(tiny_scene, r"test mask's class 1 lies on the ground truth's class 2 \(Water\)", TE=test)
 
 
-@pytest.mark.parametrize("value", [1.5, np.nan, np.inf])
+def test_pixels_whose_label_is_nan_are_unlabelled(tiny_scene):
+    row, column = np.argwhere(tiny_scene.train)[0]
+    train, gt = tiny_scene.train.astype(float), tiny_scene.gt.astype(float)
+    train[train == 0] = np.nan
+    gt[row, column] = np.nan
+    tiny_scene.write("TRAIN_GT.mat", TR=train)
+    tiny_scene.write("Tiny_gt.mat", tiny_gt=gt)
+    assert np.array_equal(tiny_scene.split().train, tiny_scene.train)
+    assert np.array_equal(tiny_scene.load(need_cube=False).gt, np.nan_to_num(gt))
+
+
+@pytest.mark.parametrize("value", [1.5, np.inf])
 def test_labels_that_are_no_whole_numbers_are_refused(tiny_scene, value):
     train = tiny_scene.train.astype(float)
     train[0, 3] = value

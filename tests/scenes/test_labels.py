@@ -27,7 +27,7 @@ def numbered(gt, **facts):
 def test_plain_labels_are_left_alone():
     spec, _, notes = numbered(GT)
     assert spec.numbering is None and notes == []
-    spec, _, _ = numbered(np.where(GT == 4, 0, GT))  # a class that does not occur
+    spec, _, _ = numbered(np.where(GT == 3, 0, GT))  # a class that does not occur
     assert spec.class_names == NAMES
 
 
@@ -51,6 +51,15 @@ def test_several_values_can_be_unlabelled():
 def test_a_value_that_may_be_unlabelled_is_asked_for(value):
     with pytest.raises(InputError, match=f"say `unlabelled = {value}` or `unlabelled = 0`"):
         numbered(np.array([[0, 1, 2, 3, value]]))
+
+
+def test_whether_0_is_a_class_is_asked_for_if_it_may_be_the_first_one():
+    counts_from_0 = np.array([[0, 1, 2, 3]])
+    with pytest.raises(InputError, match=r"is 0 the class 'a', or .*`unlabelled = -1`, or `unlabelled = 0`, in scene"):
+        numbered(counts_from_0)
+    assert numbered(counts_from_0, unlabelled=(-1,))[1].tolist() == [[1, 2, 3, 4]]
+    spec, labels, _ = numbered(counts_from_0, unlabelled=(0,))
+    assert (spec.class_names, labels.tolist()) == (NAMES, [[0, 1, 2, 3]])
 
 
 @pytest.mark.parametrize("excluded", [("b",), ("2",)])

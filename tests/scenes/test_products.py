@@ -300,4 +300,4 @@ def test_a_label_map_and_a_cube_in_one_hdf5_file_are_named(tmp_path):
     for need_cube in (True, False):
         scene = load_scene(str(tmp_path), Path(), need_cube=need_cube)
         assert np.array_equal(np.asarray(scene.gt), gt)
-    assert np.array_equal(_mask_array(tmp_path / "a.h5", "train", "TR", scene.spec), np.where(gt == 2, 0, gt))
+    assert np.array_equal(_mask_array(tmp_path / "a.h5", "train", "TR", scene)[0], np.where(gt == 2, 0, gt))

@@ -331,7 +331,7 @@ def test_with_places_on_the_map_the_labels_are_looked_up_there_as_gdal_would(tmp
     with pytest.raises(InputError, match="do not overlap on the map"):
         load_scene("houston2018", tmp_path)
     houston(tmp_path, monkeypatch, cube, gt, place, **(facts | {"crs": "EPSG:32614"}))
-    with pytest.raises(InputError, match=r"the ground truth is \(40, 50\), but Houston2018 is \(9, 12\)"):
+    with pytest.raises(InputError, match="do not overlap on the map"):
         load_scene("houston2018", tmp_path)
 
 
