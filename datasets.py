@@ -10,7 +10,7 @@ from scenes.bands import parse_bands
 from scenes.catalogue import find_spec
 from scenes.cubes import complete, read_cube
 from scenes.labels import fit_labels, read_gt
-from scenes.rasters import ARRAYS, PRODUCTS, Raster, open_raster
+from scenes.rasters import ARRAYS, PRODUCTS, Raster, open_raster, says_no_axes
 from scenes.spec import SceneSpec
 from scenes.vectors import VECTORS, burn_polygons
 from utils import InputError
@@ -73,13 +73,16 @@ def load_scene(
     if gt_file is not None and not polygons and (need_gt or spec.described or gt_file.exists()):
         gt, gt_raster = read_gt(_existing(gt_file, spec), spec)
     as_arrays = cube_file.suffix.lower() in ARRAYS
-    if need_cube or (spec.shape is None and as_arrays):
+    fits_labels = (gt is not None or polygons) and cube_file.is_file()
+    if not (need_cube or as_arrays) and (spec.shape is None or fits_labels):
+        key = spec.cube_key if cube_file.suffix.lower() in PRODUCTS else None
+        raster = open_raster(_existing(cube_file, spec), key)  # for its shape and its georeference alone
+    no_axes = as_arrays or (raster is not None and says_no_axes(raster))
+    if need_cube or (spec.shape is None and no_axes):
         cube = read_cube(_existing(cube_file, spec), spec, None if gt is None else gt.shape, notes)
         raster = cube.raster
         spec = complete(spec, (*cube.values.shape[:2], cube.n_in_file), raster, cube.bands)
-    elif spec.shape is None or ((gt is not None or polygons) and cube_file.is_file() and not as_arrays):
-        key = spec.cube_key if cube_file.suffix.lower() in PRODUCTS else None
-        raster = open_raster(_existing(cube_file, spec), key)  # for its shape and its georeference alone
+    elif raster is not None:
         spec = complete(spec, raster.shape, raster)
     if polygons and gt_file is not None:
         gt = burn_polygons(_existing(gt_file, spec), spec, raster, notes)

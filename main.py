@@ -212,7 +212,7 @@ def predict(command: Command) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from inference.predict import map_new_scene, scene_raster
-    from scenes.rasters import ARRAYS, GEOTIFF, PRODUCTS, open_raster
+    from scenes.rasters import ARRAYS, GEOTIFF, PRODUCTS, open_raster, says_no_axes
     from utils import choose_device
 
     args, ranks = command.args, _ranks()
@@ -223,8 +223,10 @@ def predict(command: Command) -> None:
         raster, name, bands_axis = open_raster(path, args.cube_key), path.stem, args.bands_axis
     else:
         (raster, name), bands_axis = scene_raster(args.predict, args.folder), "last"
-    if args.bands_axis is not None and (bands_axis != args.bands_axis or path.suffix.lower() not in ARRAYS):
-        raise InputError(f"--bands_axis is for .npy, .npz and .mat files; {args.predict} says where its bands are")
+    if args.bands_axis is not None and (bands_axis != args.bands_axis or not says_no_axes(raster)):
+        raise InputError(
+            f"--bands_axis is for .npy, .npz, .mat and plain HDF5 files; {args.predict} says where its bands are"
+        )
     with logging_redirect_tqdm(), stops.resumable(lambda: "the same command resumes where it stopped"):
         folder = map_new_scene(
             raster,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,9 +116,13 @@ def turned(raster: Raster, n_bands: Collection[int], axis: str | None) -> Raster
         )
     if not fitting or fitting == [2]:
         return raster
-    array = raster.whole()
+    array = np.moveaxis(raster.whole(), fitting[0], 2)
     log.info("note: %s is %s, and its bands are on axis %d; it was turned", raster.path, raster.shape, fitting[0] + 1)
-    return Raster.of(np.moveaxis(array, fitting[0], 2), raster.path, raster.key)
+    scaling = {
+        name: values and values[:1] * array.shape[2]
+        for name, values in (("scale", raster.scale), ("offset", raster.offset))
+    }
+    return replace(raster, shape=array.shape, _read=lambda start, stop: array[start:stop], **scaling)
 
 
 def _other_number(raster: Raster, n_bands: int, hint: str = "") -> InputError:

@@ -24,10 +24,9 @@ from reporting import results
 from reporting.figures import maps
 from reporting.live.monitor import Progress as Bar
 from scenes.catalogue import find_spec
-from scenes.envi import find_pair
 from scenes.georeference import pixel_size_of
 from scenes.raster import Ortho, Raster
-from scenes.rasters import ARRAYS, open_raster, write_bands, write_labels
+from scenes.rasters import ARRAYS, open_raster, says_no_axes, write_bands, write_labels
 from training.checkpoint import Checkpoint, check_memory
 from training.distributed import Ranks
 from utils import InputError, describe_machine, fingerprint_file
@@ -43,7 +42,7 @@ def scene_raster(name: str, folder: Path) -> tuple[Raster, str]:
     path = Path(folder) / spec.folder / (spec.cube_file or "")
     if path.is_file() and path.suffix.lower() not in ARRAYS:
         raster = open_raster(path, spec.cube_key)
-        if spec.shape in (None, raster.shape):
+        if spec.shape in (None, raster.shape) and not says_no_axes(raster):
             facts = {"nodata": spec.nodata, "wavelengths": spec.wavelengths}
             return replace(raster, **{fact: value for fact, value in facts.items() if value is not None}), spec.name
     scene = load_scene(name, folder)
@@ -106,7 +105,7 @@ def map_new_scene(
     if MODELS[checkpoint.model["name"]].looks_at == "location":
         raise InputError(f"{checkpoint_path} holds places of training pixels, which say nothing about another scene")
     model, preprocessing = checkpoint.network(device)
-    if raster.path.suffix.lower() in ARRAYS:
+    if says_no_axes(raster):
         raster = turned(raster, {preprocessing.n_bands_in, checkpoint.n_in_file or 0}, bands_axis)
     if not ortho and raster.ortho is None:
         raise InputError(f"{raster.path} has no table that places its pixels; leave out --no_ortho")
@@ -303,8 +302,7 @@ def _full(path: Path, grid: Grid, values: np.ndarray, read: RowReader, empty: fl
 
 def _identity(raster: Raster) -> dict:
     """Say which scene it is and how it is read, without reading it all; a simulated scene is in no file."""
-    pair = find_pair(raster.path) if raster.path.is_file() else None
-    files = pair or ((raster.path,) if raster.path.is_file() else ())
+    files = raster.files or ((raster.path,) if raster.path.is_file() else ())
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     names = ("product", "key", "shape", "wavelengths", "bad_bands", "scale", "offset", "nodata")
     return {"name": str(raster.path), "files": states} | {name: getattr(raster, name) for name in names}

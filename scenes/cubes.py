@@ -10,7 +10,7 @@ from scenes.bands import choose_bands
 from scenes.georeference import pixel_size_of
 from scenes.matfiles import choose_array
 from scenes.raster import Raster, as_stored
-from scenes.rasters import read_file
+from scenes.rasters import read_file, says_no_axes
 from scenes.spec import SceneSpec, choose_rgb, note
 from scenes.survey import survey
 from utils import InputError
@@ -56,7 +56,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
     arrays, raster = read_file(path, spec.cube_key)
     cube = choose_array(arrays, spec.cube_key if raster is None else None, path, "the cube", (3,))
     cube = cube[:, :, None] if raster is not None and cube.ndim == 2 else cube
-    if raster is None:
+    if raster is None or says_no_axes(raster):
         cube = _turn(cube, path, spec, plane, notes)
     if spec.shape is not None:
         if spec.n_dropped and cube.ndim == 3 and cube.shape[2] == spec.shape[2] + spec.n_dropped:
@@ -87,7 +87,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
             f"{path}: {int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, "
             f"band {bands[band]} (from 0); replace them, or leave the band out (drop_bands)"
         )
-    return Cube(cube, valid, raster, bands, n_in_file)
+    return Cube(cube, valid, None if raster is None or says_no_axes(raster) else raster, bands, n_in_file)
 
 
 def wavelengths_of(spec: SceneSpec, raster: Raster | None, n_bands: int) -> tuple[float, ...] | None:

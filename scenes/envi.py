@@ -64,10 +64,11 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
     if path.suffix.lower() == ".hdr":
         if not path.is_file():
             raise no_such_file(path)
-        names = {f"{path.stem}{suffix}".lower() for suffix in DATA_SUFFIXES}
-        beside = sorted(each for each in path.parent.iterdir() if each.is_file())
-        found = [each for each in beside if each.name.lower() in names]
-        found = found or [each for each in beside if each.stem == path.stem and each.suffix.lower() not in _NO_DATA]
+        found = data_files(path) or [
+            each
+            for each in sorted(path.parent.iterdir())
+            if each.is_file() and each.stem == path.stem and each.suffix.lower() not in _NO_DATA
+        ]
         if not found:
             raise InputError(
                 f"{path}: its data file is missing; put {path.stem} or {path.stem}.img (or .dat, .raw, .bin, .bil, "
@@ -80,9 +81,18 @@ def find_pair(path: Path) -> tuple[Path, Path] | None:
         return path, found[0]
     if not path.is_file():
         raise no_such_file(path)
-    names = {f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower()}
-    headers = sorted(each for each in path.parent.iterdir() if each.name.lower() in names)
-    return (headers[0], path) if headers else None
+    there = {each.name.lower(): each for each in sorted(path.parent.iterdir(), reverse=True)}
+    names = (f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower())
+    header = next((there[name] for name in names if name in there), None)
+    return None if header is None else (header, path)
+
+
+def data_files(header: Path) -> list[Path]:
+    """List the files beside a header that can hold its data by their names; one with a header of its own cannot."""
+    names = {f"{header.stem}{suffix}".lower() for suffix in DATA_SUFFIXES}
+    beside = {each.name.lower(): each for each in sorted(header.parent.iterdir(), reverse=True) if each.is_file()}
+    found = [beside[name] for name in sorted(names & {*beside})]
+    return [each for each in found if f"{each.name}.hdr".lower() not in beside or header.stem == each.name]
 
 
 def read_header(path: Path) -> Header:
@@ -127,7 +137,6 @@ def read_header(path: Path) -> Header:
         georeference["projection info"] = _as_list(words["projection info"])
     if "coordinate system string" in words:
         georeference["coordinate system string"] = ",".join(_as_list(words["coordinate system string"]))
-    nodata = _floats(words.get("data ignore value", ""))
     names = _as_list(words["class names"])[1:] if "class names" in words else ()  # the first one is of the unlabelled
     scale, offset = _scale_and_offset(words, n_bands, path)
     return Header(
@@ -136,7 +145,7 @@ def read_header(path: Path) -> Header:
         start,
         interleave,
         _wavelengths(words, n_bands, path),
-        nodata[0] if nodata else None,
+        _nodata(words, path),
         georeference or None,
         tuple(names) or None,
         scale,
@@ -200,6 +209,17 @@ def _floats(value) -> list[float]:
         return []
 
 
+def _nodata(words: dict, path: Path) -> float | None:
+    """Give the value of pixels without data; None, with a message, if the entry is not a number."""
+    if "data ignore value" not in words:
+        return None
+    word = "".join(_as_list(words["data ignore value"])).strip(" ,;\"'")
+    values = _floats(word)
+    if not values and word.lower() not in ("", "none"):
+        log.info("%s: 'data ignore value = %s' is not a number; it is not used", path, word[:40])
+    return values[0] if values else None
+
+
 def _wavelengths(words: dict, n_bands: int, path: Path) -> tuple[float, ...] | None:
     key = _first(words, "wavelength")
     if key is None:
@@ -209,7 +229,7 @@ def _wavelengths(words: dict, n_bands: int, path: Path) -> tuple[float, ...] | N
         log.info("%s: its wavelengths are not %d numbers, one per band; they are not used", path, n_bands)
         return None
     unit = _first(words, "wavelength units", "wavelength unit", "wavelength_units")
-    return in_nanometres(values, None if unit is None else str(words[unit]), path)
+    return in_nanometres(values, None if unit is None else " ".join(_as_list(words[unit])), path)
 
 
 def _first(words: dict, *keys: str) -> str | None:
@@ -220,7 +240,9 @@ def _scale_and_offset(
     words: dict, n_bands: int, path: Path
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Give what the values are multiplied by and what is added then, per band; None for 1 and 0."""
-    gains, offsets = (_per_band(words, f"data {kind} values", n_bands, path) for kind in ("gain", "offset"))
+    kinds = ("data reflectance gain values", "data reflectance offset values")
+    kinds = kinds if any(kind in words for kind in kinds) else ("data gain values", "data offset values")
+    gains, offsets = (_per_band(words, kind, n_bands, path) for kind in kinds)
     factor = _per_band(words, "reflectance scale factor", n_bands, path)
     if factor is not None and not all(factor):
         log.info("%s: its 'reflectance scale factor' is 0 and is not used", path)

@@ -149,8 +149,8 @@ def in_system(east: np.ndarray, north: np.ndarray, one: dict | None, other: dict
             "`pip install rasterio` adds it"
         ) from error
     try:
-        systems = [CRS.from_user_input(crs_of(each)) for each in (one, other)]
-        found = [np.array(values).reshape(east.shape) for values in transform(*systems, east.ravel(), north.ravel())]
+        from_, to = (CRS.from_user_input(crs_of(each)) for each in (one, other))
+        found = [np.reshape(values, east.shape) for values in transform(from_, to, east.ravel(), north.ravel())[:2]]
     except (RasterioError, ValueError) as error:
         reason = str(error).splitlines()[0][:160]
         raise InputError(

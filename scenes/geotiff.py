@@ -2,9 +2,13 @@
 
 import logging
 import math
+import re
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +21,8 @@ from utils import InputError, no_such_file
 log = logging.getLogger(__name__)
 
 GEOTIFF = (".tif", ".tiff")
+_SEEN = 512  # rows and columns of a band of transparency that are looked at
+_DESCRIBED = re.compile(r"([0-9.]+)\s*(nanomet\w+|nm|micromet\w+|microns?|um|[µμ]m)\b", re.IGNORECASE)
 
 
 def _rasterio(path: Path) -> ModuleType:
@@ -48,15 +54,23 @@ def open_geotiff(path: Path) -> Raster:
             raise InputError(f"{path}: its values are {', '.join({*image.dtypes})}; only real numbers are read")
         kinds = {np.dtype(kind) for kind in image.dtypes}
         placed = image.crs is not None or not image.transform.is_identity
-        facts = {"nodata": image.nodata, "wavelengths": _wavelengths(image, path), "bad_bands": _bad_bands(image)}
+        _refuse_pages(image, path)
+        bands, clear = _transparency(image, path)
+        facts: dict[str, Any] = {"nodata": image.nodata, "wavelengths": _wavelengths(image, bands, path)}
+        bad = _bad_bands(image)
+        facts["bad_bands"] = tuple(number for number, band in enumerate(bands) if band - 1 in bad)
         if placed:
             crs = image.crs.to_wkt() if image.crs else None
             facts["georeference"] = {"crs": crs, "transform": tuple(image.transform)[:6]}
+        elif image.gcps[0]:
+            log.info(
+                "%s: its ground control points are not used, so that its map has no place; gdalwarp applies them", path
+            )
         if any(scale != 1 for scale in image.scales):
-            facts["scale"] = tuple(image.scales)
+            facts["scale"] = tuple(image.scales[band - 1] for band in bands)
         if any(image.offsets):
-            facts["offset"] = tuple(image.offsets)
-        if image.count == 1:
+            facts["offset"] = tuple(image.offsets[band - 1] for band in bands)
+        if len(bands) == 1:
             facts |= _classes(image)
     except InputError:
         raise
@@ -65,35 +79,88 @@ def open_geotiff(path: Path) -> Raster:
 
     def read(start, stop):
         try:
-            return image.read(window=((start, stop), (0, image.width))).transpose(1, 2, 0)
+            window = ((start, stop), (0, image.width))
+            values = image.read(bands, window=window).transpose(1, 2, 0)
+            if clear is not None:
+                values = values.astype(np.result_type(dtype, np.float32))
+                values[clear(window=window)] = np.nan
+            return values
         except rasterio.errors.RasterioError as error:
             raise damaged(error) from error
 
     scaled = "scale" in facts or "offset" in facts
-    shape, dtype = (image.height, image.width, image.count), np.dtype("f4") if scaled else np.result_type(*kinds)
+    shape, dtype = (image.height, image.width, len(bands)), np.dtype("f4") if scaled else np.result_type(*kinds)
+    if clear is not None:
+        dtype = np.result_type(dtype, np.float32)
     check_claim(path, math.prod(shape) * dtype.itemsize, str(shape))
     Budget(path).take(max(map(math.prod, image.block_shapes)) * image.count * dtype.itemsize)  # unpacked at once
     return Raster(path, shape, dtype, **facts, _read=read)
 
 
-def _wavelengths(image, path: Path) -> tuple[float, ...] | None:
-    """Give the bands' wavelengths in nm; None unless each band's metadata have one of the same unit."""
-    found, units = [], set()
-    for band in range(1, image.count + 1):
-        tags = image.tags(band)
-        micrometres = image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
-        words = (tags.get("wavelength") or "").split() if micrometres is None else [micrometres, "um"]
-        try:
-            found.append(float(words[0]))
-        except (IndexError, ValueError):
-            if found or words:
-                log.info("%s: band %d (from 0) has no wavelength; those of the others are not used", path, band - 1)
-            return None
-        units.add(words[1] if len(words) > 1 else tags.get("wavelength_units"))
+def _refuse_pages(image, path: Path) -> None:
+    """Raise InputError if the file holds several images of one band, of which GDAL shows the first alone."""
+    if image.count == 1 and len(image.subdatasets) > 1:
+        raise InputError(
+            f"{path} holds {len(image.subdatasets)} images (pages) of one band each, where one image with all bands is "
+            "read; `gdalbuildvrt -separate` and `gdal_translate` make one"
+        )
+
+
+def _transparency(image, path: Path) -> tuple[list[int], Callable | None]:
+    """Give the bands that hold data, from 1, and what tells the clear pixels of a window, if the file marks any."""
+    from rasterio.enums import ColorInterp, MaskFlags
+
+    bands = [*range(1, image.count + 1)]
+    for band in bands if len(bands) > 1 else ():
+        if image.colorinterp[band - 1] != ColorInterp.alpha:
+            continue
+        seen = np.unique(image.read(band, out_shape=(min(image.height, _SEEN), min(image.width, _SEEN))))
+        if len(seen) <= 2 and 0 in seen:  # else it may be any fourth band, which GDAL takes for transparency
+            log.info("%s: band %d (from 0) marks clear pixels; it is left out, and they have no data", path, band - 1)
+            return [each for each in bands if each != band], partial(_is_0, image.read, band)
+    if MaskFlags.per_dataset in image.mask_flag_enums[0] and MaskFlags.alpha not in image.mask_flag_enums[0]:
+        log.info("%s: pixels that its mask leaves out have no data", path)
+        return bands, partial(_is_0, image.dataset_mask)
+    return bands, None
+
+
+def _is_0(read: Callable, *band: int, window) -> np.ndarray:
+    return read(*band, window=window) == 0
+
+
+def _wavelengths(image, bands: list[int], path: Path) -> tuple[float, ...] | None:
+    """Give the wavelengths of bands in nm, from their tags or descriptions, or from a list for the whole file."""
+    words = [_words(image, band) for band in bands]
+    if not any(words):
+        tags = image.tags() | image.tags(ns="ENVI")
+        listed = re.split(r"[\s,]+", (tags.get("wavelength") or tags.get("wavelengths") or "").strip("{} "))
+        unit = tags.get("wavelength_units") or tags.get("wavelength units") or ""
+        words = [[word, unit.strip("{} ")] for word in listed] if len(listed) == image.count > 1 else []
+        words = [words[band - 1] for band in bands] if words else []
+    numbers = [_number(word[0], math.nan) if word else math.nan for word in words]
+    if missing := [band for band, number in zip(bands, numbers, strict=True) if math.isnan(number)] if words else []:
+        if len(missing) < len(bands):
+            log.info("%s: band %d (from 0) has no wavelength; those of the others are not used", path, missing[0] - 1)
+        return None
+    if not words:
+        return None
+    units = {word[1] if len(word) > 1 else None for word in words}
     if len(units) > 1:
         log.info("%s: the wavelengths of its bands are in different units; they are not used", path)
         return None
-    return in_nanometres(found, units.pop(), path)
+    return in_nanometres(numbers, units.pop(), path)
+
+
+def _words(image, band: int) -> list[str]:
+    """Give the number and the unit, if there is one, of a band's wavelength; [] if it has none."""
+    tags = image.tags(band)
+    micrometres = image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
+    if micrometres is not None:
+        return [micrometres, "um"]
+    if words := (tags.get("wavelength") or "").split():
+        return words if len(words) > 1 or "wavelength_units" not in tags else [words[0], tags["wavelength_units"]]
+    found = _DESCRIBED.search(image.descriptions[band - 1] or "")
+    return [str(found[1]), str(found[2])] if found else []
 
 
 def _bad_bands(image) -> tuple[int, ...]:
@@ -104,15 +171,14 @@ def _bad_bands(image) -> tuple[int, ...]:
         words = [word.strip() for word in text.strip("{} ").split(",")]
     if len(words) != image.count:
         return ()
-    return tuple(band for band, word in enumerate(words) if word and _number(word) <= 0)
+    return tuple(band for band, word in enumerate(words) if word and _number(word, 1.0) <= 0)
 
 
-def _number(word: str) -> float:
-    """Give a number; 1 for a word that is none."""
+def _number(word: str, otherwise: float) -> float:
     try:
         return float(word)
     except ValueError:
-        return 1.0
+        return otherwise
 
 
 def _classes(image) -> dict:

@@ -62,6 +62,11 @@ def opened(path: Path) -> Iterator[Any]:
     import h5py  # here, because most scenes do without it
 
     try:
+        with path.open("rb") as start:
+            if start.read(3) == b"CDF":
+                raise InputError(
+                    f"{path} is netCDF-3, and netCDF-4 is read; `nccopy -k nc4 {path.name} NEW.nc` makes one"
+                )
         with h5py.File(path, "r") as file:
             yield file
     except InputError:
@@ -191,6 +196,7 @@ def raster_of(path: Path, file, product: Product, names: list) -> Raster:
     )
 
 
+_SCALING = ("scale_factor", 1.0), ("add_offset", 0.0)  # of netCDF
 _NODATA = ("_FillValue", "Data_Ignore_Value", "missing_value", "_Fillvalue")
 
 
@@ -225,17 +231,30 @@ def plain_raster(path: Path, file, key: str | None) -> Raster:
         if len(shape) in (2, 3) and min(shape) > 0 and item.dtype.kind in "biuf":
             cubes[name] = item
     names = [name for name in cubes if key in (name, name.split("/")[-1])] if key else []
-    names = names or [name for name, item in cubes.items() if key is None and item.ndim == 3]
+    for axes in (3, 2) if key is None else ():
+        names = names or [name for name, item in cubes.items() if item.ndim == axes]
     if len(names) != 1:
         listed = ", ".join(f"{name} {item.shape} {item.dtype}" for name, item in cubes.items()) or "no image"
-        raise InputError(f"{path} is no product that is known; name the data set of the cube (cube_key): {listed}")
+        raise InputError(
+            f"{path} is no product that is known; name the data set (cube_key, or gt_key for labels): {listed}"
+        )
     data = cubes[names[0]]
     if data.ndim == 2:
         return Raster.of(whole(data), path, names[0])
     nodata = next((number(data.attrs[name]) for name in _NODATA if name in data.attrs), None)
     read = _reader(path, names, ["yxb"], [np.arange(data.shape[2])])
-    dtype = data.dtype.newbyteorder("=")
-    return Raster(path, data.shape, dtype, nodata=nodata, key=names[0], _read=read)
+    scale, offset = (number(data.attrs[name]) if name in data.attrs else usual for name, usual in _SCALING)
+    scaled = (scale, offset) != (1, 0)
+    return Raster(
+        path,
+        data.shape,
+        np.dtype("f4") if scaled else data.dtype.newbyteorder("="),
+        nodata=nodata,
+        key=names[0],
+        scale=(scale,) * data.shape[2] if scaled else None,
+        offset=(offset,) * data.shape[2] if scaled else None,
+        _read=read,
+    )
 
 
 def _values(file, name: str, of: str) -> np.ndarray | None:

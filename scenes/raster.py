@@ -51,6 +51,7 @@ class Raster:
         product: name of the instrument's product, if it is one that is known.
         ortho: places the map of a raster that is as the sensor saw it; None if it is in place.
         bad_bands: indices of the bands that the file marks as bad.
+        files: all files that it is read from, if they are more than `path`.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Raster:
     offset: tuple[float, ...] | None = None
     palette: tuple[str, ...] | None = None
     bad_bands: tuple[int, ...] = ()
+    files: tuple[Path, ...] = ()
     product: str | None = None
     ortho: Ortho | None = field(default=None, compare=False)
     _read: Callable[[int, int], np.ndarray] | None = field(default=None, repr=False, compare=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from limits import Budget, Stored, regular_file
-from scenes.envi import DATA_SUFFIXES, data_type_code, find_pair, read_header, write_header
+from scenes.envi import data_files, data_type_code, find_pair, read_header, write_header
 from scenes.georeference import map_info_of
 from scenes.geotiff import GEOTIFF, write_geotiff
 from scenes.matfiles import choose_array, open_arrays
@@ -53,13 +53,19 @@ def open_raster(path: Path, key: str | None = None) -> Raster:
     return _open_envi(*header)
 
 
+def says_no_axes(raster: Raster) -> bool:
+    """Whether a raster's file holds arrays alone, whose bands may be on any axis."""
+    suffix = raster.path.suffix.lower()
+    return suffix in ARRAYS or (suffix in PRODUCTS and raster.product is None)
+
+
 def _tiff_of(header: Path) -> Path | None:
     """Find the GeoTIFF that a header describes if there is no other data file of its stem."""
     if not header.is_file():
         return None
     beside_it = [each for each in header.parent.iterdir() if each.stem == header.stem]
     tiffs = [each for each in beside_it if each.suffix.lower() in GEOTIFF]
-    return tiffs[0] if len(tiffs) == 1 and not any(each.suffix.lower() in DATA_SUFFIXES for each in beside_it) else None
+    return tiffs[0] if len(tiffs) == 1 and not data_files(header) else None
 
 
 def _open_envi(header: Path, data: Path) -> Raster:
@@ -91,6 +97,7 @@ def _open_envi(header: Path, data: Path) -> Raster:
         offset=facts.offset,
         palette=facts.palette,
         bad_bands=facts.bad_bands,
+        files=(header, data),
         _read=read,
     )
 

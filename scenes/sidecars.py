@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scenes.envi import read_header
+from scenes.envi import data_files, read_header
 from scenes.geotiff import open_geotiff
 from scenes.raster import Raster
 from scenes.wavelengths import in_nanometres
@@ -31,7 +31,7 @@ def open_tiff(path: Path) -> Raster:
     if xml is not None:
         return _enmap(raster, xml)
     header = next((each for each in (path.with_suffix(".hdr"), path.with_suffix(".HDR")) if each.is_file()), None)
-    if header is not None and raster.wavelengths is None:
+    if header is not None and raster.wavelengths is None and not data_files(header):
         return _with_header(raster, header)
     return raster
 
