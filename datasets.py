@@ -29,6 +29,7 @@ class Scene:
         notes: what was corrected in reading, one sentence each.
         bands: the file's bands that are used, in this order, from 0; None if the cube was not asked for.
         n_in_file: bands of the file; None likewise.
+        nodata: the value of pixels without data; None if there is none, or the cube was not asked for.
     """
 
     spec: SceneSpec
@@ -39,6 +40,7 @@ class Scene:
     notes: tuple[str, ...] = ()
     bands: tuple[int, ...] | None = None
     n_in_file: int | None = None
+    nodata: float | None = None
 
 
 def load_scene(
@@ -62,6 +64,7 @@ def load_scene(
     spec = replace(spec, drop_bands=tuple(sorted({*spec.drop_bands, *more})))
     if spec.cube_file is None:
         return _simulated(spec, need_cube)
+    _check_keys(spec)
     home = Path(folder) / spec.folder
     cube = gt = gt_raster = raster = None
     notes: list[str] = []
@@ -92,7 +95,17 @@ def load_scene(
     if cube is None:
         return Scene(spec, None, gt, None, raster, tuple(notes))
     values, bands = cube.values if need_cube else None, tuple(cube.bands.tolist())
-    return Scene(spec, values, gt, cube.valid, raster, tuple(notes), bands, cube.n_in_file)
+    return Scene(spec, values, gt, cube.valid, raster, tuple(notes), bands, cube.n_in_file, cube.nodata)
+
+
+def _check_keys(spec: SceneSpec) -> None:
+    """Raise InputError if a scene's description names a variable in a file that has none."""
+    for name, file, key, more in (
+        ("cube_key", spec.cube_file, spec.cube_key, ()),
+        ("gt_key", spec.gt_file, spec.gt_key, VECTORS),
+    ):
+        if spec.described and file and key and Path(file).suffix.lower() not in (*ARRAYS, *PRODUCTS, *more):
+            raise InputError(f"{spec.described}: {name!r} names a variable, and {file} has none; leave it out")
 
 
 def _simulated(spec: SceneSpec, need_cube: bool) -> Scene:
@@ -114,6 +127,8 @@ def _simulated(spec: SceneSpec, need_cube: bool) -> Scene:
 def _existing(path: Path, spec: SceneSpec) -> Path:
     if not path.exists():
         raise InputError(where_from(spec, path))
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the file in it")
     return regular_file(path)
 
 

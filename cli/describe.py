@@ -160,6 +160,7 @@ def _describe_polygons(path: Path) -> list[str]:
 
 def _describe_folder(home: Path) -> list[str]:
     files = _files(home)
+    polygons = [path for path in sorted(home.iterdir()) if path.suffix.lower() in VECTORS and path.suffix != ".json"]
     if not files:
         raise InputError(f"{home} holds no {FILE} and no file of a format that is read ({', '.join(_IMAGES)})")
     lines, images = [], []
@@ -172,7 +173,12 @@ def _describe_folder(home: Path) -> list[str]:
         images += [(path, *image) for image in found]
         for key, raster in found:
             lines += [f"{path}{f', {key}' if key else ''}", *_image_lines(raster), ""]
-    return lines + suggest(home, images)
+    for path in polygons:
+        try:
+            lines += _describe_polygons(path)[:-1]
+        except InputError as error:
+            lines += [str(error), ""]
+    return lines + suggest(home, images, polygons)
 
 
 def _files(home: Path) -> list[Path]:

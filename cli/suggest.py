@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from scenes.rasters import ARRAYS
 from scenes.scene_toml import FILE
 from scenes.spec import choose_rgb
 from scenes.survey import survey
+from scenes.vectors import choose_attribute, class_values
 from utils import InputError
 
 Image = tuple[Path, Any, Raster]  # file, variable or None, and what it holds
 
 
-def suggest(home: Path, images: list[Image]) -> list[str]:
-    """Suggest a scene.toml of the largest cube and the label map of its size.
+def suggest(home: Path, images: list[Image], polygons: Sequence[Path] = ()) -> list[str]:
+    """Suggest a scene.toml of the largest cube and the label map of its size, or else the polygons on it.
 
     Args:
         home: folder of the files.
         images: those that are described.
+        polygons: files of polygons in the folder.
     Returns:
         Lines that can be saved as scene.toml, with which a run can train if there is a label map.
     """
@@ -41,7 +44,7 @@ def suggest(home: Path, images: list[Image]) -> list[str]:
     truth, counts, n_bands = _label_map(labels, path, raster)
     lines = ["# scene.toml", f"name = {_quoted(_new_name(home))}", f"cube = {_quoted(path.name)}"]
     lines += [f"cube_key = {_quoted(key)}"] if key else []
-    lines += _label_lines(truth, counts)
+    lines += _polygon_lines(polygons) if truth is None and polygons else _label_lines(truth, counts)
     lines += _band_lines(raster, n_bands)
     lines.append(f"rgb_bands = {list(choose_rgb(n_bands, raster.wavelengths))}  # from 0: red, green, blue")
     if raster.wavelengths is None:
@@ -85,6 +88,8 @@ def _label_lines(truth: Image | None, counts: dict[int, int]) -> list[str]:
         )
         if 0 in used:
             lines.append(f"# unlabelled = {[0, *unlabelled]}  # instead, if 0 is no class")
+    elif 0 in counts and raster.nodata not in (None, 0):
+        lines.append("# if 0 is a class too, name it first: its pixels are unlabelled if there are no more names")
     known, plain = raster.class_names or (), used[0] >= 1 and used[-1] <= max(len(raster.class_names or ()), len(used))
     values = range(1, max(len(known), used[-1]) + 1) if plain else used
     names = {value: known[value - 1] if plain and value <= len(known) else f"class {value}" for value in values}
@@ -94,6 +99,23 @@ def _label_lines(truth: Image | None, counts: dict[int, int]) -> list[str]:
     if single := [names[value] for value in used if counts[value] == 1]:
         lines.append(f"exclude_classes = [{', '.join(map(_quoted, single))}]  # one pixel cannot both train and test")
     return lines
+
+
+def _polygon_lines(polygons: Sequence[Path]) -> list[str]:
+    """Name the first file of polygons with an attribute that can hold the classes, and the attribute's values."""
+    for path in polygons:
+        try:
+            layer, name = choose_attribute(path, None)
+        except InputError:
+            continue
+        names = class_values(layer.attributes[name])
+        if all(value.lstrip("-").isdecimal() for value in names):
+            names = [f"class {value}" for value in names if value != "0"]
+        lines = [f"gt = {_quoted(path.name)}", f"gt_key = {_quoted(name)}"]
+        return [*lines, f"class_names = [{', '.join(map(_quoted, names))}]"]
+    listed = ", ".join(path.name for path in polygons)
+    what = f"# the classes are in none, or in several, of the attributes of {listed}; add:"
+    return [what, '# gt = "FILE"', '# gt_key = "ATTRIBUTE"', '# class_names = ["...", "..."]']
 
 
 def _band_lines(raster: Raster, n_bands: int) -> list[str]:

@@ -12,9 +12,10 @@ from scenes.raster import Raster, as_stored
 from utils import InputError
 
 SAMPLE = 1 << 22  # values of a file that are looked at before it is mapped, about
-FEWEST = 100  # pixels of which something can be said
+FEWEST = 25  # pixels in all of which one value is suspicious
 FAR = 1.0  # beyond the usual values, as a fraction of their range, which counts as outside them
 ALIKE = 1e-3  # a range of the file's values this small a fraction of the usual one is in another unit
+SMALLER, FAR_SMALLER = 3.0, 30.0  # times than the usual values: may be, and surely is, in another unit
 log = logging.getLogger("mim")
 
 
@@ -30,6 +31,12 @@ class Bands:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     weight: np.ndarray | None = None
+
+    def used(self, n_in_file: int) -> np.ndarray:
+        """List the file's bands that are looked at."""
+        if self.lower is None:
+            return np.arange(n_in_file)
+        return np.unique(self.lower if self.upper is None else np.concatenate([self.lower, self.upper]))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """(..., n_bands of the file) to (..., n_bands of the network) float32."""
@@ -66,26 +73,18 @@ def match_bands(
     theirs, n_theirs = raster.wavelengths, raster.shape[2]
     if resample:
         return _resampled(raster, wavelengths)
+    taken = None
     if used is not None and n_theirs == n_in_file:
         taken = np.asarray(used)
     elif n_theirs == n_bands:
         taken = np.arange(n_bands)
-    elif wavelengths is not None and theirs is not None:
-        taken = np.abs(np.subtract.outer(wavelengths, theirs)).argmin(1)
-        if len({*taken.tolist()}) < n_bands or _farthest(raster, wavelengths, taken) is not None:
-            raise _other_number(raster, n_bands, "; `--resample` interpolates them")
-        log.info(
-            "note: %d of the %d bands of %s are used, those at the network's wavelengths",
-            n_bands,
-            n_theirs,
-            raster.path,
-        )
-    else:
+    if wavelengths is not None and theirs is not None:
+        taken = _by_wavelength(raster, wavelengths, theirs, taken)
+    elif taken is None:
         raise _other_number(raster, n_bands)
-    if wavelengths is not None and theirs is not None and (band := _farthest(raster, wavelengths, taken)) is not None:
-        raise InputError(
-            f"{raster.path}: its band {taken[band]} (from 0) lies at {theirs[taken[band]]:g} nm, where the network "
-            f"has {wavelengths[band]:g} nm; `--resample` interpolates them"
+    elif wavelengths is not None:
+        log.info(
+            "note: %s does not say its wavelengths; its bands are taken for those of the network unchecked", raster.path
         )
     if bad := sorted({*taken.tolist()} & {*raster.bad_bands}):
         hint = "`--resample` interpolates them, or " if wavelengths and theirs else ""
@@ -94,6 +93,26 @@ def match_bands(
             "trained without them"
         )
     return Bands() if n_theirs == n_bands and (taken == np.arange(n_bands)).all() else Bands(taken)
+
+
+def _by_wavelength(
+    raster: Raster, wavelengths: Sequence[float], theirs: Sequence[float], taken: np.ndarray | None
+) -> np.ndarray:
+    """Give the file's bands at the network's wavelengths, those in `taken` if they are; InputError if not all exist."""
+    far = None if taken is None else _farthest(raster, wavelengths, taken)
+    if taken is not None and far is None:
+        return taken
+    nearest = np.abs(np.subtract.outer(wavelengths, theirs)).argmin(1)
+    if len({*nearest.tolist()}) == len(wavelengths) and _farthest(raster, wavelengths, nearest) is None:
+        said = "note: %d of the %d bands of %s are used, those at the network's wavelengths, in its order"
+        log.info(said, len(wavelengths), len(theirs), raster.path)
+        return nearest
+    if taken is None or far is None:
+        raise _other_number(raster, len(wavelengths), "; `--resample` interpolates them")
+    raise InputError(
+        f"{raster.path}: its band {taken[far]} (from 0) lies at {theirs[taken[far]]:g} nm, where the network has "
+        f"{wavelengths[far]:g} nm; `--resample` interpolates them"
+    )
 
 
 def turned(raster: Raster, n_bands: Collection[int], axis: str | None) -> Raster:
@@ -180,12 +199,13 @@ def check_values(raster: Raster, bands: Bands, preprocessing: Preprocessing) -> 
     values = bands(raw)
     known = np.isfinite(values).all(1)
     if raster.nodata is not None:
-        known &= ~(raw == as_stored(raster.nodata, raw.dtype)).all(1)
+        marked = raw == as_stored(raster.nodata, raw.dtype)
+        known &= ~(marked.all(1) if raster.nodata == 0 else marked[:, bands.used(n_bands)].any(1))
     values = values[known]
-    if len(values) < FEWEST:
+    if not len(values):
         return
     flat = np.flatnonzero(values.min(0) == values.max(0))
-    if len(flat):
+    if len(flat) and len(values) >= FEWEST:
         taken = flat if bands.lower is None else bands.lower[flat]
         raise InputError(
             f"{raster.path}: the network needs {named(taken.tolist(), raster.wavelengths)}, which has one value in "
@@ -197,14 +217,18 @@ def check_values(raster: Raster, bands: Bands, preprocessing: Preprocessing) -> 
     treatment = preprocessing.pretreatment
     channels = values if treatment is None else treatment(values)
     ends = np.cumsum(() if treatment is None else treatment.widths)[:-1].astype(int)
-    shares = []
+    shares, smaller = [], 1.0
     for part, (low, high) in zip(
         np.split(channels, ends, axis=1), np.split(preprocessing.usual, ends, axis=1), strict=True
     ):
         span = np.maximum(high - low, np.finfo(np.float32).tiny)
         outside = ((part < low - FAR * span) | (part > high + FAR * span)).mean(1)
         spread = np.subtract(*np.percentile(part, (99, 1), axis=0)) / span
-        if (outside > 0.5).mean() > 0.5 or np.median(spread) < ALIKE:
+        size = np.percentile(np.abs(part), 99, axis=0)
+        some = size > 0
+        times = np.median(np.maximum(np.abs(low), np.abs(high))[some] / size[some]) if some.any() else 1.0
+        unlike = len(values) >= FEWEST and np.median(spread) < ALIKE
+        if (outside > 0.5).mean() > 0.5 or unlike or times > FAR_SMALLER:
             treated = "" if treatment is None else f", treated by {treatment.spec},"
             raise InputError(
                 f"{raster.path}: most of its values{treated} are {_range(part)}, far from those that the network was "
@@ -212,6 +236,14 @@ def check_values(raster: Raster, bands: Bands, preprocessing: Preprocessing) -> 
                 "in an ENVI header, or scale and offset in a GeoTIFF, are applied"
             )
         shares.append(outside.mean())
+        smaller = max(smaller, times)
+    if smaller > SMALLER:
+        log.info(
+            "note: %s: its values are about %.0f times smaller than those that the network was trained on; see whether "
+            "the unit is right",
+            raster.path,
+            smaller,
+        )
     if (share := max(shares)) > 0.05:
         log.info(
             "note: %s: %.0f %% of its values are far outside those that the network was trained on; see whether the "

@@ -107,6 +107,11 @@ def map_new_scene(
     model, preprocessing = checkpoint.network(device)
     if says_no_axes(raster):
         raster = turned(raster, {preprocessing.n_bands_in, checkpoint.n_in_file or 0}, bands_axis)
+    if raster.nodata is None and checkpoint.nodata is not None:
+        log.info(
+            "note: %g marks pixels without data, as in the scene that the network was trained on", checkpoint.nodata
+        )
+        raster = replace(raster, nodata=checkpoint.nodata)
     if not ortho and raster.ortho is None:
         raise InputError(f"{raster.path} has no table that places its pixels; leave out --no_ortho")
     check_memory(model, *raster.shape[:2], device, training=False)
@@ -195,7 +200,12 @@ def map_new_scene(
         if broken := missing["of_them_some_bands_not_finite"]:
             log.info("note: %d of the pixels have bands that are NaN or infinite; they are 0 in the map", broken)
         if partly := missing["pixels_with_data_in_some_bands_only"]:
-            log.info("note: %d pixels hold the no-data value in some bands only; it is taken as it is", partly)
+            how = "it is taken as it is" if raster.nodata == 0 else "the bands beside them are interpolated there"
+            log.info("note: %d pixels hold the no-data value in some bands only; %s", partly, how)
+        if zero := missing["pixels_that_are_0_in_all_bands"]:
+            log.info(
+                "note: %d pixels are 0 in all bands and were mapped; if they have no data, let the file say so", zero
+            )
         results.write_json(folder / "mapping.json", facts)
         place = raster.ortho if ortho else None
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff, place=place)

@@ -6,10 +6,10 @@ import torch
 from context import GaussianContext
 from inference.bands import Bands
 from preprocessing import Preprocessing
-from scenes.raster import Raster, as_stored
+from scenes.raster import Raster, as_stored, fill_gaps
 from utils import InputError
 
-DATA, NO_DATA, BROKEN, PARTLY = 1, 2, 3, 4
+DATA, NO_DATA, BROKEN, PARTLY, ZERO = 1, 2, 3, 4, 5
 
 
 class RowReader:
@@ -19,9 +19,10 @@ class RowReader:
         raster: the scene.
         bands: makes the network's bands of its bands.
         preprocessing: the network's.
-        known: (H, W) uint8, set as rows are read: NO_DATA if every band is the raster's no-data value, or not finite;
-            BROKEN if some bands are not finite, or what preprocessing makes of them; PARTLY if some bands have the
-            no-data value, which is taken as it is; else DATA.
+        known: (H, W) uint8, set as rows are read: NO_DATA if every band that the network takes is the raster's no-data
+            value, or not finite; BROKEN if some are not finite, or what preprocessing makes of them; PARTLY if some
+            have the no-data value, where the bands beside them are interpolated, unless it is 0; ZERO if all are 0 and
+            the raster has no no-data value; else DATA.
         context: of the network's probabilities, or None.
         features: the context's features, (H, W, n_features) float32, set as rows are read.
     """
@@ -40,19 +41,36 @@ class RowReader:
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Read the rows start to stop; (stop - start, W, n_bands) float32."""
-        raw = self.raster.rows(start, stop)
+        raw, nodata = self.raster.rows(start, stop), self.raster.nodata
+        marked = np.zeros(raw.shape[:2], bool)  # wholly, or in part
+        partly = marked.copy()
+        if nodata is not None:
+            raw, marked, partly = self._filled(raw, nodata)
         values = self.bands(raw)
         out = self.preprocessing(values)
         some = np.isfinite(values).any(-1)
         known = np.where(np.isfinite(out).all(-1), DATA, np.where(some, BROKEN, NO_DATA))
-        if self.raster.nodata is not None:
-            known[(raw == as_stored(self.raster.nodata, raw.dtype)).all(-1)] = NO_DATA
-            known[(values == np.float32(self.raster.nodata)).any(-1) & (known == DATA)] = PARTLY
+        known[partly & (known == DATA)] = PARTLY
+        known[marked] = NO_DATA
+        if nodata is None:
+            known[~values.any(-1) & (known == DATA)] = ZERO
         out[~with_data(known)] = 0
         self.known[start:stop] = known
         if self.context is not None and self.features is not None:
             self.features[start:stop] = self.context.features(torch.from_numpy(out)).numpy()
         return out
+
+    def _filled(self, raw: np.ndarray, nodata: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Fill gaps in spectra; the rows, and which pixels hold the no-data value in all and in some used bands."""
+        used = self.bands.used(raw.shape[2])
+        gaps = raw[..., used] == as_stored(nodata, raw.dtype)
+        wholly = gaps.all(-1)
+        partly = gaps.any(-1) & ~wholly
+        if nodata != 0 and partly.any():
+            raw, taken = raw.astype(np.float32), raw[partly][:, used]
+            pixels = np.argwhere(partly)
+            raw[pixels[:, :1], pixels[:, 1:], used] = fill_gaps(taken, gaps[partly])
+        return raw, wholly, partly
 
     def without_data(self, row: int) -> np.ndarray:
         """Give the pixels of a row that have no data, (W,) bool; the row is read if it has not been."""
@@ -67,7 +85,7 @@ class RowReader:
             InputError: no pixel has data, so that there is nothing to map.
         """
         absent = sum(int(self.without_data(row).sum()) for row in range(len(self.known)))
-        broken, partly = (int((self.known == kind).sum()) for kind in (BROKEN, PARTLY))
+        broken, partly, zero = (int((self.known == kind).sum()) for kind in (BROKEN, PARTLY, ZERO))
         if absent == self.known.size:
             why = f"{broken:,} of its pixels have bands that are NaN or infinite" if broken else "all are marked so"
             raise InputError(f"{self.raster.path}: no pixel has data in all bands that the network takes; {why}")
@@ -75,9 +93,10 @@ class RowReader:
             "pixels_without_data": absent,
             "of_them_some_bands_not_finite": broken,
             "pixels_with_data_in_some_bands_only": partly,
+            "pixels_that_are_0_in_all_bands": zero,
         }
 
 
 def with_data(known: np.ndarray) -> np.ndarray:
     """Give the pixels that are mapped, of the values of `RowReader.known`."""
-    return (known == DATA) | (known == PARTLY)
+    return (known == DATA) | (known == PARTLY) | (known == ZERO)

@@ -9,7 +9,7 @@ import numpy as np
 from scenes.bands import choose_bands
 from scenes.georeference import pixel_size_of
 from scenes.matfiles import choose_array
-from scenes.raster import Raster, as_stored
+from scenes.raster import Raster, as_stored, fill_gaps
 from scenes.rasters import read_file, says_no_axes
 from scenes.spec import SceneSpec, choose_rgb, note
 from scenes.survey import survey
@@ -28,6 +28,7 @@ class Cube:
         raster: its file, if the format knows more than arrays.
         bands: the file's bands that are used, in this order, (n_bands,) from 0.
         n_in_file: bands of the file.
+        nodata: the value of pixels without data, or None.
     """
 
     values: np.ndarray
@@ -35,6 +36,7 @@ class Cube:
     raster: Raster | None
     bands: np.ndarray
     n_in_file: int
+    nodata: float | None = None
 
 
 def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str] | None = None) -> Cube:
@@ -43,7 +45,8 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
     Bands that the file marks as bad, that hold no data or one value everywhere, or that `drop_bands` names are left
     out, and bands of which the wavelengths are known are put in their order. A pixel whose bands all hold the no-data
     value (or are NaN) is empty. It gets the spectrum of the nearest pixel with data, as if the scene were mirrored
-    there, so that no meaningless value enters a patch. Normalisation and PCA are fitted without these pixels.
+    there, so that no meaningless value enters a patch. Normalisation and PCA are fitted without these pixels. If some
+    bands of a pixel hold the no-data value, the bands beside them are interpolated there, unless that value is 0.
 
     Args:
         path: its file.
@@ -87,7 +90,7 @@ def read_cube(path: Path, spec: SceneSpec, plane: tuple | None, notes: list[str]
             f"{path}: {int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, "
             f"band {bands[band]} (from 0); replace them, or leave the band out (drop_bands)"
         )
-    return Cube(cube, valid, None if raster is None or says_no_axes(raster) else raster, bands, n_in_file)
+    return Cube(cube, valid, None if raster is None or says_no_axes(raster) else raster, bands, n_in_file, nodata)
 
 
 def wavelengths_of(spec: SceneSpec, raster: Raster | None, n_bands: int) -> tuple[float, ...] | None:
@@ -154,19 +157,26 @@ def _turn(cube: np.ndarray, path: Path, spec: SceneSpec, plane: tuple | None, no
 def _fill(
     cube: np.ndarray, nodata: float | None, path: Path, notes: list | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Convert to float32 and replace the spectra of empty pixels; the cube, and which pixels have data."""
-    n_partly, empty = 0, np.zeros(cube.shape[:2], bool)
+    """Convert to float32 and fill what has no data, see `read_cube`; the cube, and which pixels have data."""
+    n_partly, empty, gaps = 0, np.zeros(cube.shape[:2], bool), None
     if cube.dtype.kind == "f":
         empty = np.isnan(cube[..., 0])
         empty[empty] = np.isnan(cube[empty]).all(axis=1)
     if nodata is not None and not np.isnan(nodata):
         marked = cube == as_stored(nodata, cube.dtype)
         wholly = marked.all(axis=2)
-        empty, n_partly = empty | wholly, int((marked.any(axis=2) & ~wholly).sum())
+        partly = marked.any(axis=2) & ~wholly
+        empty, n_partly = empty | wholly, int(partly.sum())
+        gaps = (partly, marked[partly]) if nodata != 0 else None
     cube = np.array(cube, np.float32, order="C")
     if n_partly:
-        where = "in some bands only; it is kept there"
-        note(notes, f"{path.name}: {n_partly} pixels hold the no-data value {nodata:g} {where}")
+        how = "it is kept there" if gaps is None else "the bands beside them are interpolated there"
+        note(notes, f"{path.name}: {n_partly} pixels hold the no-data value {nodata:g} in some bands only; {how}")
+    if gaps is not None and n_partly:
+        cube[gaps[0]] = fill_gaps(cube[gaps[0]], gaps[1])
+    if nodata is None and (n_zero := int((~cube.any(axis=2)).sum())):
+        what = "they count as data; `nodata = 0` in a scene.toml says that they have none"
+        note(notes, f"{path.name}: {n_zero} pixels are 0 in all bands; {what}")
     if empty.all():
         raise InputError(f"{path}: no pixel has data (no-data value {nodata}); is the value right?")
     if not empty.any():

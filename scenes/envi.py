@@ -262,7 +262,7 @@ def _per_band(words: dict, key: str, n_bands: int, path: Path) -> tuple[float, .
         return None
     values = _floats([word for word in _as_list(words[key]) if word])
     if len(values) not in (1, n_bands) or not all(map(math.isfinite, values)):
-        log.info("%s: '%s' is not one finite number, or %d; it is not used", path, key, n_bands)
+        log.info("%s: '%s' is neither one finite number nor %d of them; it is not used", path, key, n_bands)
         return None
     return tuple(values * n_bands if len(values) == 1 else values)
 

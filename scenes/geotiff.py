@@ -157,8 +157,8 @@ def _words(image, band: int) -> list[str]:
     micrometres = image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
     if micrometres is not None:
         return [micrometres, "um"]
-    if words := (tags.get("wavelength") or "").split():
-        return words if len(words) > 1 or "wavelength_units" not in tags else [words[0], tags["wavelength_units"]]
+    if words := str(tags.get("wavelength") or "").split():
+        return words if len(words) > 1 or "wavelength_units" not in tags else [words[0], str(tags["wavelength_units"])]
     found = _DESCRIBED.search(image.descriptions[band - 1] or "")
     return [str(found[1]), str(found[2])] if found else []
 

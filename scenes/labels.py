@@ -216,5 +216,6 @@ def check_labels(array: np.ndarray, path: Path, spec: SceneSpec) -> np.ndarray:
         raise InputError(
             f"{path}: labels run from {labels.min()} to {labels.max()}, but {spec.name} has the classes 1 to "
             f"{spec.n_classes} and 0 for unlabelled"
+            + (f"; `unlabelled` in {spec.described} names other values without a label" if spec.described else "")
         )
     return np.ascontiguousarray(labels)

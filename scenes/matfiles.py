@@ -27,8 +27,9 @@ def open_arrays(path: Path) -> dict[str, Stored]:
     Args:
         path: .npy, .npz, or else a file of MATLAB up to v7.2 or of v7.3 (HDF5).
     Returns:
-        Arrays by variable name, axes in MATLAB's order; a struct's field f of s is "s.f". The array of a .npy file
-        goes by the file's name without suffix, and what is read of it is mapped into memory.
+        Arrays by variable name, axes in MATLAB's order, or in HDF5 of another program as they are stored; a struct's
+        field f of s is "s.f". The array of a .npy file goes by the file's name without suffix, and what is read of it
+        is mapped into memory.
     Raises:
         InputError: the file is missing, or not a readable file of its kind. So does reading the values, and if they
             take more memory than `limits` allows.
@@ -69,6 +70,8 @@ def _readable(path: Path, act: Callable):
     except Exception as error:
         kind = suffix if (suffix := path.suffix.lower()) in _FORMATS else ".mat"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        if reason.startswith("Object arrays"):
+            raise InputError(f"{path} holds Python objects, which are not read; save an array of numbers") from error
         raise InputError(f"{path} is not a readable {kind} file ({reason}); fetch or copy it again") from error
 
 
@@ -211,19 +214,22 @@ def _open_hdf5(path: Path, others: dict[str, str]) -> dict[str, Stored]:
             if item.dtype.kind not in "biuf" or item.shape is None:
                 continue
             if item.attrs.get("MATLAB_class") != b"char" and "MATLAB_empty" not in item.attrs:  # this holds its shape
-                # HDF5 keeps MATLAB's axes in reverse
-                arrays[short] = Stored(item.shape[::-1], item.dtype, budget, _data_set(path, name, budget))
+                # HDF5 keeps MATLAB's axes in reverse; other programs write theirs as they are
+                matlab = "MATLAB_class" in item.attrs
+                shape = item.shape[::-1] if matlab else item.shape
+                arrays[short] = Stored(shape, item.dtype, budget, _data_set(path, name, budget, reverse=matlab))
     return arrays
 
 
-def _data_set(path: Path, name: str, budget: Budget) -> Callable[[], np.ndarray]:
+def _data_set(path: Path, name: str, budget: Budget, *, reverse: bool) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         import h5py
 
         with h5py.File(path, "r") as file:
             data: Any = file[name]
             budget.take(memory_of(data) - data.nbytes)  # a chunk is unpacked beside the values
-            return np.asarray(data[()]).T
+            values = np.asarray(data[()])
+            return values.T if reverse else values
 
     return read
 

@@ -117,6 +117,21 @@ def as_stored(value: float, dtype: np.dtype) -> float:
     return dtype.type(value) if dtype.kind == "f" else value
 
 
+def fill_gaps(spectra: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Interpolate spectra where they have no data, linearly between the bands beside the gap.
+
+    Args:
+        spectra: (n, n_bands).
+        gaps: (n, n_bands) bool, some but not all of each row.
+    Returns:
+        (n, n_bands) float32; beyond the first or last band with data its value is repeated.
+    """
+    filled, bands = spectra.astype(np.float32), np.arange(spectra.shape[1])
+    for spectrum, gap in zip(filled, gaps, strict=True):
+        spectrum[gap] = np.interp(bands[gap], bands[~gap], spectrum[~gap])
+    return filled
+
+
 def beside(path: Path) -> Path:
     """Name the file that is written first and then takes the place of another; with its suffix, as rasterio needs."""
     return path.with_name(f".{os.getpid()}.{path.name}")

@@ -1,5 +1,6 @@
 """A scene as a TOML file, checked: scene.toml beside the user's files, and the files of the catalogue."""
 
+import logging
 import math
 import re
 import sys
@@ -18,6 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
+log = logging.getLogger(__name__)
 FILE = "scene.toml"
 _LONGEST = 1 << 22  # bytes of a file
 _COMMON = {
@@ -26,14 +28,14 @@ _COMMON = {
     "cube_key": "text: the variable in that file (default: its only array of three axes)",
     "gt": "text: the file of the ground truth",
     "gt_key": "text: the variable in that file (default: its only array of two axes)",
-    "class_names": "list of texts: the names of the classes 1, 2, ...",
-    "palette": 'list of texts "#rrggbb": a colour per class',
-    "wavelengths": "list of numbers: of the bands, in nm",
-    "rgb_bands": "list of three whole numbers: the bands, from 0, for red, green and blue",
-    "drop_bands": 'list of whole numbers and of ranges such as "104-108": bands, from 0, that are left out',
+    "class_names": "a list of texts: the names of the classes 1, 2, ...",
+    "palette": 'a list of texts "#rrggbb": a colour per class',
+    "wavelengths": "a list of numbers: of the bands, in nm",
+    "rgb_bands": "a list of three whole numbers: the bands, from 0, for red, green and blue",
+    "drop_bands": 'a list of whole numbers and of ranges such as "104-108": bands, from 0, that are left out',
     "overlap": 'text: "both", "vnir" or "swir": whose bands are used where two detectors overlap (default: both)',
-    "nodata": "number: the value of pixels without data",
-    "pixel_size": "number above 0: metres across a pixel, for scale bars (default: what the cube's file says)",
+    "nodata": "a number: the value of pixels without data",
+    "pixel_size": "a number above 0: metres across a pixel, for scale bars (default: what the cube's file says)",
     "source": "text: where the scene comes from",
 }
 KEYS = _COMMON | {
@@ -41,23 +43,23 @@ KEYS = _COMMON | {
     "test": "text: the file of the test mask",
     "train_key": "text: the variable in the file of the training mask",
     "test_key": "text: the variable in the file of the test mask",
-    "unlabelled": "whole number or list of them: the values of unlabelled pixels (default: 0)",
-    "exclude_classes": "list of class names, or of their numbers: their pixels count as unlabelled",
+    "unlabelled": "a whole number or a list of them: the values of unlabelled pixels (default: 0)",
+    "exclude_classes": "a list of class names, or of their numbers: their pixels count as unlabelled",
 }
 CATALOGUE_KEYS = _COMMON | {
-    "aliases": "list of texts: other names of the scene",
+    "aliases": "a list of texts: other names of the scene",
     "simulated": "true or false: whether the project simulates the scene, which then has no files",
-    "shape": "list of three whole numbers above 0: rows, columns and bands as used",
-    "n_dropped": "whole number: last bands of the file that are not used",
-    "class_counts": "list of whole numbers: labelled pixels per class",
-    "urls": 'table of file = "https://...": what can be downloaded without a form',
-    "sums": 'table of file = "SHA-256": 64 hexadecimal digits in lower case',
-    "masks": f"table: of {' and '.join(MASK_KEYS)}",
+    "shape": "a list of three whole numbers above 0: rows, columns and bands as used",
+    "n_dropped": "a whole number: last bands of the file that are not used",
+    "class_counts": "a list of whole numbers: labelled pixels per class",
+    "urls": 'a table of file = "https://...": what can be downloaded without a form',
+    "sums": 'a table of file = "SHA-256": 64 hexadecimal digits in lower case',
+    "masks": f"a table: of {' and '.join(MASK_KEYS)}",
 }
 MASKS_KEYS = {
-    "names": "list of texts: the class names in the masks' numbering (default: class_names)",
-    "train_counts": "list of whole numbers: training pixels per class",
-    "test_counts": "list of whole numbers: test pixels per class",
+    "names": "a list of texts: the class names in the masks' numbering (default: class_names)",
+    "train_counts": "a list of whole numbers: training pixels per class",
+    "test_counts": "a list of whole numbers: test pixels per class",
     "transposed": "true or false: whether the masks are stored as (columns, rows)",
 }
 
@@ -217,6 +219,9 @@ def _common_facts(entries: _Entries, name: str, source: str, taken: Collection[s
     wavelengths = entries.take("wavelengths", _all(_is_number))
     if wavelengths is not None and not all(math.isfinite(value) and value > 0 for value in wavelengths):
         raise entries.wrong("wavelengths", "must be above 0")
+    if wavelengths is not None and max(wavelengths) < 100:  # as `wavelengths.in_nanometres` has it
+        log.info("%s: its wavelengths are all below 100 and are taken to be in um", entries.path)
+        wavelengths = [1000 * value for value in wavelengths]
     rgb_bands = entries.take("rgb_bands", lambda value: _all(_is_whole)(value) and len(value) == 3)
     dropped = entries.take("drop_bands", lambda value: isinstance(value, list) and all(map(_is_band, value)), ())
     overlap = entries.take("overlap", lambda value: value in OVERLAPS, OVERLAPS[0])

@@ -200,6 +200,10 @@ def _class_names(train: np.ndarray, test: np.ndarray, scene: Scene) -> tuple[tup
     where = f"the {name} mask's class {mask_id} lies on the ground truth's class {gt_id} ({own[gt_id - 1]})"
     if gt.shape[0] == gt.shape[1] and all(_disagreement(mask.T, gt, own, own) is None for mask in (train, test)):
         raise InputError(f"{where}, and only transposed the masks fit {spec.name}; transpose them")
+    if train.max() == 1 < gt.max():
+        raise InputError(
+            f"{where}: it holds 0 and 1 only; a mask holds the number of each pixel's class, and 0 elsewhere"
+        )
     raise InputError(f"{where}: its numbering is neither {spec.name}'s nor a known other one; renumber it")
 
 

@@ -36,6 +36,7 @@ class Checkpoint:
         context: of the class probabilities, see `context.GaussianContext.state`; None without.
         bands: of the training scene's file that the network takes, in this order, from 0; None in older checkpoints.
         n_in_file: bands of that file; None likewise.
+        nodata: the value of that file's pixels without data; None if there is none, and in older checkpoints.
     """
 
     model: dict[str, Any]
@@ -51,6 +52,7 @@ class Checkpoint:
     context: dict[str, Any] | None = None
     bands: tuple[int, ...] | None = None
     n_in_file: int | None = None
+    nodata: float | None = None
 
     def with_state(self, state: dict[str, Any]) -> "Checkpoint":
         """Give the same checkpoint with another state."""
@@ -88,6 +90,7 @@ class Checkpoint:
             "context": None,
             "bands": None,
             "n_in_file": None,
+            "nodata": None,
         }  # older ones lack them
         entries |= content if isinstance(content, dict) else {}
         if entries.get("kind") != KIND or not {*names} <= {*entries}:

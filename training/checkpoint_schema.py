@@ -157,6 +157,7 @@ RULES = record(
         ),
         "bands": optional(list_of(whole(0, MOST_BANDS), 1, MOST_BANDS)),
         "n_in_file": optional(whole(1, MOST_BANDS)),
+        "nodata": optional(number()),
     }
 )
 

@@ -182,5 +182,6 @@ def _saver(job: Job, folder: Path) -> Callable[[str, dict], None]:
         context=None if job.surroundings is None else job.surroundings.context.state(),
         bands=job.scene.bands,
         n_in_file=job.scene.n_in_file,
+        nodata=job.scene.nodata,
     )
     return lambda name, state: checkpoint.with_state(state).save(folder / f"{name}.pt")

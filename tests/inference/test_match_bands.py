@@ -118,9 +118,26 @@ def test_a_band_with_one_value_is_refused(preprocessing):
         check_values(raster(cube, WAVES), Bands(np.array([3, 2, 1, 0])), preprocessing)
 
 
+@pytest.mark.parametrize("size", [1, 3, 30])
+def test_a_few_pixels_in_another_unit_are_refused(size):
+    known = fit_preprocessing(10 + CUBE, np.ones(CUBE.shape[:2], int))
+    for factor in (1e4, 1e-2):
+        with pytest.raises(InputError, match="are they in another unit"):
+            check_values(raster(factor * (10 + CUBE[:size, :1])), Bands(), known)
+
+
+def test_values_that_are_some_times_smaller_are_named(caplog):
+    caplog.set_level(logging.INFO)
+    known = fit_preprocessing(1 + CUBE, np.ones(CUBE.shape[:2], int))
+    check_values(raster((1 + CUBE) / 2), Bands(), known)
+    assert not caplog.text
+    check_values(raster((1 + CUBE) / 10), Bands(), known)
+    assert "its values are about 10 times smaller than those that the network was trained on" in caplog.text
+
+
 def test_pixels_without_data_and_a_handful_of_pixels_tell_nothing(preprocessing):
     cube = np.full_like(CUBE, -9999)
     check_values(raster(cube, nodata=-9999.0), Bands(), preprocessing)
-    check_values(raster(1e4 * CUBE[:2, :3]), Bands(), preprocessing)
+    check_values(raster(np.ones_like(CUBE[:2, :3])), Bands(), preprocessing)  # one value in six pixels
     old = replace(preprocessing, usual=None)
     check_values(raster(1e4 * CUBE), Bands(), old)

@@ -46,8 +46,10 @@ def write_npz(path):
 def write_hdf5(path):
     with h5py.File(path, "w") as file:
         file["small"] = SMALL.T
+        file["small"].attrs["MATLAB_class"] = np.bytes_("double")
         for i in range(N_BIG):
-            file.create_dataset(f"x{i}", data=BIG.T, compression="gzip", chunks=(60, 40, 40))
+            big = file.create_dataset(f"x{i}", data=BIG.T, compression="gzip", chunks=(60, 40, 40))
+            big.attrs["MATLAB_class"] = np.bytes_("double")
 
 
 PACKED = {"a.mat": write_v5, "a.npz": write_npz, "b.mat": write_hdf5}

@@ -251,5 +251,8 @@ def test_images_have_two_axes_longer_than_1():
 @pytest.mark.parametrize("start", [0, 512, 1024, 4096])
 def test_hdf5_is_recognised_after_a_block_of_the_users(tmp_path, start):
     with h5py.File(tmp_path / "a.mat", "w", userblock_size=start) as file:
-        file["x"] = np.arange(6).reshape(2, 3)
-    np.testing.assert_array_equal(read_arrays(tmp_path / "a.mat")["x"], np.arange(6).reshape(2, 3).T)
+        file["x"], file["y"] = np.arange(6).reshape(2, 3), np.arange(6).reshape(2, 3)
+        file["x"].attrs["MATLAB_class"] = np.bytes_("double")  # which keeps the axes in reverse
+    found = read_arrays(tmp_path / "a.mat")
+    np.testing.assert_array_equal(found["x"], np.arange(6).reshape(2, 3).T)
+    np.testing.assert_array_equal(found["y"], np.arange(6).reshape(2, 3))
