@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from utils import write_atomically
+
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are not forked here"),
@@ -22,6 +24,8 @@ FLAGS = ["--dataset", "Simulated", "--model", "CNN", "--dim", "8", "--patch_size
 FLAGS += ["--val_fraction", "0.2", "--eval_weights", "best", "--calibrate", "--conformal", "0.2", "--save_every", "5"]
 FLAGS += ["--visdom", "off", "--cuda", "-1"]  # of several runs, finished ones are left out and others are resumed
 DIFFERS = ("checkpoint", "seconds")  # between equal runs
+PRELOADED = ["main", "training.sweep", "reporting.run_report", "scenes.simulate", "models.cnn", "torch._inductor"]
+PRELOADED += ["torch.utils.flop_counter", "tqdm.contrib.logging"]  # else each process would import them
 N_KILLED, TIME_LIMIT = 40, 120
 
 
@@ -40,7 +44,7 @@ class FullDisk:
 
     def install(self):
         """Have this process write to the disk; it is not undone."""
-        disk, fsync, make, open_number, open_file = self, os.fsync, os.mkdir, os.open, Path.open
+        disk, make, open_number, open_file = self, os.mkdir, os.open, Path.open
 
         class Raw(io.FileIO):
             def write(self, data):
@@ -64,23 +68,30 @@ class FullDisk:
             return open_number(path, flags, *arguments, **options)
 
         def synced(number):
-            disk.count(os.readlink(f"/proc/self/fd/{number}"))
-            fsync(number)
+            disk.count(Path(f"/proc/self/fd/{number}").readlink())
 
         Path.open, os.mkdir, os.open, os.fsync = opened, made, numbered, synced
 
 
+def written(path, *_, **__):
+    """Write the two files of a picture, without drawing it."""
+    for suffix in (".png", ".pdf"):
+        write_atomically(path.with_name(path.name + suffix), b"picture")
+
+
 def train(home: Path, full_at: int) -> None:
     """Run the command in this process, which ends with its exit code; what it says goes to home/said."""
-    from matplotlib.figure import Figure
-
     import main
+    from reporting.figures import curves, maps
 
     said = (home / "said").open("w")
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
     sys.stdout = sys.stderr = said
-    Figure.savefig = lambda figure, file, **options: file.write(b"picture")  # drawing takes most of the time
+    for module in (curves, maps):  # drawing would take most of the time
+        for name in dir(module):
+            if name.startswith("save_"):
+                setattr(module, name, written)
     disk = FullDisk(home / "runs", full_at)
     disk.install()
     try:
@@ -94,7 +105,7 @@ def train(home: Path, full_at: int) -> None:
 def start():
     """Start the command; gives its process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["main", "training.sweep", "reporting.run_report", "scenes.simulate"])
+    context.set_forkserver_preload(PRELOADED)
 
     def begin(home, full_at=10**9):
         home.mkdir(exist_ok=True)
