@@ -133,15 +133,15 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         raise InputError(f"{path}: polygons need a cube with a place on the map, which that of {spec.name} has not")
     try:
         from rasterio import Affine, features
+        from rasterio._err import CPLE_BaseError  # of GDAL, which rasterio.errors lacks
         from rasterio.crs import CRS
         from rasterio.errors import RasterioError
         from rasterio.warp import transform_geom
-        from shapely import from_wkb
         from shapely.geometry import mapping
     except ImportError as error:
         raise InputError(f"{path}: {_NEEDED}") from error
     numbers = _numbers(layer.attributes[name], name, spec, path)
-    pairs = [(from_wkb(shape), number) for shape, number in zip(layer.shapes, numbers, strict=True)]
+    pairs = zip(_shapes(layer, path), numbers, strict=True)
     used = [(mapping(shape), number) for shape, number in pairs if shape and not shape.is_empty and number is not None]
     if crs is not None and layer.crs is not None:
         try:
@@ -151,8 +151,9 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
                 note(
                     notes, f"{path.name}: its polygons were brought from {_short(theirs)} to the cube's {_short(ours)}"
                 )
-        except RasterioError as error:
-            raise InputError(f"{path}: its coordinate system cannot be brought to the cube's ({error})") from error
+        except (RasterioError, CPLE_BaseError) as error:
+            reason = str(error).split("\n")[0][:160]
+            raise InputError(f"{path}: its polygons cannot be brought to the cube's coordinates ({reason})") from error
     elif crs is not None or layer.crs is not None:
         which = path.name if layer.crs is None else "the cube"
         note(notes, f"{which} does not name its coordinate system, which is taken to be the other's")
@@ -164,6 +165,17 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         raise InputError(f"{path}: no polygon with a class lies on the cube of {spec.name}; is it of the same place?")
     note(notes, f"{path.name}: {len(used)} polygons by {name} label {int((burnt != outside).sum()):,} pixels")
     return burnt.astype(np.int64)
+
+
+def _shapes(layer: Layer, path: Path) -> list:
+    """Give the polygons of a layer; InputError if one is none."""
+    from shapely import from_wkb
+    from shapely.errors import ShapelyError
+
+    try:
+        return [from_wkb(shape) for shape in layer.shapes]
+    except ShapelyError as error:
+        raise InputError(f"{path} has a polygon that is none ({str(error)[:160]}); correct it") from error
 
 
 def _short(crs) -> str:
