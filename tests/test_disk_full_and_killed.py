@@ -70,7 +70,9 @@ class FullDisk:
         def synced(number):
             disk.count(Path(f"/proc/self/fd/{number}").readlink())
 
-        Path.open, os.mkdir, os.open, os.fsync = opened, made, numbered, synced
+        for place, name, new in ((Path, "open", opened), (os, "mkdir", made), (os, "open", numbered)):
+            setattr(place, name, new)
+        os.fsync = synced
 
 
 def written(path, *_, **__):
