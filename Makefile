@@ -6,13 +6,16 @@ RUN = $(VENV)/bin/python
 PIP = PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
       $(RUN) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test lint install visdom gpu-check clean
+.PHONY: demo test test-long lint install visdom gpu-check clean
 
 demo: $(VENV)/.installed
 	$(RUN) main.py --model MiM --dataset Simulated --patch_size 7 --epoch 20
 
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=4
+
+test-long: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m long
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -19,7 +19,7 @@ from limits import read_text, regular_file
 from metrics import Scores
 from utils import InputError, write_atomically
 
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 log = logging.getLogger("mim")
 NOT_ALIKE = (
     "in this split the test pixels are drawn otherwise than the validation pixels, so nothing promises that the wanted "

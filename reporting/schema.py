@@ -118,7 +118,8 @@ def mapping(rule: Rule, most: int = 10_000) -> Rule:
     def find(value: Any, where: str) -> str:
         if not isinstance(value, dict) or len(value) > most or not all(TEXT.find(name, "") == "" for name in value):
             return f"{where or 'it'} must be a table of entries, not {_shown(value)}"
-        return next(filter(None, (rule.find(each, f"{where}.{name}"[:99]) for name, each in value.items())), "")
+        places = ((" ".join(f"{where}.{name}".split())[:99], each) for name, each in value.items())  # in one line
+        return next(filter(None, (rule.find(each, place) for place, each in places)), "")
 
     return Rule("a table of entries", find)
 

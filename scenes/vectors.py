@@ -135,12 +135,11 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         from rasterio import Affine, features
         from rasterio.crs import CRS
         from rasterio.warp import transform_geom
-        from shapely import from_wkb
         from shapely.geometry import mapping
     except ImportError as error:
         raise InputError(f"{path}: {_NEEDED}") from error
     numbers = _numbers(layer.attributes[name], name, spec, path)
-    pairs = [(from_wkb(shape), number) for shape, number in zip(layer.shapes, numbers, strict=True)]
+    pairs = zip(_shapes(layer, path), numbers, strict=True)
     used = [(mapping(shape), number) for shape, number in pairs if shape and not shape.is_empty and number is not None]
     if crs is not None and layer.crs is not None:
         theirs = None
@@ -153,7 +152,7 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
                     notes, f"{path.name}: its polygons were brought from {_short(theirs)} to the cube's {_short(ours)}"
                 )
         except Exception as error:  # those of PROJ have no public class
-            reason = str(error).splitlines()[0][:160]
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise InputError(
                 f"{path}: its coordinates, read as {_short(theirs)}, cannot be brought to the cube's ({reason}); does "
                 "the file name the wrong coordinate system, or none? A GeoJSON file without one is in degrees"
@@ -169,6 +168,17 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
         raise InputError(f"{path}: no polygon with a class lies on the cube of {spec.name}; is it of the same place?")
     note(notes, f"{path.name}: {len(used)} polygons by {name} label {int(labelled.sum()):,} pixels")
     return burnt.astype(np.int64)
+
+
+def _shapes(layer: Layer, path: Path) -> list:
+    """Give the polygons of a layer; InputError if one is none."""
+    from shapely import from_wkb
+    from shapely.errors import ShapelyError
+
+    try:
+        return [from_wkb(shape) for shape in layer.shapes]
+    except ShapelyError as error:
+        raise InputError(f"{path} has a polygon that is none ({str(error)[:160]}); correct it") from error
 
 
 def _short(crs) -> str:

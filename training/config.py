@@ -52,7 +52,8 @@ class RunConfig(Settings):
         if not isinstance(entries, dict) or "dataset" not in entries:
             raise refusal
         if unknown := sorted(set(entries) - set(known)):
-            raise InputError(f"{source} has settings that this version does not know: {', '.join(unknown)}")
+            names = " ".join(", ".join(unknown).split())[:200]  # in one line, whatever they hold
+            raise InputError(f"{source} has settings that this version does not know: {names}")
         restored = {name: _restored(known[name], value) for name, value in (BEFORE | entries).items()}
         for name, value in restored.items():
             if fault := fault_in(value, _rule(known[name]), name):

@@ -208,7 +208,7 @@ def labels(all_settings: list[dict]) -> list[str]:
 
 
 def _words(name: str, value) -> str:
-    words = WORDS.get(name, name.replace("_", " ") + " {}")
+    words = WORDS.get(name, "{} {{}}".format(re.sub(r"[{}]", r"\g<0>\g<0>", name.replace("_", " "))))
     if isinstance(words, tuple):
         return words[not value]
     if name == "pca" and not value:

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 HEAD = -1  # row number of a column's head
 GAP = 2  # characters between columns
@@ -11,6 +11,7 @@ LATEX_COLUMN = 68  # ... on one of its columns
 LATEX_LARGE = 80  # ... of \footnotesize on the narrowest page, 345 pt
 MARKDOWN_WIDTH = 150
 LEAST_WORDS = 8  # characters that a column of words keeps at least on a narrow terminal
+LINE_ENDS = re.compile(r"\s*[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -79,7 +80,20 @@ def render_table(table: Table, format: str, width: int) -> str:
         format: text, markdown or latex.
         width: of the terminal in characters, for text.
     """
-    return {"text": _text, "markdown": _markdown, "latex": _latex}[format](table, page_width(format, width))
+    return {"text": _text, "markdown": _markdown, "latex": _latex}[format](_of_lines(table), page_width(format, width))
+
+
+def _of_lines(table: Table) -> Table:
+    """Replace line ends in names, which would break a table's rows, by spaces."""
+    columns = [
+        replace(column, head=tuple(map(_line, column.head)), cells=tuple(map(_line, column.cells)))
+        for column in table.columns
+    ]
+    return replace(table, title=_line(table.title), columns=tuple(columns), notes=tuple(map(_line, table.notes)))
+
+
+def _line(text: str) -> str:
+    return LINE_ENDS.sub(" ", text)
 
 
 def page_width(format: str, width: int) -> int:
@@ -268,4 +282,4 @@ def _escape_latex(text: str) -> str:
         ("(n-1)", "($n-1$)"),
     ):
         text = text.replace(plain, mathematical)
-    return text
+    return re.sub(r"^(?=[\[*])", "{}", text)  # after a row's end these would belong to the command that ends it

@@ -30,6 +30,7 @@ BAR = 0.55 * CM  # the strip below a map that holds its scale bar
 TALLEST = 13 * CM  # of a map
 LONGEST_SIDE = 4000  # pixels; a larger map is thinned out
 RASTER = 4_000_000  # pixels; a small map is embedded with its pixels repeated up to about this number
+MOST_IN_LEGEND = 100  # classes; more fit on no sheet, and drawing each takes 40 ms
 # Of the error map; the colour-blind can distinguish them (Okabe and Ito).
 RIGHT, WRONG, TRAINED, VALIDATED, OUTSIDE = "#56B4E9", "#D55E00", "#000000", "#8C8C8C", "#F2F2F2"
 
@@ -44,7 +45,7 @@ def save_label_map(
     *,
     other_titles: Sequence[str] = (),
 ) -> None:
-    """Draw a label map with a scale bar and a legend of all classes.
+    """Draw a label map with a scale bar and a legend of all classes, or of the first ones if they are very many.
 
     The legend doesn't depend on the labels, so that all maps of a scene have the same legend and the same size.
 
@@ -59,8 +60,10 @@ def save_label_map(
     entries = [Patch(facecolor=UNLABELLED, label="unlabelled")]
     entries += [
         Patch(facecolor=colour, label=class_label(i, name))
-        for i, (name, colour) in enumerate(zip(class_names, palette, strict=True))
+        for i, (name, colour) in enumerate(zip(class_names[:MOST_IN_LEGEND], palette, strict=False))
     ]
+    if (n_more := len(class_names) - MOST_IN_LEGEND) > 0:
+        entries.append(Patch(alpha=0, label=f"and {n_more:,} more classes, see report.html"))
     image = colour_map(_thinned(labels), palette)
     _save_map(path, image, labels.shape, entries, title, pixel_size, other_titles)
 

@@ -272,6 +272,18 @@ def test_map_legend_and_title_find_their_places_whatever_the_shape(tmp_path, sha
     assert figure.get_figheight() * INCH < 24
 
 
+@pytest.mark.parametrize(
+    ("n_classes", "words"), [(100, "100 class 100"), (2000, "and 1,900 more classes, see report.html")]
+)
+def test_a_legend_names_a_hundred_classes_and_counts_the_others(drawn, tmp_path, n_classes, words):
+    names, palette = [tuple(f(i + 1) for i in range(n_classes)) for f in ("class {}".format, "#{:06x}".format)]
+    maps.save_label_map(tmp_path / "map", np.ones((9, 9), np.uint16), names, palette, "title")
+    (legend,) = drawn.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:2] == ["unlabelled", "1 class 1"] and texts[100] == "100 class 100" and texts[-1] == words
+    assert len(texts) == min(n_classes, 101) + 1
+
+
 def test_the_size_of_a_legend_is_known_before_it_is_drawn(tmp_path):
     names = (*SCENES["IndianPines"].class_names, "A name that goes on and on until it needs lines of its own")
     entries = [Patch(label=style.class_label(i, name)) for i, name in enumerate(names)]
