@@ -70,7 +70,7 @@ def _readable(path: Path, act: Callable):
     except Exception as error:
         kind = suffix if (suffix := path.suffix.lower()) in _FORMATS else ".mat"
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        if reason.startswith("Object arrays"):
+        if "Object arrays" in reason or "Python objects" in reason:
             raise InputError(f"{path} holds Python objects, which are not read; save an array of numbers") from error
         raise InputError(f"{path} is not a readable {kind} file ({reason}); fetch or copy it again") from error
 
