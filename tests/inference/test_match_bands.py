@@ -141,3 +141,18 @@ def test_pixels_without_data_and_a_handful_of_pixels_tell_nothing(preprocessing)
     check_values(raster(np.ones_like(CUBE[:2, :3])), Bands(), preprocessing)  # one value in six pixels
     old = replace(preprocessing, usual=None)
     check_values(raster(1e4 * CUBE), Bands(), old)
+
+
+def test_bands_in_another_order_are_taken_by_their_wavelengths(caplog):
+    caplog.set_level(logging.INFO)
+    assert taken((600.0, 400.0, 700.0, 500.0)) == [1, 3, 0, 2]
+    assert "at the network's wavelengths, in its order" in caplog.text
+    assert taken(WAVES) == [0, 1, 2, 3]
+    with pytest.raises(InputError, match=r"its band 0 .from 0. lies at 440 nm, where the network has 400 nm"):
+        taken((440.0, 540.0, 640.0, 750.0))
+
+
+def test_that_wavelengths_could_not_be_compared_is_said(caplog):
+    caplog.set_level(logging.INFO)
+    match_bands(raster(CUBE), 4, WAVES, resample=False)
+    assert "does not say its wavelengths; its bands are taken for those of the network unchecked" in caplog.text

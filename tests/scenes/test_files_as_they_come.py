@@ -96,6 +96,32 @@ def test_a_file_with_a_scale_factor_is_mapped_as_its_fractions(trained, tmp_path
     assert predict(trained["fractions"], file, tmp_path)[:2] == (0, pytest.approx(1, abs=0.02))
 
 
+def test_the_no_data_value_of_the_training_scene_holds_for_files_that_have_none(tmp_path, capsys):
+    cube = CUBE.copy()
+    cube[:2, :5] = -9999
+    folder = scene(tmp_path / "gaps", cube, toml="nodata = -9999\n")
+    command = [
+        "--dataset",
+        str(folder),
+        "--model",
+        "Hu",
+        "--epoch",
+        "1",
+        "--visdom",
+        "off",
+        "--sampling_mode",
+        "random",
+    ]
+    assert main.main([*command, "--output", str(tmp_path / "runs"), "--cuda", "-1"]) == 0
+    (checkpoint,) = (tmp_path / "runs").rglob("last.pt")
+    np.save(tmp_path / "new.npy", cube)
+    rc, _, folders = predict(checkpoint, tmp_path / "new.npy", tmp_path)
+    assert rc == 0
+    labels = np.load(folders[-1] / "prediction.npy")
+    assert np.array_equal(labels == 0, (cube == -9999).all(2))
+    assert "-9999 marks pixels without data, as in the scene that the network was trained on" in capsys.readouterr().err
+
+
 def test_a_file_in_another_unit_is_refused(trained, tmp_path, capsys):
     file = envi(tmp_path / "counts.hdr", CUBE)
     assert predict(trained["fractions"], file, tmp_path) == (2, None, [])
