@@ -148,8 +148,8 @@ def test_bands_in_another_order_are_taken_by_their_wavelengths(caplog):
     assert taken((600.0, 400.0, 700.0, 500.0)) == [1, 3, 0, 2]
     assert "at the network's wavelengths, in its order" in caplog.text
     assert taken(WAVES) == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r"its band 0 .from 0. lies at 440 nm, where the network has 400 nm"):
-        taken((440.0, 540.0, 640.0, 750.0))
+    with pytest.raises(InputError, match=r"its band 0 .from 0. lies at 460 nm, where the network has 400 nm"):
+        taken((460.0, 560.0, 660.0, 760.0))
 
 
 def test_that_wavelengths_could_not_be_compared_is_said(caplog):
