@@ -142,7 +142,9 @@ def test_clear_pixels_of_a_geotiff_have_no_data(tmp_path, caplog):
 @pytest.mark.filterwarnings("ignore::Warning")
 def test_a_fourth_band_that_gdal_takes_for_transparency_is_kept(tmp_path):
     cube = (CUBE % 256).astype(np.uint8)
-    tif(tmp_path / "a.tif", cube, photometric="RGB")
+    rasterio = tif(tmp_path / "a.tif", cube, photometric="RGB", alpha="YES")
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert file.colorinterp[3] == rasterio.enums.ColorInterp.alpha
     assert np.array_equal(values(tmp_path / "a.tif"), cube)
 
 
