@@ -86,7 +86,7 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
 def _how_to_resume(job: Job, folder: Path) -> str:
     if (folder / "metrics.json").exists():
         return f"{folder} is complete"
-    return f"`{start_command(job.ranks.world)} --resume {shlex.quote(str(folder))}` resumes this run"
+    return f"`{start_command(job.protocol['processes'])} --resume {shlex.quote(str(folder))}` resumes this run"
 
 
 def _report(monitor: Monitor, n: int, total: int) -> None:

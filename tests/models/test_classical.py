@@ -15,7 +15,7 @@ from models import MODELS, create_model
 from splits.regions import nearest_label
 
 FITTED = [name for name, entry in MODELS.items() if not entry.trained]
-SPECTRAL = [name for name in FITTED if MODELS[name].looks_at == "spectra"]
+SPECTRAL = [name for name in FITTED if MODELS[name].looks_at == "pixel"]
 N_BANDS, N_CLASSES = 5, 4
 make: Any = create_model
 
