@@ -1,4 +1,4 @@
-"""What can be wrong between the settings, the model and the scene of a run; a fault is a sentence that says what to do."""
+"""What can be wrong between settings, model and scene of a run; each fault is a sentence that says what to do."""
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -195,6 +195,7 @@ def prepare(
     """
     assert scene.cube is not None
     height, width, _ = scene.cube.shape
+    check_window(config, height, width)
     seed_everything(config.seed)
     rng = np.random.default_rng(config.seed)
     split = make_split(config, scene, rng)
@@ -209,7 +210,6 @@ def prepare(
         cube = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), -1).float()
         cube = cube.to(device)
     sizes = {"n_bands": cube.shape[2], "n_classes": split.n_classes, "patch_size": config.patch_size}
-    check_window(config, height, width)
     try:
         model = create_model(config.model, **sizes, **config.model_options).to(device)
     except ValueError as error:
