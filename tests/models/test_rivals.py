@@ -131,9 +131,7 @@ def test_every_trained_rival_is_tested_here():
     for table, of in (("N_PARAMETERS", N_PARAMETERS), ("SHAPES", SHAPES)):
         missing, unknown = sorted(rivals - {*of}), sorted({*of} - rivals)
         assert not missing, f"add to {table} in tests/models/test_rivals.py, see the comment above it: {missing}"
-        assert not unknown, (
-            f"remove from {table} in tests/models/test_rivals.py, as models/__init__.py lacks: {unknown}"
-        )
+        assert not unknown, f"remove from {table} in tests/models/test_rivals.py what MODELS lacks: {unknown}"
 
 
 @every_rival
