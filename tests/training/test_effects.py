@@ -12,8 +12,10 @@ from cli.arguments import parse
 from datasets import load_scene
 from models import MODELS, create_model
 from models.base import SceneClassifier, SpectrumClassifier
+from models.classical import Classical
 from training.config import RunConfig
 from training.effects import FITTED, UNUSED
+from training.fitted import fit, load
 from training.interrupted import identity
 from training.prepare import prepare
 from utils import InputError
@@ -191,3 +193,15 @@ def test_places_need_no_bands_and_get_no_note_on_spectra(scene):
     (note,) = job(bright, "--model", "SVM").notes
     assert "--spectral snv takes away" in note
     assert job(bright, "--model", "Location", "--context", "gaussian").notes[0].startswith("the class probabilities")
+
+
+def test_a_fit_of_many_spectra_is_announced(caplog):
+    spectra, labels = torch.rand(1000, 4, generator=torch.Generator().manual_seed(0)), torch.arange(1000) % 2
+    model = create_model("SGD", n_bands=4, n_classes=2, patch_size=1)
+    assert isinstance(model, Classical)
+    with caplog.at_level(logging.INFO, "mim"):
+        fit(model, "SGD", spectra[1:], labels[1:], 0)
+        assert caplog.text == ""
+        fit(model, "SGD", spectra, labels, 0)
+        load(model, "SGD", model.state_dict())
+    assert caplog.messages == ["fitting SGD on 1,000 spectra"] * 2
