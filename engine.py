@@ -267,9 +267,9 @@ def training(
                 raise KeyboardInterrupt
         record |= steps.epoch_record()
         if not math.isfinite(record["loss"]):
-            raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (lr)")
+            raise FloatingPointError(f"the loss is not finite in epoch {epoch}; lower the learning rate (--lr)")
         if epoch == config.epochs and not all(each.isfinite().all() for each in model.state_dict().values()):
-            raise FloatingPointError(f"the weights are not finite after epoch {epoch}; lower the learning rate (lr)")
+            raise FloatingPointError(f"the weights are not finite after epoch {epoch}; lower the learning rate (--lr)")
         accuracy, risen = None, False
         if val_loader is not None:
             accuracy = scores(steps.evaluate(val_loader)).overall_accuracy

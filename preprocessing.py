@@ -117,7 +117,7 @@ def fit_preprocessing(
     where = "the whole scene" if fit_on == "scene" else "the training pixels"
     low, high = spectra.min(0), spectra.max(0)
     if normalize != "none":
-        remedy = "drop them from the cube, or use normalize none"
+        remedy = "drop them from the cube, or use --normalize none"
         _refuse_constant(low, high, f"bands are constant over {where}", remedy)
     pretreatment = fit_pretreatment(spectral, spectra, wavelengths)
     if pretreatment is not None:
@@ -125,7 +125,7 @@ def fit_preprocessing(
         low, high = spectra.min(0), spectra.max(0)
         if normalize != "none" and (low == high).all():
             what = f"values are constant over {where} after the pre-treatment {pretreatment.spec}"
-            _refuse_constant(low, high, what, "use spectral none or another one, or normalize none")
+            _refuse_constant(low, high, what, "use --spectral none or another one, or --normalize none")
     n_channels = spectra.shape[1]
     constant = low == high  # a pre-treatment may leave some: the ends of a continuum are 1
     if normalize == "zscore":
@@ -141,7 +141,7 @@ def fit_preprocessing(
     if not n_components:
         return fitted
     limit = min(spectra.shape)
-    refusal = f"pca {n_components}: at most {{}} components vary on the {len(spectra)} pixels that they are fitted on"
+    refusal = f"--pca {n_components}: at most {{}} components vary on the {len(spectra)} pixels that they are fitted on"
     if not 1 <= n_components <= limit or len(spectra) < 2:
         raise InputError(refusal.format(limit if len(spectra) > 1 else 0) + "; lower it")
     from sklearn.decomposition import PCA

@@ -159,12 +159,14 @@ def fit_pretreatment(
     least = 4 if "detrend" in used else 3 if used & {"derivative", "second", "continuum"} else 1
     least = max(least, 2 if used & {"snv", "msc"} else 1)
     if n_bands < least:
-        raise InputError(f"spectral {spec} needs at least {least} bands, and there are {n_bands}; use spectral none")
+        raise InputError(
+            f"--spectral {spec} needs at least {least} bands, and there are {n_bands}; use --spectral none"
+        )
     starts = _pieces(n_bands, wavelengths)
     known = wavelengths is not None and bool((np.diff(wavelengths) > 0).all())
     axis = tuple(map(float, wavelengths if known and wavelengths is not None else range(n_bands)))
     if "continuum" in used and not (spectra > 0).any():
-        raise InputError(f"spectral {spec}: no value is above 0, so there is no continuum; leave continuum out")
+        raise InputError(f"--spectral {spec}: no value is above 0, so there is no continuum; leave continuum out")
     references = []
     for before in (steps[: steps.index("msc")] for steps in treatments if "msc" in steps):
         treated = Pretreatment("-".join(before) or "none", n_bands, (), starts, axis)(spectra)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 TIME_LIMIT = 124  # exit code, as of the command `timeout`
 REPEATED = 3.0  # seconds within which torchrun passes a Ctrl+C on that its processes have received already
+GRACE = 0.5  # seconds in which Python handles a signal itself, unless C code keeps it from that
 IMPORTING = "<frozen importlib._bootstrap>"
 
 
@@ -82,6 +83,43 @@ def deferred() -> Iterator[None]:
     finally:
         _stop.deferred -= 1
     check()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """End the process also within one long call of C code, which keeps Python from handling a signal.
+
+    For what leaves nothing half done. If the signal has not been handled after GRACE seconds, a thread ends the process
+    with the usual message and exit code, provided that the call lets other threads run. Where work of others is
+    deferred, and on Windows, a signal waits for the end of the call.
+    """
+    check()
+    in_main = threading.current_thread() is threading.main_thread()
+    listens = any(signal.getsignal(number) is _handle for number in (signal.SIGINT, signal.SIGTERM))
+    if _stop.deferred or os.name == "nt" or not in_main or not listens:
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    done = threading.Event()
+
+    def watch():
+        for number in iter(lambda: os.read(reader, 1), b""):
+            if signal.getsignal(number[0]) is _handle and not done.wait(GRACE):
+                _stop.signal = _stop.signal or number[0]
+                _leave()
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
 
 
 @contextlib.contextmanager

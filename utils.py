@@ -114,7 +114,7 @@ def choose_device(cuda: int | None, local_rank: int = 0) -> "torch.device":
         return torch.device("cpu")
     if not 0 <= cuda < n_devices:
         usable = f"it has {n_devices} (0 to {n_devices - 1})" if n_devices else "it has none"
-        raise InputError(f"cuda {cuda}: this machine has no such GPU that PyTorch can use, {usable}; -1 is the CPU")
+        raise InputError(f"--cuda {cuda}: this machine has no such GPU that PyTorch can use, {usable}; -1 is the CPU")
     return torch.device(f"cuda:{cuda}")
 
 

@@ -1,6 +1,8 @@
 """The command line: parsed, checked without opening a file, and turned into the settings of runs."""
 
+import logging
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from urllib.parse import urlsplit
@@ -10,10 +12,12 @@ from models import ALIASES, MODELS, check_options
 from pretreatment import spelled
 from splits.split import WITH_FOLDS
 from training.config import RunConfig
+from training.effects import unused_by, without_effect
 from utils import InputError, match_name
 
 MAX_MINUTES = 10**6
 MAX_SEED = 2**32  # NumPy's generators take no larger one
+log = logging.getLogger("mim")
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,16 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
         raise InputError(f"--{error}") from error  # the message begins with the setting's name
     chosen = [dict(zip(SWEPT, each, strict=True)) for each in product(*lists.values())]
     made = [RunConfig(**shared, **each, model_options=options) for each in chosen]
+    for config in made:
+        if config.patch_size < 1 or config.patch_size % 2 == 0:
+            raise InputError(
+                f"--patch_size must be odd and at least 1, so that a patch has a centre, not {config.patch_size}"
+            )
     if mode is None:
-        made = [_as_published(config, given) for config in made]
+        _check_training(args)
+        _check_used(dict.fromkeys(lists["model"]), given, args)
+        made = [_with_effect(_as_published(config, given)) for config in made]
+        made = [config for number, config in enumerate(made) if config not in made[:number]]  # each run once
     if args.sampling_mode in WITH_FOLDS and args.buffer is None:
         buffer = max(config.patch_size for config in made)
         made = [replace(config, buffer=buffer) for config in made]
@@ -110,7 +122,7 @@ def _configs(args: Namespace, options: dict, given: dict, mode: str | None) -> l
     for config in made:
         _check_split(config, given)
         if mode is None:
-            _check_training(config, args.runs)
+            _check_model(config)
         configs += [replace(config, seed=seed) for seed in range(config.seed, config.seed + args.runs)]
     return configs
 
@@ -121,19 +133,40 @@ def _as_published(config: RunConfig, given: dict) -> RunConfig:
     settings = {"patch_size": entry.patch_size, "pca": entry.pca}
     if config.recipe == "published":
         settings |= {"spectral": "none", **entry.published}
-    settings = {name: value for name, value in settings.items() if name not in given}
-    if not entry.trained:
-        settings |= {"epoch": 0}
-    return replace(config, **settings)
+    return replace(config, **{name: value for name, value in settings.items() if name not in given})
+
+
+def _check_used(models: Iterable[str], given: dict, args: Namespace) -> None:
+    """Refuse the flags that no model of the command uses, and note those that some do not use."""
+    without = {model: without_effect(model, args.context) for model in models}
+    flags = {name: f"--no-{name}" if value is False else f"--{name}" for name, value in given.items()}
+    unused = {name: flag for name, flag in flags.items() if all(name in each for each in without.values())}
+    if unused:
+        it = "it" if len(unused) == 1 else "them"
+        raise InputError(f"{unused_by(without, unused, args.context)}; leave {it} out")
+    for model, each in without.items():
+        if unused := {name: flag for name, flag in flags.items() if name in each}:
+            log.info("note: %s", unused_by([model], unused, args.context))
+    windowless = [model for model in without if MODELS[model].looks_at != "patch"]
+    if windowless and any(size != 1 for size in given.get("patch_size", ())):
+        log.info("note: --patch_size has no effect on %s: without windows it is 1", ", ".join(windowless))
+
+
+def _with_effect(config: RunConfig) -> RunConfig:
+    """Set what has no effect on the model to one value, so that the same run has the same settings."""
+    unused = {each.name: each.default for each in fields(RunConfig)}
+    unused = {name: unused[name] for name in without_effect(config.model, config.context)}
+    unused.pop("data_parallel", None)  # of the command, not of one run
+    values = {"spectral": "none", "pca": 0, "epoch": 0}
+    unused |= {name: value for name, value in values.items() if name in unused}
+    if MODELS[config.model].looks_at != "patch":
+        unused |= {"patch_size": 1}
+    return replace(config, **unused)
 
 
 def _check_split(config: RunConfig, given: dict) -> None:
     """Check scene, split and normalisation."""
     _check_least(config, pca=0, min_pixels=0, folds=2, fold=0, block_size=1)
-    if config.patch_size < 1 or config.patch_size % 2 == 0:
-        raise InputError(
-            f"--patch_size must be odd and at least 1, so that a patch has a centre, not {config.patch_size}"
-        )
     if config.train_set is None and config.test_set is not None:
         raise InputError("--test_set needs --train_set; that alone tests on all other labelled pixels")
     for key, mask in (("train_key", config.train_set), ("test_key", config.test_set)):
@@ -165,31 +198,28 @@ def _check_split(config: RunConfig, given: dict) -> None:
         )
 
 
-def _check_training(config: RunConfig, n_runs: int) -> None:
-    """Check model and recipe."""
-    trained = MODELS[config.model].trained
-    _check_least(config, batch_size=1, save_every=1, **({"epoch": 1} if trained else {}))
-    if not trained:
-        unused = {"eval_weights": config.eval_weights == "best", "restore": config.restore is not None}
-        unused["save_every"] = config.save_every != 1
-        for flag in (name for name, given in unused.items() if given):
-            raise InputError(f"{config.model} is fitted at once and has no epochs and weights; leave out --{flag}")
-    _check_least(Namespace(runs=n_runs), runs=1)
-    if not 0 < config.lr < float("inf"):
-        raise InputError(f"--lr must be a number above 0, not {config.lr:g}")
-    if not 0 <= config.weight_decay < float("inf"):
-        raise InputError(f"--weight_decay must be 0 or more, not {config.weight_decay:g}")
-    if not 0 <= config.label_smoothing < 1:
-        raise InputError(f"--label_smoothing must be at least 0 and below 1, not {config.label_smoothing:g}")
-    if not 0 <= config.val_fraction < 1:
-        raise InputError(f"--val_fraction must be at least 0 and below 1, not {config.val_fraction:g}")
-    if config.context != "none" and config.test_stride > 1:
+def _check_training(args: Namespace) -> None:
+    """Check the recipe as it was given, whatever the model uses of it."""
+    _check_least(args, epoch=1, batch_size=1, save_every=1, runs=1)
+    if not 0 < args.lr < float("inf"):
+        raise InputError(f"--lr must be a number above 0, not {args.lr:g}")
+    if not 0 <= args.weight_decay < float("inf"):
+        raise InputError(f"--weight_decay must be 0 or more, not {args.weight_decay:g}")
+    if not 0 <= args.label_smoothing < 1:
+        raise InputError(f"--label_smoothing must be at least 0 and below 1, not {args.label_smoothing:g}")
+    if not 0 <= args.val_fraction < 1:
+        raise InputError(f"--val_fraction must be at least 0 and below 1, not {args.val_fraction:g}")
+    if args.context != "none" and args.test_stride > 1:
         raise InputError("--test_stride saves nothing with --context, which needs all pixels; leave one of them out")
-    if config.eval_weights == "best" and not config.val_fraction:
+    if args.eval_weights == "best" and not args.val_fraction:
         raise InputError("--eval_weights best needs validation pixels; give --val_fraction, such as 0.1")
-    for flag, wanted in (("calibrate", config.calibrate), ("conformal", config.conformal is not None)):
-        if wanted and not config.val_fraction:
+    for flag, wanted in (("calibrate", args.calibrate), ("conformal", args.conformal is not None)):
+        if wanted and not args.val_fraction:
             raise InputError(f"--{flag} needs validation pixels; give --val_fraction, such as 0.1")
+
+
+def _check_model(config: RunConfig) -> None:
+    """Check the parts of the model."""
     takes = [option.name for option in fields(MODELS[config.model].options)]
     if unused := [name for name in config.model_options if name not in takes]:
         raise InputError(f"{config.model} does not use {_flags(unused)}; it takes {_flags(takes) or 'none'}")

@@ -32,7 +32,8 @@ class ModelEntry:
         patch_size, pca: of its paper, which runs take if they are not given.
         smallest_patch, fewest_bands: with which it can be made.
         trained: in epochs; else it is fitted at once, see `models.classical`.
-        looks_at: "spectra"; "location": rows and columns in place of the bands; or "scene": all of it at once.
+        looks_at: "patch"; "pixel": the spectrum at its centre alone; "location": row and column of that in place of the
+            bands; or "scene": all of it at once. A patch size matters to the first alone.
         published: settings of a run as its authors give them, by their names in `training.config.RunConfig`.
     """
 
@@ -45,7 +46,7 @@ class ModelEntry:
     smallest_patch: int = 1
     fewest_bands: int = 1
     trained: bool = True
-    looks_at: str = "spectra"
+    looks_at: str = "patch"
     published: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,7 +62,7 @@ def _recipe(optimiser: str, lr: float, epoch: int, batch_size: int, **more: Any)
 
 
 def _classical(class_name: str) -> ModelEntry:
-    return ModelEntry("models.classical", class_name, patch_size=1, trained=False)
+    return ModelEntry("models.classical", class_name, patch_size=1, trained=False, looks_at="pixel")
 
 
 MODELS = {
@@ -78,10 +79,10 @@ MODELS = {
     "LR": _classical("LogisticRegression"),
     "Location": replace(_classical("Location"), looks_at="location"),
     # on spectra, trained
-    "Hu": ModelEntry("models.hu", "Hu", patch_size=1),
-    "Mou": ModelEntry("models.mou", "Mou", patch_size=1),
-    "NN": ModelEntry("models.nn", "NN", DropoutOptions, {"dropout": 0.0}, patch_size=1),
-    "Boulch": ModelEntry("models.boulch", "Boulch", patch_size=1, fewest_bands=2),
+    "Hu": ModelEntry("models.hu", "Hu", patch_size=1, looks_at="pixel"),
+    "Mou": ModelEntry("models.mou", "Mou", patch_size=1, looks_at="pixel"),
+    "NN": ModelEntry("models.nn", "NN", DropoutOptions, {"dropout": 0.0}, patch_size=1, looks_at="pixel"),
+    "Boulch": ModelEntry("models.boulch", "Boulch", patch_size=1, fewest_bands=2, looks_at="pixel"),
     # convolutions
     "Hamida": ModelEntry("models.hamida", "Hamida", patch_size=5, smallest_patch=5, fewest_bands=3),
     "HybridSN": ModelEntry(

@@ -1,5 +1,6 @@
 """Classifiers of scikit-learn on the spectra of single pixels, fitted at once instead of trained in epochs."""
 
+import math
 import warnings
 from typing import Any
 
@@ -18,8 +19,8 @@ SMALLEST = 1e-12  # of a probability, whose logarithm is taken
 class Classical(SpectrumClassifier):
     """Base class: subclasses make the estimator, and say how probabilities come from it.
 
-    The state is what it was fitted to, training spectra, their classes and the seed; loading it fits again, to the same
-    bits. So a checkpoint holds no object of scikit-learn.
+    The state is what it was fitted to, training spectra, their classes and the seed, and which settings were chosen;
+    loading it fits once more, to the same bits. So a checkpoint holds no object of scikit-learn.
 
     Args:
         n_bands, n_classes, patch_size: sizes of the task; the centre pixel alone is looked at.
@@ -31,42 +32,66 @@ class Classical(SpectrumClassifier):
         self.register_buffer("spectra", torch.empty(0, n_bands))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(0))
+        if (
+            self.grid()
+        ):  # number of the chosen combination, as ParameterGrid has them; -1 if there was nothing to choose
+            self.register_buffer("chosen", torch.tensor(-1))
         self.fitted: Any = None  # stays None if there is one class, which is then the answer
-        self.folds: Any = None  # for choosing settings; None if fewer than two classes have two training pixels
 
     def estimator(self) -> Any:
         """Make the estimator."""
         raise NotImplementedError
 
-    def chosen(self, estimator: Any, grid: dict) -> Any:
-        """Let cross-validation on the training pixels choose the settings; without folds keep its own."""
-        from sklearn.model_selection import GridSearchCV
+    def grid(self) -> dict[str, list]:
+        """Give the settings from which cross-validation on the training pixels chooses, with their values.
 
-        return estimator if self.folds is None else GridSearchCV(estimator, grid, cv=self.folds)
+        Checkpoints hold the number of a combination, so the order must stay.
+        """
+        return {}
+
+    @property
+    def n_combinations(self) -> int:
+        """How many combinations of settings there are to choose from; 0 if nothing is chosen."""
+        grid = self.grid()
+        return math.prod(map(len, grid.values())) if grid else 0
 
     def scores(self, spectra: np.ndarray) -> np.ndarray:
         """Give the logits of the classes that were fitted, (n, number of them), for spectra (n, n_bands)."""
         return np.log(np.maximum(self.fitted.predict_proba(spectra), SMALLEST))
 
-    def fit(self, spectra: Tensor, labels: Tensor, seed: int) -> None:
-        """Fit to training spectra (n, n_bands) and their classes 0..K-1, (n,)."""
+    def fit(self, spectra: Tensor, labels: Tensor, seed: int, chosen: int | None = None) -> None:
+        """Fit to training spectra (n, n_bands) and their classes 0..K-1, (n,).
+
+        Args:
+            spectra, labels, seed: as said.
+            chosen: the combination of settings that was chosen before, -1 for none; None searches for it.
+        """
         from sklearn.exceptions import ConvergenceWarning
-        from sklearn.model_selection import StratifiedKFold
+        from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 
         self.spectra, self.labels, self.seed = spectra.detach().clone(), labels.clone(), torch.tensor(seed)
         x, y = spectra.cpu().numpy().astype(np.float64), labels.cpu().numpy()
         if len(np.unique(y)) == 1:
             return
-        n_folds = min(FOLDS, int(np.sort(np.bincount(y, minlength=2))[-2]))  # then two classes or more are in each part
-        self.folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed) if n_folds > 1 else None
+        estimator = self.estimator()
+        if self.grid() and chosen is None:  # folds such that two classes or more are in each part
+            n_folds = min(FOLDS, int(np.sort(np.bincount(y, minlength=2))[-2]))
+            if n_folds > 1:
+                folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+                estimator = GridSearchCV(estimator, self.grid(), cv=folds)
+        elif chosen is not None and chosen >= 0:
+            estimator.set_params(**ParameterGrid(self.grid())[chosen])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=ConvergenceWarning)
             warnings.filterwarnings("ignore", message="The least populated class")  # it is in fewer folds
-            self.fitted = self.estimator().fit(x, y)
+            self.fitted = estimator.fit(x, y)
+        if self.grid():
+            self.chosen = torch.tensor(getattr(self.fitted, "best_index_", -1 if chosen is None else chosen))
 
     def load_state_dict(self, state_dict, *_, **__):
-        """Fit again to what a checkpoint holds."""
-        self.fit(state_dict["spectra"].to(self.spectra.device), state_dict["labels"], int(state_dict["seed"]))
+        """Fit again to what a checkpoint holds; an older one does not say what was chosen."""
+        chosen = {"chosen": int(state_dict["chosen"])} if "chosen" in state_dict else {}
+        self.fit(state_dict["spectra"].to(self.spectra.device), state_dict["labels"], int(state_dict["seed"]), **chosen)
 
     @property
     def n_parameters(self) -> int | None:
@@ -98,9 +123,10 @@ class SVM(_Margins):
     def estimator(self):
         from sklearn.svm import SVC
 
-        machine = SVC(break_ties=True, decision_function_shape="ovr")
-        grid = {"C": [1, 10, 100, 1000], "gamma": [0.001, 0.01, 0.1, "scale"]}
-        return self.chosen(machine, grid)
+        return SVC(break_ties=True, decision_function_shape="ovr")
+
+    def grid(self):
+        return {"C": [1, 10, 100, 1000], "gamma": [0.001, 0.01, 0.1, "scale"]}
 
 
 class SGD(_Margins):
@@ -133,8 +159,10 @@ class NearestNeighbours(Classical):
     def estimator(self):
         from sklearn.neighbors import KNeighborsClassifier
 
-        grid = {"n_neighbors": [n for n in NEIGHBOURS if n <= len(self.labels) // 2]}  # a fold trains on a half or more
-        return self.chosen(KNeighborsClassifier(1, weights="distance"), grid)
+        return KNeighborsClassifier(1, weights="distance")
+
+    def grid(self):
+        return {"n_neighbors": [n for n in NEIGHBOURS if n <= len(self.labels) // 2]}  # a fold trains on a half or more
 
 
 class LogisticRegression(Classical):
@@ -143,9 +171,10 @@ class LogisticRegression(Classical):
     def estimator(self):
         from sklearn import linear_model
 
-        regression = linear_model.LogisticRegression(max_iter=1000)
-        grid = {"C": [0.01, 0.1, 1, 10, 100]}
-        return self.chosen(regression, grid)
+        return linear_model.LogisticRegression(max_iter=1000)
+
+    def grid(self):
+        return {"C": [0.01, 0.1, 1, 10, 100]}
 
 
 class Location(Classical):
@@ -155,7 +184,7 @@ class Location(Classical):
     split gives away by location alone, and maps no other scene.
     """
 
-    def fit(self, spectra: Tensor, labels: Tensor, seed: int) -> None:
+    def fit(self, spectra: Tensor, labels: Tensor, seed: int, chosen: int | None = None) -> None:  # noqa: ARG002
         from scipy.spatial import KDTree
 
         self.spectra, self.labels, self.seed = spectra.detach().clone(), labels.clone(), torch.tensor(seed)

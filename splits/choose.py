@@ -93,7 +93,7 @@ def _make(config: SplitSettings, scene: Scene, rng: np.random.Generator, faults:
     in_folder = fixed_masks(scene.spec, config.folder) if config.sampling_mode is None else None
     if in_folder is not None:
         if config.training_sample is not None:
-            raise InputError("training_sample is not used with the scene's fixed masks; set sampling_mode as well")
+            raise InputError("--training_sample is not used with the scene's fixed masks; give --sampling_mode as well")
         return load_split(*in_folder, scene, faults, scene.spec.mask_keys)
     mode = config.sampling_mode or "random"
     gt, names, left_out = without_small_classes(scene.gt, scene.spec, config.min_pixels)
@@ -133,7 +133,7 @@ def without_small_classes(gt, spec: SceneSpec, least: int) -> tuple[np.ndarray, 
     if not least or len(kept) == spec.n_classes:
         return gt, names, ()
     if not len(kept):
-        raise InputError(f"no class has {least} labelled pixels; lower min_pixels")
+        raise InputError(f"no class has {least} labelled pixels; lower --min_pixels")
     numbers = np.zeros(spec.n_classes + 1, np.int64)
     numbers[kept + 1] = np.arange(1, len(kept) + 1)
     small = ", ".join(f"{spec.class_names[i]} ({counts[i]})" for i in np.flatnonzero(counts < least))

@@ -57,13 +57,13 @@ def split_spatial(
     """
     _check(gt, fold, n_folds, count, "spatial")
     if block_size is not None and block_size < 1:
-        raise InputError(f"block_size must be at least 1, not {block_size}")
+        raise InputError(f"--block_size must be at least 1, not {block_size}")
     side = choose_block_size(gt, n_folds, patch_size) if block_size is None else block_size
     folds = assign_blocks(gt, n_folds, side)
     if folds.max() < n_folds - 1:
         raise InputError(
             f"{n_folds} folds need as many blocks with labelled pixels, but blocks of {side} x {side} give only "
-            f"{folds.max() + 1}; lower folds or block_size"
+            f"{folds.max() + 1}; lower --folds or --block_size"
         )
     split = _test_fold(gt, folds, fold, n_folds, patch_size, class_names, palette)
     method = f"{METHOD}, fold {fold} of {n_folds} (from 0), blocks of {side} x {side}, {patch_size} pixels apart"
@@ -102,12 +102,14 @@ def split_fields(
     single = np.flatnonzero(n_regions == 1)
     kept = np.where(np.isin(gt, single + 1), 0, gt)
     if not kept.any():
-        raise InputError("every class lies in one region, which cannot both train and test; use sampling_mode spatial")
+        raise InputError(
+            "every class lies in one region, which cannot both train and test; use --sampling_mode spatial"
+        )
     labels, groups = kept[kept > 0], region[kept > 0]
     if len(np.unique(groups)) < n_folds:
         raise InputError(
             f"{n_folds} folds need as many regions, but the classes with several have {len(np.unique(groups))} regions "
-            "in all; lower folds"
+            "in all; lower --folds"
         )
     folds = np.full(gt.shape, -1)
     in_folds = np.empty(len(labels), dtype=np.int64)
@@ -117,7 +119,7 @@ def split_fields(
             for number, (_, tested) in enumerate(StratifiedGroupKFold(n_folds).split(labels, labels, groups)):
                 in_folds[tested] = number
         except ValueError as error:
-            raise InputError(f"the regions cannot be dealt to {n_folds} folds ({error}); lower folds") from error
+            raise InputError(f"the regions cannot be dealt to {n_folds} folds ({error}); lower --folds") from error
     folds[kept > 0] = in_folds
     split = _test_fold(kept, folds, fold, n_folds, patch_size, class_names, palette)
     if np.intersect1d(region[split.train > 0], region[split.test > 0]).size:
@@ -137,12 +139,12 @@ def split_fields(
 
 def _check(gt, fold: int, n_folds: int, count: float | None, mode: str) -> None:
     if n_folds < 2:
-        raise InputError(f"folds must be at least 2, not {n_folds}")
+        raise InputError(f"--folds must be at least 2, not {n_folds}")
     if not 0 <= fold < n_folds:
-        raise InputError(f"fold must lie between 0 and {n_folds - 1} (folds is {n_folds}), not {fold}")
+        raise InputError(f"--fold must lie between 0 and {n_folds - 1} (--folds {n_folds}), not {fold}")
     if count is not None and not (count >= 1 and float(count).is_integer()):
         raise InputError(
-            f"training_sample {count:g}: with sampling_mode {mode} it is a number of pixels per class, such as 50"
+            f"--training_sample {count:g}: with --sampling_mode {mode} it is a number of pixels per class, such as 50"
         )
     if not (gt > 0).any():
         raise InputError("the ground truth has no labelled pixel")
@@ -158,7 +160,7 @@ def _test_fold(gt, folds, fold, n_folds, patch_size, class_names, palette) -> Sp
     if not test.any():
         raise InputError(
             f"fold {fold} of {n_folds} leaves no class with test pixels and, {patch_size} or more from them, training "
-            "pixels; lower patch_size and buffer, or set another block_size or another number of folds"
+            "pixels; lower --patch_size and --buffer, or give another --block_size or other --folds"
         )
     near = f"{n_buffer:,} labelled pixels nearer than {patch_size} to a test pixel"
     notes = [f"{near} neither train nor test (the buffer)"]

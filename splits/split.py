@@ -123,7 +123,7 @@ def split_per_class(gt, count: int, rng: np.random.Generator, *, class_names, pa
     """
     if not (count >= 1 and float(count).is_integer()):
         raise InputError(
-            f"training_sample {count:g}: with sampling_mode fixed it is a number of pixels per class, such as 50"
+            f"--training_sample {count:g}: with --sampling_mode fixed it is a number of pixels per class, such as 50"
         )
     small = []
 
@@ -179,7 +179,7 @@ def hold_out(split: Split, fraction: float, rng: np.random.Generator) -> Split:
         InputError: a fraction outside (0, 1), or no class with two training pixels.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"val_fraction must lie between 0 and 1, not {fraction:g}")
+        raise InputError(f"--val_fraction must lie between 0 and 1, not {fraction:g}")
     validation = np.zeros_like(split.train)
     for label in range(1, split.n_classes + 1):
         pixels = np.flatnonzero(split.train == label)
@@ -187,7 +187,7 @@ def hold_out(split: Split, fraction: float, rng: np.random.Generator) -> Split:
             n_held = int(np.clip(round(fraction * len(pixels)), 1, len(pixels) - 1))
             validation.flat[rng.permutation(pixels)[:n_held]] = label
     if not validation.any():
-        raise InputError("val_fraction: no class has two training pixels, so none can be held out")
+        raise InputError("--val_fraction: no class has two training pixels, so none can be held out")
     return replace(split, train=np.where(validation > 0, 0, split.train), validation=validation)
 
 
@@ -211,13 +211,13 @@ def skip_border(split: Split, margin: int) -> Split:
     )
     n_train, n_test = split.n_train - kept.n_train, split.n_test - kept.n_test
     if not kept.n_test:
-        raise InputError("border skip leaves no test pixel; use border mirror or a smaller patch_size")
+        raise InputError("--border skip leaves no test pixel; use --border mirror or a smaller --patch_size")
     if split.validation is not None and not kept.n_validation:
-        raise InputError("border skip leaves no validation pixel; use border mirror or a larger val_fraction")
+        raise InputError("--border skip leaves no validation pixel; use --border mirror or a larger --val_fraction")
     try:
         check_classes(kept)
     except InputError as error:
-        raise InputError(f"border skip: {error}; or use border mirror") from error
+        raise InputError(f"--border skip: {error}; or use --border mirror") from error
     note = (
         f"border skip leaves out {n_train} training and {n_test} test pixels near the edge; the scores do not count "
         "them"
@@ -268,4 +268,4 @@ def _split(gt, choose, class_names, palette, method) -> Split:
 
 def _check_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
-        raise InputError(f"training_sample must lie between 0 and 1 (a fraction of each class), not {fraction:g}")
+        raise InputError(f"--training_sample must lie between 0 and 1 (a fraction of each class), not {fraction:g}")

@@ -163,7 +163,7 @@ def test_a_wrong_specification_is_refused(spectra, spec, words):
 
 
 def test_too_few_bands_and_a_scene_without_positive_values_are_refused(spectra):
-    with pytest.raises(InputError, match="snv needs at least 2 bands, and there are 1; use spectral none"):
+    with pytest.raises(InputError, match="snv needs at least 2 bands, and there are 1; use --spectral none"):
         fit_pretreatment("snv", spectra[:, :1])
     with pytest.raises(InputError, match="needs at least 3 bands"):
         fit_pretreatment("derivative", spectra[:, :2])

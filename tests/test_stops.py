@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def call(tmp_path, scene, capfd, listening):
     """Call main.py on the scene; gives the exit code, what it said, and the newest run's folder."""
 
     def call(*arguments, output="runs", trains=True):
-        command = ["--dataset", scene, "--patch_size", 3, "--epoch", 3, "--cuda", -1] if trains else []
+        epochs = [] if "SVM" in arguments else ["--patch_size", 3, "--epoch", 3]
+        command = ["--dataset", scene, *epochs, "--cuda", -1] if trains else []
         command += ["--visdom", "off", "--output", tmp_path / output] if trains else []
         code = main.main([str(each) for each in (*command, *arguments)])
         said = capfd.readouterr()
@@ -185,6 +187,41 @@ def test_a_classifier_that_is_fitted_at_once_stops_at_once_and_is_fitted_again(c
     assert np.array_equal(np.load(whole / "prediction.npy"), np.load(folder / "prediction.npy"))
 
 
+FIT = """
+import hashlib, sys
+import main, stops
+from models.classical import Classical
+def fit(self, *arguments):
+    print("fitting", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes of C code that, like libsvm, returns at no signal
+Classical.fit = fit
+stops.listen()
+sys.exit(stops.finish(main.main(sys.argv[1:])))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_fit_in_c_code_soon_with_the_usual_message(tmp_path, scene, number):
+    command = [sys.executable, "-c", FIT, "--dataset", str(scene), "--model", "SVM", "--visdom", "off", "--cuda", "-1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    restored = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        [*command, "--output", str(tmp_path / "runs")], cwd=ROOT, preexec_fn=restored, **pipes
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "fitting\n"
+        time.sleep(0.2)
+        process.send_signal(number)
+        try:
+            code = process.wait(20)
+        finally:
+            process.kill()
+        said = process.stderr.read()
+    assert code == 128 + number and "Traceback" not in said
+    (folder,) = (tmp_path / "runs").glob("*/*/*seed0")
+    assert last_line(said) == f"main.py: {SIGNALS[number]}; `python main.py --resume {folder}` resumes this run"
+
+
 def test_how_often_the_state_is_saved_changes_only_what_a_killed_run_loses(call, monkeypatch):
     saved, save = [], run_module._saver
 
@@ -200,7 +237,7 @@ def test_how_often_the_state_is_saved_changes_only_what_a_killed_run_loses(call,
     assert saved == [2, 4, 5]
     assert_same_run(whole, rarely)
     code, said, _ = call("--model", "SVM", "--save_every", 2)
-    assert code == 2 and "leave out --save_every" in said
+    assert code == 2 and "SVM does not use --save_every" in said
     code, said, _ = call(*SMALL["CNN"], "--save_every", 0)
     assert code == 2 and "--save_every must be at least 1" in said
 

@@ -1,6 +1,7 @@
 """The .pt file of a run: the network with all that is needed to map another scene, or to resume training."""
 
 import io
+import zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from models.base import PatchClassifier, SceneClassifier
 from preprocessing import Preprocessing
 from selective_scan import choose
 from training.checkpoint_schema import check_archive, check_entries, check_network, check_state
+from training.fitted import load
 from utils import InputError, granted_memory, write_atomically
 
 KIND = "mim-checkpoint"
@@ -80,7 +82,8 @@ class Checkpoint:
             raise
         except Exception as error:  # a damaged or foreign file can fail in any way
             raise InputError(
-                f"{path} is not a readable checkpoint ({type(error).__name__}); give one that MiM wrote"
+                f"{path} is not a readable checkpoint: {_kind_of_file(path)}; "
+                "give a last.pt or best.pt of a run's folder"
             ) from error
         names = [each.name for each in fields(cls)]
         entries: dict[str, Any] = {
@@ -112,9 +115,28 @@ class Checkpoint:
         }
         sizes: dict[str, Any] = {name: self.model[name] for name in ("n_bands", "n_classes", "patch_size")}
         model = create_model(self.model["name"], **sizes, **options).to(device)
-        model.load_state_dict(self.state["weights"])
+        load(model, self.model["name"], self.state["weights"])
         model.temperature = self.temperature
         return model, Preprocessing.from_state(self.preprocessing)
+
+
+def _kind_of_file(path: Path) -> str:
+    """Say in words what a file is that cannot be read as a checkpoint."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"\x93NUMPY"):
+        return "it is an array of NumPy (.npy)"
+    if not start.startswith(b"PK"):
+        return "it is a file of another kind"
+    if not zipfile.is_zipfile(path):
+        return "its end is missing, as of a file that was copied or written in part"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if names and all(name.endswith(".npy") for name in names):
+        return "it holds arrays of NumPy (.npz)"
+    return "its content is damaged" if any(name.endswith("data.pkl") for name in names) else "it is another zip file"
 
 
 def model_facts(name: str, model: PatchClassifier) -> dict[str, Any]:
@@ -147,12 +169,12 @@ def check_backend(model: PatchClassifier, device: torch.device) -> None:
         try:
             choose(options["scan_backend"], device.type, options["d_state"])
         except ValueError as error:
-            raise InputError(f"scan_backend: {error}") from error
+            raise InputError(f"--scan_backend: {error}") from error
 
 
 def restore_weights(model: PatchClassifier, name: str, path: Path) -> None:
     """Start from a checkpoint's weights, which must be of the same network; InputError otherwise."""
-    model.load_state_dict(_of_same_network(model, name, path).state["weights"])
+    load(model, name, _of_same_network(model, name, path).state["weights"])
 
 
 def resumable_state(path: Path, name: str, model: PatchClassifier) -> dict[str, Any]:

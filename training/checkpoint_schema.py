@@ -1,6 +1,5 @@
 """What a .pt file may hold: checked before memory is asked for, and before anything is computed with it."""
 
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,12 @@ from reporting.schema import (
     record,
     whole,
 )
+from training.fitted import not_fitted
 from utils import InputError
 
 MOST_BANDS, MOST_CLASSES, LARGEST_PATCH = 100_000, 65_535, 999
+FLOATS = {torch.float32, torch.float64}  # others, such as float8, are written by no version, and NumPy lacks some
+OTHERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 NOT_STORED = 1_000_000_000  # bytes of a network's tensors that the file does not hold, such as scan orders
 
 
@@ -44,13 +46,12 @@ def tensor(n_axes: int | None = None, *, floating: bool = True) -> Rule:
 
     def find(value: Any, where: str) -> str:
         plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        plain = plain and value.dtype in (FLOATS if floating else FLOATS | OTHERS) and not value.requires_grad
         if not plain or (n_axes is not None and value.ndim != n_axes):
             return f"{where} must be {words}"
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             return f"{where} is said to have {value.numel():,} values, and the file holds fewer"
-        wrong = floating and (not value.is_floating_point() or not bool(value.isfinite().all()))
-        wrong = wrong or value.is_complex() or value.is_quantized
-        return f"{where} must be {words}" if wrong else ""
+        return f"{where} must be {words}" if floating and not bool(value.isfinite().all()) else ""
 
     return Rule(words, find)
 
@@ -264,14 +265,14 @@ def check_network(model: dict[str, Any], weights: dict[str, Tensor]) -> None:
     except (ValueError, TypeError, RuntimeError, OverflowError, MemoryError, AttributeError) as error:
         raise _refusal(name, (str(error).splitlines() or [type(error).__name__])[0][:200]) from error
     if isinstance(network, Classical):
-        if fault := _not_fitted(network, weights):
+        if fault := not_fitted(network, weights):
             raise _refusal(name, fault)
         return
     wanted = network.state_dict()
     if different := sorted({*wanted} ^ {*weights}):
         raise _refusal(name, f"{different[0][:99]!r} is {'missing' if different[0] in wanted else 'unknown'}")
     for part, value in wanted.items():
-        if value.shape != weights[part].shape or value.is_floating_point() != weights[part].is_floating_point():
+        if value.shape != weights[part].shape or value.dtype != weights[part].dtype:
             shapes = f"{_size(tuple(weights[part].shape))} where the network has {_size(tuple(value.shape))}"
             raise _refusal(name, f"{part!r} is {shapes or 'a number'}, or of another type")
     others = sum(buffer.nbytes for part, buffer in network.named_buffers() if part not in wanted)
@@ -300,20 +301,6 @@ def check_state(state: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
             fault = "state.optimiser does not fit the network"
     if fault:
         raise InputError(fault)
-
-
-def _not_fitted(network: Classical, weights: dict[str, Tensor]) -> str:
-    """Say what is wrong with the training spectra that a classifier of scikit-learn is fitted to again, or ""."""
-    if missing := [part for part in ("spectra", "labels", "seed") if part not in weights]:
-        return f"{missing[0]!r} is missing"
-    spectra, labels, seed = (weights[part] for part in ("spectra", "labels", "seed"))
-    if spectra.ndim != 2 or spectra.shape[1] != network.n_bands or not len(spectra):
-        return f"the spectra are {_size(tuple(spectra.shape))}, for {network.n_bands} bands"
-    if labels.shape != spectra.shape[:1] or labels.dtype != torch.int64 or seed.numel() != 1:
-        return "the labels do not fit the spectra"
-    if int(labels.min()) < 0 or int(labels.max()) >= network.n_classes:
-        return f"the labels must lie between 0 and {network.n_classes - 1}"
-    return "" if math.isfinite(float(seed)) and 0 <= int(seed) < 2**32 else "the seed must lie between 0 and 2^32"
 
 
 def _refusal(name: str, reason: str) -> InputError:

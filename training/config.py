@@ -9,6 +9,7 @@ from reporting.results import read_json
 from reporting.run_schema import FACT
 from reporting.schema import FLAG, TEXT, Rule, choice, fault_in, mapping, number, optional, whole
 from splits.split import WITH_FOLDS
+from training.effects import without_effect
 from training.settings import Settings
 from utils import InputError, start_command
 
@@ -67,7 +68,7 @@ class RunConfig(Settings):
 
     def command(self, processes: int = 1) -> str:
         """Give the command line that repeats the run in so many processes, over several lines of a shell."""
-        left_out = set()
+        left_out = {*without_effect(self.model, self.context)}
         if self.sampling_mode not in WITH_FOLDS:
             left_out |= {"folds", "fold", "buffer"}
         if self.context == "none":

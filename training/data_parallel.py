@@ -46,8 +46,8 @@ def process_group(ranks: Ranks, device: torch.device):
         return
     if device.type == "cuda" and device.index != ranks.local_rank:
         raise InputError(
-            f"data_parallel takes the GPU of each process's own number, not {device} for process {ranks.local_rank}; "
-            "leave cuda out and start no more processes than GPUs, or set cuda to -1 for the CPU"
+            f"--data_parallel takes the GPU of each process's own number, not {device} for process {ranks.local_rank}; "
+            "leave --cuda out and start no more processes than GPUs, or give --cuda -1 for the CPU"
         )
     assert isinstance(ranks.store, Store)
     dist.init_process_group(

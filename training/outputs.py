@@ -102,7 +102,7 @@ def write_outcome(
         **further,
     )
     results.write_json(folder / "audit.json", findings | {"sentences": sentences(findings, result.overall_accuracy)})
-    yield from draw(Run(folder, results.as_json(metrics)), config.command(job.ranks.world))
+    yield from draw(Run(folder, results.as_json(metrics)), config.command(job.protocol["processes"]))
     with stops.deferred():
         results.append_result(config.output / "results.csv", _row(job, folder, metrics))
         results.write_json(folder / "metrics.json", metrics)  # at the end: with it the run is complete

@@ -13,7 +13,7 @@ from context import Surroundings, fit_context
 from datasets import Scene
 from models import MODELS, create_model
 from models.base import PatchClassifier, SceneClassifier
-from patches import Augmentation, PatchLoader, check_patch_size, class_weights, labelled_pixels
+from patches import Augmentation, PatchLoader, class_weights, labelled_pixels
 from preprocessing import Preprocessing, fit_preprocessing
 from pretreatment import nearest_mean_recall
 from reporting import results
@@ -22,8 +22,10 @@ from splits.choose import make_split
 from splits.leakage import brief, brief_sentence, distance_to
 from splits.split import WITH_FOLDS, Split, hold_out, skip_border
 from training.checkpoint import check_backend, check_memory, model_facts, restore_weights
+from training.checks import check_bands, check_batches, check_whole_scene, check_window, pca_refused
 from training.config import RunConfig
 from training.distributed import Ranks
+from training.effects import without_effect
 from utils import EAGER, GRAPHS, InputError, describe_machine, fingerprint, seed_everything
 
 LOST = 0.1  # of the recall by mean spectra, which is worth a note
@@ -64,6 +66,11 @@ class Job:
     def whole_scene(self) -> bool:
         """Whether the network looks at the whole scene at once."""
         return isinstance(self.model, SceneClassifier)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the network is trained in epochs; else it is fitted at once."""
+        return MODELS[self.config.model].trained
 
     def false_colour(self) -> np.ndarray:
         """Give the scene in false colour, (H, W, 3) uint8."""
@@ -109,7 +116,8 @@ class Job:
     @cached_property
     def _lost_by_pretreatment(self) -> tuple[str, ...]:
         """Say so if the classes differ by what the pre-treatment takes away, brightness above all."""
-        if self.preprocessing.pretreatment is None or self.preprocessing.components is not None:
+        treatment, places = self.preprocessing, MODELS[self.config.model].looks_at == "location"
+        if treatment.pretreatment is None or treatment.components is not None or places:
             return ()
         trained = self.split.train > 0
         labels = self.split.train[trained]
@@ -155,10 +163,10 @@ class Job:
             "single_region_pixels_dropped": split.single_region_dropped,
             "audit": brief(split, self.raw_cube, config.window),
             "model": model_facts(config.model, self.model),
-            "recipe": asdict(self.recipe),
-            "augmentation": asdict(self.augmentation),
-            "batch_size": self.batch_size,
-            "processes": self.ranks.world,
+            "recipe": asdict(self.recipe) if self.trained else {"epochs": 0},
+            "augmentation": asdict(self.augmentation) if self.trained else {},
+            "batch_size": self.batch_size if self.trained else None,
+            "processes": self.ranks.world if self.trained else 1,
             "seed": config.seed,
             "weights": config.eval_weights,
             "test_stride": config.test_stride,
@@ -187,6 +195,7 @@ def prepare(
     """
     assert scene.cube is not None
     height, width, _ = scene.cube.shape
+    check_window(config, height, width)
     seed_everything(config.seed)
     rng = np.random.default_rng(config.seed)
     split = make_split(config, scene, rng)
@@ -202,7 +211,6 @@ def prepare(
         cube = cube.to(device)
     sizes = {"n_bands": cube.shape[2], "n_classes": split.n_classes, "patch_size": config.patch_size}
     try:
-        check_patch_size(config.patch_size, height, width)
         model = create_model(config.model, **sizes, **config.model_options).to(device)
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -210,17 +218,11 @@ def prepare(
     check_memory(model, height, width, device, training=True)
     if config.restore is not None:
         restore_weights(model, config.model, config.restore)
-    n_train = split.n_train
-    if min(config.batch_size, n_train) * config.patch_size**2 < 2:
-        raise InputError("BatchNorm needs more than one pixel in a batch; raise batch_size or patch_size")
     ranks = ranks or Ranks()
     if isinstance(model, SceneClassifier):
-        _check_whole_scene(config, ranks)
-    if n_train // -(-n_train // config.batch_size) < ranks.world:
-        raise InputError(
-            f"a batch of {n_train:,} training pixels and batch_size {config.batch_size} has fewer patches than "
-            f"there are processes to share it, {ranks.world}; start fewer, or raise batch_size"
-        )
+        check_whole_scene(config, ranks)
+    elif MODELS[config.model].trained:
+        check_batches(config, model, split.n_train, ranks)
     weights = None
     if config.class_balancing:
         weights = class_weights(labelled_pixels(torch.from_numpy(split.train))[1], split.n_classes)
@@ -259,31 +261,35 @@ def _surroundings(
     return Surroundings(context, context.features(cube), counts)
 
 
-def _check_whole_scene(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse what changes or shares batches of patches."""
-    unused = {name: getattr(config, name) for name in ("radiation_augmentation", "mixture_augmentation")}
-    unused |= {"data_parallel": ranks.world > 1}
-    for flag in (name for name, given in unused.items() if given):
-        raise InputError(f"{config.model} trains on the whole scene, not on batches of patches; leave out --{flag}")
-
-
 def _normalise(config, scene: Scene, split: Split, device: torch.device, kept: dict):
-    """Give preprocessing and the normalised cube, (H, W, n_bands) on the device; made once for consecutive runs."""
+    """Give preprocessing and the normalised cube, (H, W, n_bands) on the device; made once for consecutive runs.
+
+    Where no spectrum is looked at the cube is as read.
+    """
+    assert scene.cube is not None
+    n_bands = scene.cube.shape[2]
+    if "spectral" in without_effect(config.model, config.context):
+        none = np.zeros(n_bands, np.float32), np.ones(n_bands, np.float32)
+        return Preprocessing("none", config.fit_on, *none), torch.from_numpy(scene.cube)
+    if MODELS[config.model].looks_at != "location":
+        check_bands(config, n_bands)
     settings = (config.spectral, config.normalize, config.fit_on, config.pca)
     settings += (split.fingerprint if config.fit_on == "train" else None,)
-    assert scene.cube is not None
     if settings not in kept:
         kept.clear()  # one at a time: a cube is large
-        preprocessing = fit_preprocessing(
-            scene.cube,
-            split.train,
-            spectral=config.spectral,
-            wavelengths=scene.spec.wavelengths,
-            normalize=config.normalize,
-            fit_on=config.fit_on,
-            n_components=config.pca,
-            valid=scene.valid,
-        )
+        try:
+            preprocessing = fit_preprocessing(
+                scene.cube,
+                split.train,
+                spectral=config.spectral,
+                wavelengths=scene.spec.wavelengths,
+                normalize=config.normalize,
+                fit_on=config.fit_on,
+                n_components=config.pca,
+                valid=scene.valid,
+            )
+        except InputError as error:
+            raise pca_refused(config, error) from error
         cube = preprocessing(scene.cube, scene.valid)
         kept[settings] = preprocessing, torch.from_numpy(cube).to(device)
     return kept[settings]

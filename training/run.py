@@ -24,6 +24,7 @@ from reporting.live.monitor import Monitor
 from training.checkpoint import Checkpoint, model_facts
 from training.cuda_graph import GraphSteps
 from training.data_parallel import CommonStop, DataParallel, announce_run
+from training.fitted import fit, load
 from training.monitors import watch
 from training.outputs import PredictedMaps, explore, score, write_outcome
 from training.prepare import Job
@@ -55,6 +56,7 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
             began = time.perf_counter()
             history = yield from train(job, monitor, state, _saver(job, folder))
             fitted = time.perf_counter()
+            _note_nothing_learned(job, history)
             if config.eval_weights == "best":
                 model.load_state_dict(Checkpoint.load(folder / "best.pt").state["weights"])
                 log.info("evaluating the weights of epoch %d, the best in validation", history.best_epoch)
@@ -73,7 +75,7 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
                 surroundings=job.surroundings,
             )
             if not np.isfinite(confidence[labels > 0]).all():
-                raise FloatingPointError("the network's probabilities are not finite; lower the learning rate (lr)")
+                raise FloatingPointError("the network's probabilities are not finite; lower the learning rate (--lr)")
             seconds = {"train": float(sum(record["seconds"] for record in history.records) or fitted - began)}
             seconds["predict"] = time.perf_counter() - started
             monitor.result(labels, score(job, labels)[1])
@@ -83,10 +85,24 @@ def run(job: Job, folder: Path, draw: Callable, state: dict | None = None) -> Ge
         return (yield from write_outcome(job, folder, maps, certainty, seconds, draw))
 
 
+def _note_nothing_learned(job: Job, history: engine.History) -> None:
+    """Log a note if the last epoch was no better on the training pixels than always naming their largest class."""
+    counts = job.split.class_counts("train")
+    share = max(counts) / sum(counts)
+    right = history.records[-1]["train_accuracy"] if history.records else None
+    if right is not None and right <= share:
+        log.info(
+            "note: the network has not learned: in the last epoch %.1f %% of the training pixels were right, and their "
+            "largest class alone is %.1f %%; give more epochs (--epoch) or another learning rate (--lr)",
+            100 * right,
+            100 * share,
+        )
+
+
 def _how_to_resume(job: Job, folder: Path) -> str:
     if (folder / "metrics.json").exists():
         return f"{folder} is complete"
-    return f"`{start_command(job.ranks.world)} --resume {shlex.quote(str(folder))}` resumes this run"
+    return f"`{start_command(job.protocol['processes'])} --resume {shlex.quote(str(folder))}` resumes this run"
 
 
 def _report(monitor: Monitor, n: int, total: int) -> None:
@@ -129,9 +145,9 @@ def _fitting(
     if state is None:
         pixels, targets = labelled_pixels(torch.from_numpy(job.split.train))
         spectra = job.cube[pixels[:, 0], pixels[:, 1]]
-        model.fit(spectra, targets, job.config.seed)
+        fit(model, job.config.model, spectra, targets, job.config.seed)
     else:
-        model.load_state_dict(state["weights"])
+        load(model, job.config.model, state["weights"])
     history = engine.History()
     if save is not None:
         save("last", {"weights": model.state_dict(), "history": asdict(history)})

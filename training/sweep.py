@@ -85,7 +85,7 @@ def train_runs(configs: list[RunConfig], ranks: Ranks, *, rerun: bool = False) -
     first = configs[0]
     if first.data_parallel and ranks.alone:
         raise InputError(
-            "data_parallel splits the batches over the processes of torchrun; "
+            "--data_parallel splits the batches over the processes of torchrun; "
             "start it with `torchrun --nproc_per_node=N main.py` and the same flags"
         )
     shared = first.data_parallel and ranks.world > 1
@@ -117,8 +117,8 @@ def _do_all(configs: list[RunConfig], cache: SceneCache, ranks: Ranks, *, rerun:
                 raise outcome
             config = configs[number]
             name = f"{config.model} on {config.dataset}, patch {config.patch_size}, seed {config.seed}"
-            failures.append(f"{name}: {outcome}")
-            log.info("%s; the other runs continue", failures[-1])
+            failures.append(name)
+            log.info("%s: %s; the other runs continue", name, outcome)
     _finish(folders, failures, len(configs), ranks)
 
 
@@ -136,7 +136,7 @@ def _finish(folders, failures, n_runs, ranks: Ranks) -> None:
                 )
             )
     if failures:
-        raise InputError(f"{len(failures)} of {n_runs} runs failed: " + "; ".join(failures))
+        raise InputError(f"{len(failures)} of {n_runs} runs failed, for the reasons above: {'; '.join(failures)}")
 
 
 def _do(config: RunConfig, cache: SceneCache, draw: Callable, *, only: bool, rerun: bool) -> Work:

@@ -121,7 +121,7 @@ def settings(run: Run) -> dict:
         "optimiser": "adamw",  # of earlier versions, like the next
         "schedule": "one_cycle",
         **recipe,
-        "class_weights": recipe["class_weights"] is not None,  # their values follow from the training pixels
+        "class_weights": recipe.get("class_weights") is not None,  # their values follow from the training pixels
         "batch_size": protocol["batch_size"],
         **protocol["augmentation"],
     }
@@ -129,7 +129,8 @@ def settings(run: Run) -> dict:
         "model": model["name"],
         "patch_size": int(model["patch_size"]),
         "options": dict(model["options"]),
-        **(training if recipe["epochs"] else {}),  # a classifier that is fitted at once uses none of these
+        **(training if recipe["epochs"] else {}),  # a classifier that is fitted at once uses none of these; earlier
+        # versions noted them all the same
         "spectral": protocol.get("spectral", "none"),  # of earlier versions
         "normalize": protocol["normalize"],
         "pca": protocol["pca"],

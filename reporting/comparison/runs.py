@@ -195,7 +195,7 @@ def _protocols(scene: str, methods: list[Method], mixed: bool) -> tuple[list[Met
             first, second = (f"{each.label} ({each.runs[0].folder})" for each in (firsts[0], method))
             raise InputError(
                 f"{first} and {second} on {scene} differ in protocol, so their scores do not compare: "
-                f"{'; '.join(differing[0])}. Leave one out, or allow mixed_protocols, which marks them"
+                f"{'; '.join(differing[0])}. Leave one out, or give --mixed_protocols, which marks them"
             )
         if number >= len(MARKS):
             raise InputError(f"more than {len(MARKS)} protocols on {scene}; compare fewer runs")

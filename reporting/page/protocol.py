@@ -88,6 +88,7 @@ REST = {  # group of the entries that GROUPS does not name
     "augmentation": "Recipe",
     "machine": "Machine and versions",
 }
+OF_EPOCHS = ("recipe.epochs", "batch_size", "processes", "augmentation", "weights", "restored_from")
 FRACTIONS = {
     *("audit.train_pixel_in_window", "audit.train_window_overlap", "audit.duplicates"),
     *("audit.test_in_trained_region", "audit.location_accuracy"),
@@ -104,6 +105,8 @@ def protocol_groups(run: Run) -> dict[str, list[tuple[str, str | list[str]]]]:
     """
     facts = dict(_flat(run.protocol))
     facts.pop("audit.patch_size", None)  # the model has it too
+    if not run.protocol["recipe"]["epochs"]:  # a classifier that is fitted at once has none of these
+        facts = {name: value for name, value in facts.items() if name not in OF_EPOCHS}
     facts["size"] = "{} × {} pixels (rows × columns)".format(*run.prediction.shape)
     facts |= {name: run.metrics[name] for name in ("n_train", "n_test", "n_parameters", "flops_per_patch")}
     groups = {

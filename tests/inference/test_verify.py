@@ -50,7 +50,8 @@ def run(home, finished, tmp_path):
 
 
 def train(home, *flags, output):
-    command = ["--dataset", "Field", "--folder", home, "--epoch", 2, "--visdom", "off", "--cuda", -1, *flags]
+    epochs = [] if {"SVM", "Location"} & {*flags} else ["--epoch", 2]
+    command = ["--dataset", "Field", "--folder", home, *epochs, "--visdom", "off", "--cuda", -1, *flags]
     assert main.main([str(each) for each in (*command, "--output", output)]) == 0
     (folder,) = output.glob("*/*/2*")
     return folder

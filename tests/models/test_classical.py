@@ -15,7 +15,7 @@ from models import MODELS, create_model
 from splits.regions import nearest_label
 
 FITTED = [name for name, entry in MODELS.items() if not entry.trained]
-SPECTRAL = [name for name in FITTED if MODELS[name].looks_at == "spectra"]
+SPECTRAL = [name for name in FITTED if MODELS[name].looks_at == "pixel"]
 N_BANDS, N_CLASSES = 5, 4
 make: Any = create_model
 
@@ -50,11 +50,36 @@ def test_probabilities_sum_to_1_and_a_class_without_training_pixels_is_never_pre
 def test_a_checkpoint_holds_what_was_fitted_and_gives_the_same_bits(name):
     model, x = fitted(name, seed=3), spectra(50, seed=2)[0]
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    assert set(state) == {"spectra", "labels", "seed"}
+    assert set(state) == {"spectra", "labels", "seed", *(["chosen"] if name in ("SVM", "kNN", "LR") else [])}
     again = make(name, n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=1)
     again.load_state_dict(state)
     assert np.array_equal(probabilities(model, x), probabilities(again, x))
     assert int(again.seed) == 3
+
+
+@pytest.mark.parametrize("name", ["SVM", "kNN", "LR"])
+def test_what_was_chosen_is_kept_so_that_loading_fits_once_and_an_older_checkpoint_searches_again(name, monkeypatch):
+    model, x = fitted(name, seed=3), spectra(50, seed=2)[0]
+    expected, state = probabilities(model, x), model.state_dict()
+    older = make(name, n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=1)
+    older.load_state_dict({part: value for part, value in state.items() if part != "chosen"})
+    assert older.fitted.best_params_ == model.fitted.best_params_
+    monkeypatch.setattr(GridSearchCV, "fit", None)  # no search
+    again = make(name, n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=1)
+    again.load_state_dict(state)
+    assert int(again.state_dict()["chosen"]) == int(state["chosen"]) == model.fitted.best_index_
+    for each in (older, again):
+        assert np.array_equal(probabilities(each, x), expected)
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [0, 1]])  # one class; no two folds
+def test_settings_that_could_not_be_chosen_are_not_chosen_afterwards(labels):
+    model = make("SVM", n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=1)
+    model.fit(spectra(2)[0], torch.tensor(labels), 0)
+    again = make("SVM", n_bands=N_BANDS, n_classes=N_CLASSES, patch_size=1)
+    again.load_state_dict(model.state_dict())
+    assert int(again.state_dict()["chosen"]) == -1
+    assert np.array_equal(probabilities(model, spectra(9)[0]), probabilities(again, spectra(9)[0]))
 
 
 @pytest.mark.parametrize("name", ["RF", "SGD"])

@@ -127,7 +127,11 @@ def batch_for(shape, n, seed=0):
 
 def test_every_trained_rival_is_tested_here():
     others = "MiM", "CNN", "Mam"  # MambaHSI, which takes no patches, has a file of its own
-    assert {*N_PARAMETERS} == {*SHAPES} == {n for n, e in MODELS.items() if e.trained and n[:3] not in others}
+    rivals = {n for n, e in MODELS.items() if e.trained and n[:3] not in others}
+    for table, of in (("N_PARAMETERS", N_PARAMETERS), ("SHAPES", SHAPES)):
+        missing, unknown = sorted(rivals - {*of}), sorted({*of} - rivals)
+        assert not missing, f"add to {table} in tests/models/test_rivals.py, see the comment above it: {missing}"
+        assert not unknown, f"remove from {table} in tests/models/test_rivals.py what MODELS lacks: {unknown}"
 
 
 @every_rival

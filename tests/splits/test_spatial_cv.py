@@ -208,7 +208,7 @@ def test_classes_that_cannot_be_on_both_sides_are_told_with_their_pixels():
     ("options", "words"),
     [
         ({"n_folds": 1}, "folds must be at least 2"),
-        ({"fold": 3}, r"fold must lie between 0 and 2 \(folds is 3\), not 3"),
+        ({"fold": 3}, r"fold must lie between 0 and 2 \(--folds 3\), not 3"),
         ({"fold": -1}, "fold must lie between"),
         ({"block_size": 0}, "block_size must be at least 1"),
         ({"block_size": 20}, "blocks of 20 x 20 give only 1"),
@@ -287,7 +287,7 @@ def test_the_fields_of_the_folds_do_not_depend_on_the_seed_and_at_most_so_many_p
         ("two regions", {"n_folds": 3}, "the classes with several have 2 regions"),
         ("empty", {}, "no labelled pixel"),
         ("many", {"fold": 3}, "fold must lie between 0 and 2"),
-        ("many", {"count": 0.5}, "with sampling_mode fields it is a number of pixels per class"),
+        ("many", {"count": 0.5}, "with --sampling_mode fields it is a number of pixels per class"),
         ("many", {"n_folds": 1}, "folds must be at least 2"),
         ("many", {"patch_size": 41}, "leaves no class with test pixels"),
     ],

@@ -245,7 +245,7 @@ def test_skipping_a_border_that_takes_too_much_is_refused():
     gt = np.ones((6, 6), dtype=np.int64)
     split = split_random(gt, 0.5, np.random.default_rng(0), **NAMES)
     for margin in (3, 4, 7):
-        with pytest.raises(InputError, match="border skip leaves no test pixel; use border mirror or a smaller"):
+        with pytest.raises(InputError, match="border skip leaves no test pixel; use --border mirror or a smaller"):
             skip_border(split, margin)
     train, test = np.zeros((2, 6, 6), dtype=np.int64)
     train[0, 0], train[2, 2], test[3, 3] = 2, 1, 2

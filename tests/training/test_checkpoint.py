@@ -1,9 +1,12 @@
 """The .pt file: it comes back as it was, and nothing else is taken for one or can run code."""
 
+import io
+import math
 import tracemalloc
 import zipfile
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -186,3 +189,78 @@ def test_an_entry_that_is_wrong_is_named(tmp_path, changes, said):
     replace(CHECKPOINT, **changes).save(tmp_path / "a.pt")
     with pytest.raises(InputError, match=rf"a\.pt is a damaged checkpoint: {said}"):
         Checkpoint.load(tmp_path / "a.pt")
+
+
+SPECTRA = {"spectra": torch.ones(4, 20), "labels": torch.tensor([0, 1, 2, 1]), "seed": torch.tensor(0)}
+SEED = "'seed' must be a single number of type int64"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        *(
+            ({"spectra": torch.ones(4, 20, dtype=kind)}, "'spectra' must be of 2 axes of type float32")
+            for kind in (torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.bool)
+        ),
+        ({"spectra": torch.ones(4, 20).to(torch.float8_e4m3fn)}, "'spectra' must be of 2 axes of type float32"),
+        ({"spectra": torch.full((4, 20), 1e13)}, "the spectra must be finite and below 1e"),
+        ({"spectra": torch.full((4, 20), math.nan)}, "the spectra must be finite"),
+        ({"seed": torch.tensor(1.5)}, SEED),
+        ({"seed": torch.tensor(True)}, SEED),
+        ({"seed": torch.zeros(1, 1, dtype=torch.int64)}, SEED),
+        ({"seed": torch.tensor(-1)}, "the seed must lie between"),
+        ({"more": torch.zeros(1)}, "'more' is unknown"),
+        ({"chosen": torch.tensor(16)}, "the chosen settings must lie between -1 and 15"),
+        ({"chosen": torch.tensor([0])}, "'chosen' must be a single number"),
+    ],
+)
+def test_what_a_classifier_is_fitted_to_again_must_be_as_it_was_written(changes, said):
+    facts = model_facts("SVM", small("SVM"))
+    check_network(facts, SPECTRA)
+    check_network(facts, SPECTRA | {"chosen": torch.tensor(15)})
+    with pytest.raises(InputError, match=f"does not hold the weights of SVM: {said}"):
+        check_network(facts, SPECTRA | changes)
+
+
+def test_only_what_chooses_has_an_entry_for_it():
+    with pytest.raises(InputError, match="'chosen' is unknown"):
+        check_network(model_facts("RF", small("RF")), SPECTRA | {"chosen": torch.tensor(0)})
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16])
+def test_tensors_of_a_type_that_is_never_written_are_refused(tmp_path, kind):
+    replace(CHECKPOINT, state={"weights": {"a": torch.ones(3).to(kind)}}).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt is a damaged checkpoint: state.weights.a must be a tensor"):
+        Checkpoint.load(tmp_path / "a.pt")
+    preprocessing = CHECKPOINT.preprocessing | {"offset": CHECKPOINT.preprocessing["offset"].to(kind)}
+    replace(CHECKPOINT, preprocessing=preprocessing).save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt is a damaged checkpoint: preprocessing.offset must be a tensor"):
+        Checkpoint.load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("empty", "it is empty"),
+        ("garbage", "it is a file of another kind"),
+        ("truncated", "its end is missing"),
+        ("npy", r"it is an array of NumPy \(\.npy\)"),
+        ("npz", r"it holds arrays of NumPy \(\.npz\)"),
+        ("zip", "it is another zip file"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, kind, said):
+    path, buffer = tmp_path / "last.pt", io.BytesIO()
+    CHECKPOINT.save(path)
+    if kind == "npz":
+        np.savez(buffer, a=np.zeros(3))
+    elif kind == "npy":
+        np.save(buffer, np.zeros(3))
+    elif kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("a.txt", "text")
+    contents = {"empty": b"", "garbage": b"garbage" * 9, "truncated": path.read_bytes()[:-40]}
+    path.write_bytes(contents.get(kind, buffer.getvalue()))
+    with pytest.raises(InputError, match=rf"{path} is not a readable checkpoint: {said}.*; give a last.pt") as caught:
+        Checkpoint.load(path)
+    assert "Error" not in str(caught.value) and "BadZip" not in str(caught.value)

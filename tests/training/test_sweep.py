@@ -249,7 +249,9 @@ def test_a_single_run_is_always_trained(call, tmp_path):
 def test_a_run_that_fails_does_not_hold_up_the_others(call, tmp_path):
     code, said = call("--model", "CNN", "--patch_size", 17, 3)
     assert code == 2
-    assert "1 of 2 runs failed: CNN on" in said and "patch 17, seed 0: patch_size 17 is larger than the scene" in said
+    assert "patch 17, seed 0: --patch_size 17 is larger than the scene of 14 x 17 pixels; with CNN this scene" in said
+    last = said.strip().splitlines()[-1]
+    assert "1 of 2 runs failed, for the reasons above: CNN on" in last and last.endswith("patch 17, seed 0")
     assert set(complete(tmp_path / "runs")) == {("CNN", 3, 0)}
 
 
