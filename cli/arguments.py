@@ -73,9 +73,10 @@ def parse(argv: list[str] | None = None) -> Command:
 
 def _mode(given: dict) -> str | None:
     """Find the mode, and refuse the flags that it does not use."""
+    everywhere = {*EVERY_MODE, "visdom"} if given.get("visdom") == "off" else {*EVERY_MODE}
     for mode, facts in MODES.items():
         if mode in given:
-            unused = sorted(set(given) - facts.takes - {mode, *facts.more, *EVERY_MODE})
+            unused = sorted(set(given) - facts.takes - {mode, *facts.more} - everywhere)
             if unused:
                 raise InputError(f"--{mode} does not use {_flags(unused)}; leave it out")
             return mode

@@ -332,6 +332,15 @@ def test_a_wrong_seed_is_refused_in_every_mode(run, seed):
     assert said.startswith("main.py: --seed must be ") and "Traceback" not in said
 
 
+@pytest.mark.parametrize("mode", ["--audit", "--compare", "--describe", "--interpret", "--verify"])
+def test_that_a_run_is_not_shown_live_can_be_said_in_every_mode(run, mode):
+    arguments = ("--audit", "--dataset", "nowhere") if mode == "--audit" else (mode, "nowhere")
+    code, said, _ = run(*arguments, "--visdom", "off", tiny=False)
+    assert code == 2 and "nowhere" in said and "--visdom" not in said
+    code, said, _ = run(*arguments, "--visdom", "http://localhost:1", tiny=False)
+    assert code == 2 and "does not use --visdom" in said
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_what_is_wrong_gets_one_sentence_and_exit_code_2(run, tmp_path, name):
     flags, words = ERRORS[name]
