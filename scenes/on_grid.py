@@ -40,9 +40,9 @@ def to_grid(
     theirs, ours = map(transform_of, places)
     if theirs is None or ours is None:
         return _by_factors(labels, shape, path, notes)
-    rows, columns = _rows_and_columns(places, theirs, ours, np.indices(shape) + 0.5, path)
     if labels.shape == shape and _is_same(places, theirs, ours, shape, path):
         return labels
+    rows, columns = _rows_and_columns(places, theirs, ours, np.indices(shape) + 0.5, path)
     # A centre on the edge between two pixels goes to the one right of it or below, whatever the rounding.
     i, j = (np.floor(np.nan_to_num(each, nan=-1) + 1e-6).astype(np.int64) for each in (rows, columns))
     inside = (i >= 0) & (i < labels.shape[0]) & (j >= 0) & (j < labels.shape[1])
