@@ -131,6 +131,10 @@ def test_clear_pixels_of_a_geotiff_have_no_data(tmp_path, caplog):
     assert np.array_equal(np.isnan(found), np.broadcast_to(clear[..., None], CUBE.shape))
     assert np.array_equal(found[~clear], CUBE[~clear])
     assert "band 4 (from 0) marks clear pixels" in caplog.text
+    tif(tmp_path / "c.tif", np.concatenate([CUBE, np.full_like(alpha, 255)], 2).astype(np.int16))
+    with rasterio.open(tmp_path / "c.tif", "r+") as file:
+        file.colorinterp = [*[rasterio.enums.ColorInterp.undefined] * 4, rasterio.enums.ColorInterp.alpha]
+    assert np.array_equal(values(tmp_path / "c.tif"), CUBE)
     tif(tmp_path / "b.tif", CUBE)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "b.tif", "r+") as file:
         file.write_mask(~clear)
