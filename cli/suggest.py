@@ -110,7 +110,7 @@ def _polygon_lines(polygons: Sequence[Path]) -> list[str]:
             continue
         names = class_values(layer.attributes[name])
         if all(value.lstrip("-").isdecimal() for value in names):
-            names = [f"class {value}" for value in names if value != "0"]
+            names = [f"class {value}" for value in names]
         lines = [f"gt = {_quoted(path.name)}", f"gt_key = {_quoted(name)}"]
         return [*lines, f"class_names = [{', '.join(map(_quoted, names))}]"]
     listed = ", ".join(path.name for path in polygons)

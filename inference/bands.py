@@ -8,7 +8,7 @@ import numpy as np
 
 from preprocessing import Preprocessing
 from scenes.bands import named
-from scenes.raster import Raster, as_stored
+from scenes.raster import Raster, holds
 from utils import InputError
 
 SAMPLE = 1 << 22  # values of a file that are looked at before it is mapped, about
@@ -199,7 +199,7 @@ def check_values(raster: Raster, bands: Bands, preprocessing: Preprocessing) -> 
     values = bands(raw)
     known = np.isfinite(values).all(1)
     if raster.nodata is not None:
-        marked = raw == as_stored(raster.nodata, raw.dtype)
+        marked = holds(raw, raster.nodata)
         known &= ~(marked.all(1) if raster.nodata == 0 else marked[:, bands.used(n_bands)].any(1))
     values = values[known]
     if not len(values):

@@ -6,10 +6,10 @@ import torch
 from context import GaussianContext
 from inference.bands import Bands
 from preprocessing import Preprocessing
-from scenes.raster import Raster, as_stored, fill_gaps
+from scenes.raster import Raster, fill_gaps, holds, one_value
 from utils import InputError
 
-DATA, NO_DATA, BROKEN, PARTLY, ZERO = 1, 2, 3, 4, 5
+DATA, NO_DATA, BROKEN, PARTLY, FLAT = 1, 2, 3, 4, 5
 
 
 class RowReader:
@@ -21,8 +21,8 @@ class RowReader:
         preprocessing: the network's.
         known: (H, W) uint8, set as rows are read: NO_DATA if every band that the network takes is the raster's no-data
             value, or not finite; BROKEN if some are not finite, or what preprocessing makes of them; PARTLY if some
-            have the no-data value, where the bands beside them are interpolated, unless it is 0; ZERO if all are 0 and
-            the raster has no no-data value; else DATA.
+            have the no-data value, where the bands beside them are interpolated, unless it is 0; FLAT if all have one
+            value and the raster has no no-data value; else DATA.
         context: of the network's probabilities, or None.
         features: the context's features, (H, W, n_features) float32, set as rows are read.
     """
@@ -53,7 +53,7 @@ class RowReader:
         known[partly & (known == DATA)] = PARTLY
         known[marked] = NO_DATA
         if nodata is None:
-            known[~values.any(-1) & (known == DATA)] = ZERO
+            known[one_value(values) & (known == DATA)] = FLAT
         out[~with_data(known)] = 0
         self.known[start:stop] = known
         if self.context is not None and self.features is not None:
@@ -63,9 +63,9 @@ class RowReader:
     def _filled(self, raw: np.ndarray, nodata: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fill gaps in spectra; the rows, and which pixels hold the no-data value in all and in some used bands."""
         used = self.bands.used(raw.shape[2])
-        gaps = raw[..., used] == as_stored(nodata, raw.dtype)
-        wholly = gaps.all(-1)
-        partly = gaps.any(-1) & ~wholly
+        gaps = np.asarray(holds(raw[..., used], nodata))
+        wholly = np.asarray(gaps.all(-1))
+        partly = np.asarray(gaps.any(-1)) & ~wholly
         if nodata != 0 and partly.any():
             raw, taken = raw.astype(np.float32), raw[partly][:, used]
             pixels = np.argwhere(partly)
@@ -85,7 +85,7 @@ class RowReader:
             InputError: no pixel has data, so that there is nothing to map.
         """
         absent = sum(int(self.without_data(row).sum()) for row in range(len(self.known)))
-        broken, partly, zero = (int((self.known == kind).sum()) for kind in (BROKEN, PARTLY, ZERO))
+        broken, partly, flat = (int((self.known == kind).sum()) for kind in (BROKEN, PARTLY, FLAT))
         if absent == self.known.size:
             why = f"{broken:,} of its pixels have bands that are NaN or infinite" if broken else "all are marked so"
             raise InputError(f"{self.raster.path}: no pixel has data in all bands that the network takes; {why}")
@@ -93,10 +93,10 @@ class RowReader:
             "pixels_without_data": absent,
             "of_them_some_bands_not_finite": broken,
             "pixels_with_data_in_some_bands_only": partly,
-            "pixels_that_are_0_in_all_bands": zero,
+            "pixels_of_one_value_in_all_bands": flat,
         }
 
 
 def with_data(known: np.ndarray) -> np.ndarray:
     """Give the pixels that are mapped, of the values of `RowReader.known`."""
-    return (known == DATA) | (known == PARTLY) | (known == ZERO)
+    return (known == DATA) | (known == PARTLY) | (known == FLAT)

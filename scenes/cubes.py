@@ -9,7 +9,7 @@ import numpy as np
 from scenes.bands import choose_bands
 from scenes.georeference import pixel_size_of
 from scenes.matfiles import choose_array
-from scenes.raster import Raster, as_stored, fill_gaps
+from scenes.raster import Raster, fill_gaps, holds, one_value
 from scenes.rasters import read_file, says_no_axes
 from scenes.spec import SceneSpec, choose_rgb, note
 from scenes.survey import survey
@@ -163,20 +163,28 @@ def _fill(
         empty = np.isnan(cube[..., 0])
         empty[empty] = np.isnan(cube[empty]).all(axis=1)
     if nodata is not None and not np.isnan(nodata):
-        marked = cube == as_stored(nodata, cube.dtype)
+        marked = holds(cube, nodata)
         wholly = marked.all(axis=2)
         partly = marked.any(axis=2) & ~wholly
         empty, n_partly = empty | wholly, int(partly.sum())
         gaps = (partly, marked[partly]) if nodata != 0 else None
+    integer = cube.dtype.kind in "iu"
+    low, high = (np.iinfo(cube.dtype).min, np.iinfo(cube.dtype).max) if integer else (0, 0)
     cube = np.array(cube, np.float32, order="C")
     if n_partly:
         how = "it is kept there" if gaps is None else "the bands beside them are interpolated there"
         note(notes, f"{path.name}: {n_partly} pixels hold the no-data value {nodata:g} in some bands only; {how}")
     if gaps is not None and n_partly:
         cube[gaps[0]] = fill_gaps(cube[gaps[0]], gaps[1])
-    if nodata is None and (n_zero := int((~cube.any(axis=2)).sum())):
-        what = "they count as data; `nodata = 0` in a scene.toml says that they have none"
-        note(notes, f"{path.name}: {n_zero} pixels are 0 in all bands; {what}")
+    flat = one_value(cube) if nodata is None else np.zeros(cube.shape[:2], bool)
+    if flat.any():
+        shown, what = (
+            f"{int(flat.sum())} pixels are {cube[flat][0, 0]:g}",
+            "`nodata` in a scene.toml says that they have none",
+        )
+        note(notes, f"{path.name}: {shown}, or another value, in all bands, and count as data; {what}")
+    elif nodata is not None and integer and not (nodata == int(nodata) and low <= nodata <= high):
+        note(notes, f"{path.name}: its values cannot be the no-data value {nodata:g}, so that all pixels have data")
     if empty.all():
         raise InputError(f"{path}: no pixel has data (no-data value {nodata}); is the value right?")
     if not empty.any():

@@ -23,6 +23,9 @@ _NO_DATA = (".hdr", ".xml", ".txt", ".md", ".enp", ".sta", ".ovr", ".rrd", ".prj
 _NO_DATA += (".png", ".jpg", ".jpeg", ".pdf", ".kml", ".toml", ".tif", ".tiff", ".npy", ".npz", ".mat", ".zip", ".gz")
 _KINDS = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}
 _TYPES = {code: np.dtype(kind) for code, kind in _KINDS.items()}  # ENVI's codes, without those of complex numbers
+_UNLABELLED = re.compile(
+    r"^\W*$|un-?(class|label|known|def|assign)|background|no.?data|none|mask|ignore", re.IGNORECASE
+)
 _LONGEST = 1 << 24  # bytes of a header
 _MOST = 1 << 31  # lines, samples or bands
 
@@ -137,7 +140,11 @@ def read_header(path: Path) -> Header:
         georeference["projection info"] = _as_list(words["projection info"])
     if "coordinate system string" in words:
         georeference["coordinate system string"] = ",".join(_as_list(words["coordinate system string"]))
-    names = _as_list(words["class names"])[1:] if "class names" in words else ()  # the first one is of the unlabelled
+    classes = _as_list(words.get("class names", []))
+    names = classes[1:]  # the first one is of the unlabelled
+    if names and not _UNLABELLED.search(classes[0]):
+        said = "%s calls its class 0 %r; if these are no unlabelled pixels, name it first and say `unlabelled = -1`"
+        log.info(said, path, classes[0])
     scale, offset = _scale_and_offset(words, n_bands, path)
     return Header(
         (height, width, n_bands),

@@ -11,7 +11,15 @@ from utils import InputError
 log = logging.getLogger(__name__)
 
 _GEOGRAPHIC = "Geographic Lat/Lon"
-_DATUMS = {"WGS-84": (32600, 32700, 4326)}  # EPSG codes of UTM north, UTM south and degrees
+# EPSG codes of UTM north and south (without the zone) and of degrees, by ENVI's name of the datum
+_DATUMS: dict[str, tuple[int | None, int | None, int]] = {
+    "WGS-84": (32600, 32700, 4326),
+    "WGS-72": (32200, 32300, 4322),
+    "North America 1983": (26900, None, 4269),
+    "North America 1927": (26700, None, 4267),
+    "European 1950": (23000, None, 4230),
+    "ETRS 1989": (25800, None, 4258),
+}
 
 
 def transform_of(georeference: dict | None) -> tuple[float, ...] | None:
@@ -53,7 +61,8 @@ def crs_of(georeference: dict | None) -> str | None:
     if info[0] == _GEOGRAPHIC:
         return f"EPSG:{datum[2]}"
     if info[0] == "UTM" and len(info) > 8 and info[7].isdecimal():
-        return f"EPSG:{datum[info[8].lower().startswith('s')] + int(info[7])}"
+        base = datum[info[8].lower().startswith("s")]
+        return None if base is None else f"EPSG:{base + int(info[7])}"
     return None
 
 
@@ -177,7 +186,7 @@ def _projection(crs):
         if code == degrees:
             return _GEOGRAPHIC, [datum, "units=Degrees"]
         for base, side in ((north, "North"), (south, "South")):
-            if code is not None and 1 <= code - base <= 60:
+            if code is not None and base is not None and 1 <= code - base <= 60:
                 return "UTM", [str(code - base), side, datum, "units=Meters"]
     return "Arbitrary", []
 

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 GEOTIFF = (".tif", ".tiff")
 _SEEN = 512  # rows and columns of a band of transparency that are looked at
-_DESCRIBED = re.compile(r"([0-9.]+)\s*(nanomet\w+|nm|micromet\w+|microns?|um|[µμ]m)\b", re.IGNORECASE)
+_UNIT = r"(nanomet\w+|nm|micromet\w+|microns?|um|[µμ]m)\b"
+_DESCRIBED = re.compile(rf"(?<![\d.,eE+-])(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*{_UNIT}", re.IGNORECASE)
 
 
 def _rasterio(path: Path) -> ModuleType:
@@ -159,8 +160,9 @@ def _words(image, band: int) -> list[str]:
         return [micrometres, "um"]
     if words := str(tags.get("wavelength") or "").split():
         return words if len(words) > 1 or "wavelength_units" not in tags else [words[0], str(tags["wavelength_units"])]
-    found = _DESCRIBED.search(image.descriptions[band - 1] or "")
-    return [str(found[1]), str(found[2])] if found else []
+    text = image.descriptions[band - 1] or ""
+    found = _DESCRIBED.findall(text)  # more than one, or another number with a unit, may be a width or a range
+    return list(found[0]) if len(found) == len(re.findall(_UNIT, text, re.IGNORECASE)) == 1 else []
 
 
 def _bad_bands(image) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ def _reader(path: Path, names: list[str], axes: list[str], taken: list[np.ndarra
     return read
 
 
-def plain_raster(path: Path, file, key: str | None) -> Raster:
+def plain_raster(path: Path, file, key: str | None, n_axes: tuple[int, ...] = (3, 2)) -> Raster:
     """Open a data set of a file that is of no known product, with its axes as they are."""
     import h5py
 
@@ -231,7 +231,7 @@ def plain_raster(path: Path, file, key: str | None) -> Raster:
         if len(shape) in (2, 3) and min(shape) > 0 and item.dtype.kind in "biuf":
             cubes[name] = item
     names = [name for name in cubes if key in (name, name.split("/")[-1])] if key else []
-    for axes in (3, 2) if key is None else ():
+    for axes in n_axes if key is None else ():
         names = names or [name for name, item in cubes.items() if item.ndim == axes]
     if len(names) != 1:
         listed = ", ".join(f"{name} {item.shape} {item.dtype}" for name, item in cubes.items()) or "no image"
@@ -239,9 +239,9 @@ def plain_raster(path: Path, file, key: str | None) -> Raster:
             f"{path} is no product that is known; name the data set (cube_key, or gt_key for labels): {listed}"
         )
     data = cubes[names[0]]
-    if data.ndim == 2:
-        return Raster.of(whole(data), path, names[0])
     nodata = next((number(data.attrs[name]) for name in _NODATA if name in data.attrs), None)
+    if data.ndim == 2:
+        return replace(Raster.of(whole(data), path, names[0]), nodata=nodata)
     read = _reader(path, names, ["yxb"], [np.arange(data.shape[2])])
     scale, offset = (number(data.attrs[name]) if name in data.attrs else usual for name, usual in _SCALING)
     scaled = (scale, offset) != (1, 0)

@@ -67,6 +67,9 @@ def number_classes(values: np.ndarray, spec: SceneSpec, path: Path, notes: list[
             f"{path}: the label {max(doubtful)} may stand for unlabelled pixels; say `unlabelled = {max(doubtful)}` or "
             f"`unlabelled = 0` in {spec.described}"
         )
+    if names and marked and used == [*range(1, len(names))] and not spec.unlabelled:
+        what = f"no pixel is {names[-1]!r}; if 0 is a class too, say `unlabelled = -1`"
+        note(notes, f"{path.name}: its labels are 1 to {len(names) - 1} and a no-data value; {what}")
     if {*used} <= {*range(1, len(names) + 1)}:
         numbered = {*range(1, len(names) + 1)} - {*unlabelled}
         of_class = {value: names[value - 1] for value in numbered}
@@ -148,11 +151,11 @@ def without_nodata(labels: np.ndarray, raster: Raster | None, spec: SceneSpec) -
 
 def read_gt(path: Path, spec: SceneSpec) -> tuple[np.ndarray, Raster | None]:
     """Read a scene's ground truth as it is stored; the array, and its raster if the format has one."""
-    arrays, raster = read_file(path, spec.gt_key)
+    arrays, raster = read_file(path, spec.gt_key, (2, 3))
     gt = choose_array(arrays, spec.gt_key if raster is None else None, path, "the ground truth", (2,))
-    coloured = path.suffix.lower() in PICTURES or (path.suffix.lower() in GEOTIFF and gt.dtype == np.uint8)
+    coloured = path.suffix.lower() in (*PICTURES, *GEOTIFF)
     if coloured and gt.ndim == 3 and gt.shape[2] == 3:
-        return _by_colour(gt, path, spec), raster
+        return _by_colour(np.nan_to_num(gt), path, spec), raster  # clear pixels become black
     gt = gt[:, :, 0] if gt.ndim == 3 and gt.shape[2] == 1 else gt
     if spec.described is None and "." in (spec.gt_key or ""):
         gt = np.where(gt < 1, 0, gt)  # Gulfport marks unlabelled by -1
@@ -203,6 +206,12 @@ def fit_labels(
         raise InputError(f"{path}: the ground truth is {gt.shape}, but {spec.name} is {spec.shape[:2]} (rows, columns)")
     if spec.described is not None:
         spec = number_classes(gt, spec, path, notes)
+        own = raster.class_names if raster else None
+        if own and spec.numbering is None and sorted(own) == sorted(spec.class_names) and own != spec.class_names:
+            raise InputError(
+                f"{path} names its classes 1, 2, ... {', '.join(own)}, and {spec.described} has them in another order; "
+                "correct `class_names`"
+            )
     return check_labels(gt, path, spec), spec
 
 

@@ -18,7 +18,7 @@ SUFFIXES = (".he5", ".h5", ".hdf5", ".nc")
 log = logging.getLogger(__name__)
 
 
-def open_product(path: Path, key: str | None = None) -> Raster:
+def open_product(path: Path, key: str | None = None, n_axes: tuple[int, ...] = (3, 2)) -> Raster:
     """Open a cube in HDF5 or netCDF-4: of a known product, else the data set `key`, else the only one of three axes.
 
     Raises:
@@ -28,11 +28,12 @@ def open_product(path: Path, key: str | None = None) -> Raster:
         raise no_such_file(path)
     with opened(path) as file:
         check_file(path, file)
-        for product in PRODUCTS if key is None else ():
+        for product in PRODUCTS if key is None and n_axes[0] == 3 else ():
             found = [find(file, part.data) for part in product.parts]
-            if all(each is not None for each in found):
+            waves = [part.wavelengths for part in product.parts if not part.wavelengths.startswith("@")]
+            if all(each is not None for each in (*found, *(find(file, name) for name in waves))):
                 return raster_of(path, file, product, found)
-        return plain_raster(path, file, key)
+        return plain_raster(path, file, key, n_axes)
 
 
 def _prisma_scale(kind: str) -> Callable:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 _BLOCK = 1 << 24  # bytes written at a time
+_HUGE = 1e30
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Raster:
         stored = self._read(start, stop)
         if not self.scaled:
             return np.array(stored, self.dtype, order="C")
-        marked, values = None if self.nodata is None else stored == as_stored(self.nodata, stored.dtype), stored
+        marked, values = None if self.nodata is None else holds(stored, self.nodata), stored
         values = np.array(stored, np.float64, order="C")
         values *= 1.0 if self.scale is None else np.asarray(self.scale)
         values += 0.0 if self.offset is None else np.asarray(self.offset)
@@ -112,9 +113,24 @@ class Raster:
         return self.scale is not None or self.offset is not None
 
 
-def as_stored(value: float, dtype: np.dtype) -> float:
-    """Give a value as a type of floating-point numbers holds it, so that equal ones compare equal."""
-    return dtype.type(value) if dtype.kind == "f" else value
+def holds(values: np.ndarray, nodata: float) -> np.ndarray:
+    """Tell which values are a no-data value, as floating-point numbers of their type hold it.
+
+    Files write those of more than 1e30, such as the least of all float32, with a few digits: these are compared to
+    1 part in 1,000.
+    """
+    if values.dtype.kind != "f":
+        return values == nodata
+    if abs(nodata) > _HUGE:
+        return np.abs(values / nodata - 1) < 1e-3
+    return values == values.dtype.type(nodata)
+
+
+def one_value(cube: np.ndarray) -> np.ndarray:
+    """Tell which pixels of a cube, (..., n_bands), have one value in all of their bands, if there are several."""
+    if cube.shape[-1] == 1:
+        return np.zeros(cube.shape[:-1], bool)
+    return (cube == cube[..., :1]).all(-1)
 
 
 def fill_gaps(spectra: np.ndarray, gaps: np.ndarray) -> np.ndarray:

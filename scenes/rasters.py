@@ -119,7 +119,9 @@ def _open_picture(path: Path) -> Raster:
             budget.take(4 * picture.width * picture.height)
             mode, table = picture.mode, picture.getpalette()
             numbers = mode in ("L", "P", "I", "I;16", "1", "LA")
-            array = np.asarray(picture.getchannel(0) if numbers else picture.convert("RGB"))
+            array = np.asarray(
+                picture.getchannel(0) if mode == "LA" else picture if numbers else picture.convert("RGB")
+            )
             clear = picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3] == 0
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a readable PNG ({error}); fetch or copy it again") from error
@@ -137,12 +139,15 @@ def _open_picture(path: Path) -> Raster:
     return replace(raster, palette=palette if len(palette) == len(colours) else None)
 
 
-def read_file(path: Path, key: str | None = None) -> tuple[dict[str, Stored], Raster | None]:
+def read_file(
+    path: Path, key: str | None = None, n_axes: tuple[int, ...] = (3, 2)
+) -> tuple[dict[str, Stored], Raster | None]:
     """Open the images in a file of any format.
 
     Args:
         path: the file.
         key: the data set of an HDF5 file; that of a file of arrays is chosen among what is returned.
+        n_axes: axes of the only data set that is taken without a key, those that are wanted first.
     Returns:
         Arrays by name, whose values are read when they are asked for, (H, W) if an image has one band; and its raster
         if the format knows more than arrays.
@@ -151,7 +156,7 @@ def read_file(path: Path, key: str | None = None) -> tuple[dict[str, Stored], Ra
     """
     if path.suffix.lower() in ARRAYS:
         return open_arrays(path), None
-    raster = open_raster(path, key if path.suffix.lower() in PRODUCTS else None)
+    raster = open_product(path, key, n_axes) if path.suffix.lower() in PRODUCTS else open_raster(path)
     height, _, n_bands = raster.shape
     shape = raster.shape[:2] if n_bands == 1 else raster.shape
     budget = Budget(raster.path, by_size=False)  # compared when it was opened

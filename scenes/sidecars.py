@@ -28,8 +28,8 @@ def open_tiff(path: Path) -> Raster:
         return _hyperion(path)
     raster = open_geotiff(path)
     xml = _beside(path, ".xml")
-    if xml is not None:
-        return _enmap(raster, xml)
+    if xml is not None and (found := _enmap(raster, xml)).product is not None:
+        return found
     header = next((each for each in (path.with_suffix(".hdr"), path.with_suffix(".HDR")) if each.is_file()), None)
     if header is not None and raster.wavelengths is None and not data_files(header):
         return _with_header(raster, header)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.raster import Raster, as_stored
+from scenes.raster import Raster, holds
 
 _BLOCK = 1 << 24  # bytes read at a time
 _MOST_LABELS = 256
@@ -61,7 +61,7 @@ def survey(raster: Raster, *, noise: bool = False) -> Values:
         if raster.dtype.kind == "f" or marked:
             used = np.isfinite(block)
             if marked and raster.nodata is not None:
-                nodata = block == as_stored(raster.nodata, raster.dtype)
+                nodata = holds(block, raster.nodata)
                 n_nodata, used = n_nodata + int(nodata.sum()), used & ~nodata
             lows, highs = np.where(used, block, np.inf), np.where(used, block, -np.inf)
             gaps += (~np.isfinite(block) & np.isfinite(block).any(2, keepdims=True)).sum((0, 1))

@@ -189,6 +189,9 @@ def _short(crs) -> str:
 def _numbers(values: np.ndarray, name: str, spec: SceneSpec, path: Path) -> list[int | None]:
     """Give the number that stands for each polygon; None for one without a class."""
     texts = [_as_text(value) for value in values]
+    if not {*texts} - {"", *spec.class_names}:
+        known = {class_name: i + 1 for i, class_name in enumerate(spec.class_names)}
+        return [known.get(text) for text in texts]
     if all(_is_whole(text) for text in texts if text):
         return [int(text) if text else None for text in texts]
     known = {class_name: i + 1 for i, class_name in enumerate(spec.class_names)}

@@ -139,7 +139,7 @@ def _mask_array(path: Path, own: str | None, key: str, scene: Scene) -> tuple[np
     """
     spec = scene.spec
     assert spec.shape is not None
-    arrays, raster = read_file(path, own)
+    arrays, raster = read_file(path, own, (2, 3))
     shape, kinds = spec.shape[:2], {"TR": "training", "TE": "test"}
     other = {"TR": "TE", "TE": "TR"}[key]
     if own is None and key not in arrays and other in arrays:

@@ -10,7 +10,7 @@ import pytest
 import main
 from datasets import load_scene
 from inference.bands import Bands
-from inference.rows import PARTLY, ZERO, RowReader
+from inference.rows import FLAT, PARTLY, RowReader
 from preprocessing import fit_preprocessing
 from scenes.rasters import open_raster
 from utils import InputError
@@ -272,14 +272,73 @@ def test_pixels_of_zeros_that_nothing_marks_are_counted(tmp_path, caplog):
     np.save(tmp_path / "cube.npy", cube)
     np.save(tmp_path / "gt.npy", np.arange(30).reshape(6, 5) % 2 + 1)
     scene(tmp_path, "cube.npy", "gt.npy")
-    assert "5 pixels are 0 in all bands; they count as data" in caplog.text
+    assert "5 pixels are 0, or another value, in all bands, and count as data" in caplog.text
     plain = fit_preprocessing(cube.astype(np.float32), np.ones((6, 5), int), normalize="none")
     read = RowReader(open_raster(tmp_path / "cube.npy"), Bands(), plain, np.zeros((6, 5), np.uint8))
     read(0, 6)
-    assert read.count()["pixels_that_are_0_in_all_bands"] == (read.known == ZERO).sum() == 5
+    assert read.count()["pixels_of_one_value_in_all_bands"] == (read.known == FLAT).sum() == 5
 
 
 def test_a_file_of_python_objects_is_named_as_that(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"a\.npy holds Python objects, which are not read; save an array of numbers"):
         open_raster(tmp_path / "a.npy")
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4.500000e+02 nm", 450),
+        ("4.5e-01 um", 450),
+        ("Band 1 (450.0 Nanometers)", 450),
+        ("FWHM 10 nm, 450.0 nm", None),
+        ("1,020.0 nm", None),
+        ("445-455 nm", None),
+        ("452,1 nm", None),
+    ],
+)
+def test_only_plain_wavelengths_are_taken_of_a_description(tmp_path, text, found):
+    rasterio = tif(tmp_path / "a.tif", CUBE[..., :2])
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.descriptions = [text, text]
+    raster = open_raster(tmp_path / "a.tif")
+    assert raster.wavelengths == (None if found is None else pytest.approx((found, found)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "said", "empty"),
+    [(-3.4028235e38, -3.40282e38, True), (-9999.0, -9999.0, True), (-9999.0, -9998.0, False), (1e30, 1.01e30, False)],
+)
+def test_a_huge_no_data_value_is_compared_to_a_few_digits(tmp_path, stored, said, empty):
+    cube = CUBE.astype(np.float32)
+    cube[3] = stored
+    np.save(tmp_path / "cube.npy", cube)
+    np.save(tmp_path / "gt.npy", np.arange(30).reshape(6, 5) % 2 + 1)
+    found = scene(tmp_path, "cube.npy", "gt.npy", f"nodata = {said}\n")
+    assert (found.valid is not None and not found.valid[3].any()) == empty
+
+
+def test_a_no_data_value_that_the_cube_cannot_hold_is_named(tmp_path, caplog):
+    np.save(tmp_path / "cube.npy", CUBE.astype(np.uint16))
+    np.save(tmp_path / "gt.npy", np.arange(30).reshape(6, 5) % 2 + 1)
+    scene(tmp_path, "cube.npy", "gt.npy", "nodata = -9999\n")
+    assert "its values cannot be the no-data value -9999, so that all pixels have data" in caplog.text
+
+
+def test_a_data_set_called_reflectance_is_no_product_by_its_name_alone(tmp_path):
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file["reflectance"] = CUBE
+        file["reflectance"].attrs["scale_factor"] = 0.5
+    raster = open_raster(tmp_path / "a.nc")
+    assert raster.product is None
+    assert np.array_equal(values(tmp_path / "a.nc"), CUBE * np.float32(0.5))
+
+
+def test_cube_and_labels_of_one_hdf5_file_are_found_by_their_axes(tmp_path):
+    gt = np.arange(30).reshape(6, 5) % 3 + 1
+    with h5py.File(tmp_path / "both.h5", "w") as file:
+        file["cube"], file["labels"] = CUBE, gt
+        file["labels"].attrs["_FillValue"] = 3
+    found = scene(tmp_path, "both.h5", "both.h5")
+    assert np.array_equal(np.asarray(found.gt), np.where(gt == 3, 0, gt))

@@ -196,3 +196,58 @@ def test_polygons_in_metres_that_do_not_say_so_are_one_sentence(home):
     (home / "gt.geojson").write_text(f'{{"type": "FeatureCollection", "features": [{feature}, {feature}]}}')
     with pytest.raises(InputError, match=r"gt\.geojson: .*cannot be brought to the cube's"):
         read(home, "gt.geojson", 'gt_key = "k"\n' + NAMES)
+
+
+def test_16_bit_pictures_are_label_maps(home):
+    Image.fromarray(GT.astype(np.uint16)).save(home / "gt.png")
+    assert same(read(home, "gt.png").gt, GT)
+
+
+def test_a_coloured_geotiff_with_clear_pixels_is_read_by_the_palette(home):
+    colours = np.array([(7, 7, 7, 0), (255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255)], np.uint8)
+    gt = np.where(np.arange(GT.size).reshape(GT.shape) % 5, GT, 0)
+    tif(home / "gt.tif", colours[gt], photometric="RGB", alpha="YES")
+    assert same(read(home, more=NAMES + 'palette = ["#ff0000", "#00ff00", "#0000ff"]\n').gt, gt)
+
+
+def test_names_in_the_file_of_the_labels_must_be_in_the_order_of_the_scene(home):
+    from scenes.rasters import write_labels
+
+    write_labels(home / "gt.tif", GT, ("a", "b", "c"), ("#ff0000", "#00ff00", "#0000ff"))
+    assert same(read(home).gt, GT)
+    with pytest.raises(InputError, match=r"names its classes 1, 2, ... a, b, c, and .*scene\.toml has them in another"):
+        read(home, more='class_names = ["b", "a", "c"]\n')
+    assert same(read(home, more='class_names = ["x", "y", "z"]\n').gt, GT)
+
+
+def test_polygons_are_matched_by_name_if_all_their_values_are_names(home):
+    pytest.importorskip("pyogrio")
+    import json
+
+    a, _, c, _, e, f = PLACE
+    boxes = [(c + a * 4 * i, f + e * 10, c + a * (4 * i + 3), f + e * 2) for i in range(3)]
+    rings = [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]] for x0, y0, x1, y1 in boxes]
+    features = [
+        {"type": "Feature", "properties": {"k": k}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        for k, ring in zip((10, 2, 3), rings, strict=True)
+    ]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    (home / "gt.geojson").write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    gt = np.asarray(read(home, "gt.geojson", 'gt_key = "k"\nclass_names = ["10", "2", "3"]\n').gt)
+    assert [gt[5, 1], gt[5, 5], gt[5, 9]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("UTM, 1, 1, 0, 0, 1, 1, 11, North, North America 1983", "EPSG:26911"),
+        ("UTM, 1, 1, 0, 0, 1, 1, 32, North, European 1950", "EPSG:23032"),
+        ("UTM, 1, 1, 0, 0, 1, 1, 33, South, WGS-84", "EPSG:32733"),
+        ("Geographic Lat/Lon, 1, 1, 0, 0, 1, 1, North America 1927", "EPSG:4267"),
+        ("UTM, 1, 1, 0, 0, 1, 1, 11, South, North America 1983", None),
+    ],
+)
+def test_the_datum_of_a_header_is_known(words, code):
+    from scenes.georeference import crs_of
+
+    assert crs_of({"map info": words.split(", ")}) == code
