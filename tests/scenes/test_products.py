@@ -178,8 +178,11 @@ def test_enmap_takes_wavelengths_and_gains_from_the_file_beside_it(tmp_path):
         open_raster(tmp_path / "ENMAP01-X-SPECTRAL_IMAGE.TIF")
 
 
+@pytest.mark.parametrize("metadata", [False, True])
 @pytest.mark.parametrize("opened", [".tif", ".hdr"])
-def test_desis_takes_its_facts_from_the_header_beside_it(tmp_path, opened):
+def test_desis_takes_its_facts_from_the_header_beside_it(tmp_path, opened, metadata):
+    if metadata:  # of another form than EnMAP's
+        (tmp_path / "DESIS-X-METADATA.xml").write_text("<a><bandCharacterisation><band/></bandCharacterisation></a>")
     cube = RNG.integers(0, 9000, (H, W, 4)).astype("i2")
     tiff(tmp_path / "DESIS-X-SPECTRAL_IMAGE.tif", cube)
     (tmp_path / "DESIS-X-SPECTRAL_IMAGE.hdr").write_text(
