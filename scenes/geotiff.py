@@ -116,7 +116,8 @@ def _transparency(image, path: Path) -> tuple[list[int], Callable | None]:
         if image.colorinterp[band - 1] != ColorInterp.alpha:
             continue
         seen = np.unique(image.read(band, out_shape=(min(image.height, _SEEN), min(image.width, _SEEN))))
-        if len(seen) == 1 or (len(seen) == 2 and 0 in seen):  # else GDAL takes a band of data for it
+        opaque = {255, *([np.iinfo(seen.dtype).max] if seen.dtype.kind in "iu" else [1])}
+        if seen.any() and {*seen.tolist()} <= {0, *opaque}:  # else GDAL takes a band of data for it
             log.info("%s: band %d (from 0) marks clear pixels; it is left out, and they have no data", path, band - 1)
             return [each for each in bands if each != band], partial(_is_0, image.read, band)
     if MaskFlags.per_dataset in image.mask_flag_enums[0] and MaskFlags.alpha not in image.mask_flag_enums[0]:

@@ -107,7 +107,7 @@ def test_geotiff_tags(tmp_path, data):
         facts |= {"crs": "EPSG:32633", "transform": rasterio.Affine(place[0], 0, place[1], 0, -abs(place[2]), 7)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with rasterio.open(tmp_path / "a.tif", "w", nodata=nodata, **facts) as file:
+        with rasterio.open(tmp_path / "a.tif", "w", nodata=nodata, photometric="MINISBLACK", **facts) as file:
             file.write(cube.transpose(2, 0, 1))
             file.scales = gains or file.scales
             file.offsets = offsets or file.offsets
