@@ -37,6 +37,7 @@ class VisdomServer:
 
     def __init__(self, keep: Path):
         self.keep, self.port, self.process = keep, free_port(), None
+        self.log = keep.with_name(f"{keep.name}.log")
         self.url = f"http://127.0.0.1:{self.port}"
         self.session = requests.Session()
         self.session.trust_env = False
@@ -45,14 +46,14 @@ class VisdomServer:
         """Start it and wait until it answers."""
         call = "from pathlib import Path; from reporting.live.server import serve; "
         call += f"serve({self.port}, Path({str(self.keep)!r}))"
-        self.process = subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stderr=subprocess.PIPE)
+        with self.log.open("wb") as log:  # a pipe that nobody reads would stop the server when it is full
+            self.process = subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stderr=log)
         wait_until(self.answers, "the server starts")
 
     def answers(self) -> bool:
         """Tell whether it answers."""
         assert self.process is not None
-        assert self.process.stderr is not None
-        assert self.process.poll() is None, self.process.stderr.read().decode()
+        assert self.process.poll() is None, self.log.read_text()
         try:
             return self.session.post(f"{self.url}/env_state", data="{}", timeout=5).ok
         except requests.RequestException:
@@ -62,7 +63,7 @@ class VisdomServer:
         """Kill it, as a crash would."""
         if self.process is not None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
 
     def environments(self) -> list[str]:
         """Return the names of its environments."""
