@@ -46,7 +46,7 @@ class Browser:
         """Return the addresses requested since the last call, without those inside the page (data:, blob:)."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in asked if urlsplit(url).scheme not in ("data", "blob", "chrome")]
+        return [url for url in asked if urlsplit(url).scheme not in ("data", "blob", "chrome", "chrome-untrusted")]
 
     def complaints(self) -> list[str]:
         """Return the errors and warnings of the console since the last call."""

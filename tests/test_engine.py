@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(scene):
     model = _model()
     with torch.no_grad():
         model.get_parameter("head.weight")[0, 0] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"epoch 1.*learning rate \(lr\)"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1.*learning rate \(--lr\)"):
         engine.train(model, _loader(scene), None, engine.TrainConfig(2), Monitor())
 
 

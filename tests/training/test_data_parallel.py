@@ -392,7 +392,7 @@ def test_a_batch_smaller_than_the_processes_is_refused(field):
 
 def test_a_gpu_that_is_not_the_process_s_own_is_refused():
     with (
-        pytest.raises(InputError, match="not cuda:0 for process 1; leave cuda out"),
+        pytest.raises(InputError, match="not cuda:0 for process 1; leave --cuda out"),
         process_group(Ranks(1, 2, local_rank=1), torch.device("cuda:0")),
     ):
         pass
