@@ -203,7 +203,7 @@ def map_new_scene(
             how = "it is taken as it is" if raster.nodata == 0 else "the bands beside them are interpolated there"
             log.info("note: %d pixels hold the no-data value in some bands only; %s", partly, how)
         if flat := missing["pixels_of_one_value_in_all_bands"]:
-            log.info("note: %d mapped pixels have one value in all bands; let the file say so if that is no data", flat)
+            log.info("note: %d mapped pixels have one value in all bands; the file may declare it as no data", flat)
         results.write_json(folder / "mapping.json", facts)
         place = raster.ortho if ortho else None
         _write_outputs(folder, name, checkpoint, grid, arrays, read, geotiff=geotiff, place=place)

@@ -32,9 +32,7 @@ class Classical(SpectrumClassifier):
         self.register_buffer("spectra", torch.empty(0, n_bands))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(0))
-        if (
-            self.grid()
-        ):  # number of the chosen combination, as ParameterGrid has them; -1 if there was nothing to choose
+        if self.grid():  # the number of the chosen combination in ParameterGrid; -1 if there was nothing to choose
             self.register_buffer("chosen", torch.tensor(-1))
         self.fitted: Any = None  # stays None if there is one class, which is then the answer
 

@@ -178,10 +178,8 @@ def _fill(
         cube[gaps[0]] = fill_gaps(cube[gaps[0]], gaps[1])
     flat = one_value(cube) if nodata is None else np.zeros(cube.shape[:2], bool)
     if flat.any():
-        shown, what = (
-            f"{int(flat.sum())} pixels are {cube[flat][0, 0]:g}",
-            "`nodata` in a scene.toml says that they have none",
-        )
+        shown = f"{int(flat.sum())} pixels are {cube[flat][0, 0]:g}"
+        what = "`nodata` in a scene.toml says that they have none"
         note(notes, f"{path.name}: {shown}, or another value, in all bands, and count as data; {what}")
     elif nodata is not None and integer and not (nodata == int(nodata) and low <= nodata <= high):
         note(notes, f"{path.name}: its values cannot be the no-data value {nodata:g}, so that all pixels have data")

@@ -65,7 +65,8 @@ def open_geotiff(path: Path) -> Raster:
             facts["georeference"] = {"crs": crs, "transform": tuple(image.transform)[:6]}
         elif image.gcps[0]:
             log.info(
-                "%s: its ground control points are not used, so that its map has no place; gdalwarp applies them", path
+                "%s: its ground control points are not used and its map has no georeference; gdalwarp applies them",
+                path,
             )
         if any(scale != 1 for scale in image.scales):
             facts["scale"] = tuple(image.scales[band - 1] for band in bands)

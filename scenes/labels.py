@@ -68,7 +68,7 @@ def number_classes(values: np.ndarray, spec: SceneSpec, path: Path, notes: list[
             f"`unlabelled = 0` in {spec.described}"
         )
     if names and marked and used == [*range(1, len(names))] and not spec.unlabelled:
-        what = f"no pixel is {names[-1]!r}; if 0 is a class too, say `unlabelled = -1`"
+        what = f"no pixel has the class {names[-1]!r}; if 0 is a class too, say `unlabelled = -1`"
         note(notes, f"{path.name}: its labels are 1 to {len(names) - 1} and a no-data value; {what}")
     if {*used} <= {*range(1, len(names) + 1)}:
         numbered = {*range(1, len(names) + 1)} - {*unlabelled}

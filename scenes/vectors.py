@@ -142,21 +142,19 @@ def burn_polygons(path: Path, spec: SceneSpec, like: Raster | None, notes: list[
     pairs = zip(_shapes(layer, path), numbers, strict=True)
     used = [(mapping(shape), number) for shape, number in pairs if shape and not shape.is_empty and number is not None]
     if crs is not None and layer.crs is not None:
-        theirs = None
+        ours = theirs = None
         try:
-            theirs = CRS.from_user_input(layer.crs)
-            ours = CRS.from_user_input(crs)
+            ours, theirs = CRS.from_user_input(crs), CRS.from_user_input(layer.crs)
             if ours != theirs:
                 used = [(transform_geom(theirs, ours, shape), number) for shape, number in used]
-                note(
-                    notes, f"{path.name}: its polygons were brought from {_short(theirs)} to the cube's {_short(ours)}"
-                )
         except Exception as error:  # those of PROJ have no public class
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise InputError(
                 f"{path}: its coordinates, read as {_short(theirs)}, cannot be brought to the cube's ({reason}); does "
                 "the file name the wrong coordinate system, or none? A GeoJSON file without one is in degrees"
             ) from error
+        if ours != theirs:
+            note(notes, f"{path.name}: its polygons were brought from {_short(theirs)} to the cube's {_short(ours)}")
     elif crs is not None or layer.crs is not None:
         which = path.name if layer.crs is None else "the cube"
         note(notes, f"{which} does not name its coordinate system, which is taken to be the other's")
